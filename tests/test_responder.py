@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import importlib
 import inspect
@@ -26,10 +27,11 @@ from nomoat.cli.show import show
 from nomoat.engine import importer
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.source import open_source
-from nomoat.errors import BadFileError, NotEnoughMemoryError, StoppedError, UnsupportedError, UsageError
+from nomoat.errors import BadFileError, ContextExceededError, NotEnoughMemoryError, StoppedError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
 from nomoat.judge.settings import RunSettings
 from nomoat.records import Message, Request
+from nomoat.responder import Responder
 
 
 def test_a_text_is_the_first_question_of_a_conversation() -> None:
@@ -73,7 +75,7 @@ def test_a_table_where_texts_are_meant_is_not_taken_for_the_names_of_its_columns
         def __iter__(self) -> Iterator[str]:
             return iter(self.columns)
 
-    hint = 'give a list: `list(table["text"])` (pyarrow: `.to_pylist()`), or of a dict `list(texts.values())`'
+    hint = 'give one of its columns: `table["text"]`, or of a dict `list(texts.values())`'
     with responder.load("fake:") as model:
         for ask in (model.embed, lambda texts: model.score("a moat", texts), model.complete_many):
             for table, kind in ((DataFrame(), "DataFrame"), ({"a": "one text", "b": "another"}, "dict")):
@@ -95,6 +97,45 @@ def test_of_several_the_error_names_the_one_that_is_wrong() -> None:
             ):
                 with pytest.raises(UsageError, match=rf"`{name}\[2\]` {why}"):
                     ask(["moat", "lake", strange])
+
+
+def test_of_several_questions_the_error_of_one_that_fails_names_it() -> None:
+    with Responder("m", FakeEngine(context_tokens=20)) as model:
+        answered = model.complete_many(["moat", "word " * 100, "lake"], concurrency=1)
+        assert next(answered)[0] == 0
+        with pytest.raises(ContextExceededError, match=r"^`requests\[1\]`: the prompt is too long") as raised:
+            next(answered)
+        assert (raised.value.at, raised.value.message) == (1, str(raised.value))
+        with pytest.raises(ContextExceededError, match=r"^the prompt is too long") as raised:
+            list(model.complete_many(["word " * 100]))
+        assert raised.value.at is None
+
+
+def test_a_whole_answer_has_the_likelihoods_that_were_asked_for() -> None:
+    request = Request(prompt="a moat is", max_new_tokens=3, top_logprobs=2)
+    with responder.load("fake:") as model:
+        streamed = [one for chunk in model.stream(request) for one in chunk.likelihoods]
+        assert len(streamed) == 3 and len(streamed[0].top) == 2
+        assert list(model.complete(request).likelihoods) == streamed
+        ((_, answer),) = model.complete_many([request])
+        assert list(answer.likelihoods) == streamed
+        assert model.complete("a moat is").likelihoods == ()
+
+
+def test_an_array_of_pyarrows_is_the_texts_in_it() -> None:
+    class Array:
+        """Who iterates over it gets scalars of pyarrow's own."""
+
+        def __iter__(self) -> Iterator[object]:
+            return iter([object()])
+
+        def to_pylist(self) -> list[str]:
+            return ["moat"]
+
+    with responder.load("fake:") as model:
+        assert model.embed(Array()).shape[0] == 1  # type: ignore[arg-type]
+        assert len(model.score("a", Array())) == 1  # type: ignore[arg-type]
+        assert len(list(model.complete_many(Array()))) == 1  # type: ignore[arg-type]
 
 
 def test_nothing_is_asked_where_one_of_the_questions_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,6 +339,20 @@ def test_a_public_function_is_described_also_where_its_package_stands_in_its_pla
     assert isinstance(standing, ModuleType)
     assert inspect.signature(standing) == inspect.signature(function)
     assert str(inspect.getdoc(standing)).endswith(f"{name}{inspect.signature(function)}\n\n{inspect.getdoc(function)}")
+
+
+@pytest.mark.parametrize("name", ["serve", "tune"])
+def test_a_public_function_is_pickled_and_copied_also_where_its_package_stands_in_its_place(name: str) -> None:
+    standing = importlib.import_module(f"nomoat.{name}")
+    assert pickle.loads(pickle.dumps(standing)) is copy.copy(standing) is copy.deepcopy(standing) is standing
+
+
+def test_a_type_checker_is_told_of_no_names_that_are_not_there() -> None:
+    """A `__getattr__` that it sees would give any."""
+    seen = [node.name for node in ast.parse(inspect.getsource(nomoat)).body if isinstance(node, ast.FunctionDef)]
+    assert "__dir__" in seen and "__getattr__" not in seen
+    with pytest.raises(AttributeError, match="module 'nomoat' has no attribute 'evaluatee'"):
+        nomoat.evaluatee  # type: ignore[attr-defined]  # noqa: B018
 
 
 @pytest.fixture

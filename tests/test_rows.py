@@ -10,6 +10,7 @@ import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ class Pandas:
 
     def __init__(self, rows: list[dict[Any, Any]], columns: list[Any] | None = None) -> None:
         self.rows, self.columns = rows, list(rows[0]) if columns is None else columns
+        self.dtypes = dict.fromkeys(self.columns, np.dtype(object))
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.columns)
@@ -39,6 +41,7 @@ class Pandas:
 class Polars:
     def __init__(self, rows: list[dict[str, Any]]) -> None:
         self.rows, self.columns = rows, list(rows[0])
+        self.schema = dict.fromkeys(self.columns, "String")
 
     def __iter__(self) -> Iterator[Any]:  # over its columns, without their names
         return iter([[row[name] for row in self.rows] for name in self.columns])
@@ -54,6 +57,7 @@ class Arrow:
     def __init__(self, rows: list[dict[str, Any]], column_names: list[str] | None = None) -> None:
         self.rows, self.column_names = rows, column_names or list(rows[0])
         self.columns = [[row[name] for row in rows] for name in rows[0]]
+        self.schema = SimpleNamespace(types=["string"] * len(self.column_names))
 
     def to_pylist(self) -> list[dict[str, Any]]:
         return self.rows
@@ -71,8 +75,8 @@ class ClassLabel:
 class Dataset:
     """As Hugging Face's, which keeps the numbers of labels."""
 
-    def __init__(self, rows: list[Any], features: dict[str, Any]) -> None:
-        self.rows, self.features, self.column_names = rows, features, list(rows[0])
+    def __init__(self, rows: list[Any], features: dict[str, Any], column_names: list[str] | None = None) -> None:
+        self.rows, self.features, self.column_names = rows, features, column_names or list(rows[0])
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.rows)
@@ -98,6 +102,33 @@ def test_a_real_table_of_each_library_that_is_here(library: str) -> None:
         module = getattr(module, name)
     found = taken(module(ROWS), "rows")
     assert (found.values, found.sha256) == (tuple(ROWS), taken(ROWS, "rows").sha256)
+
+
+def test_a_table_that_comes_in_several_is_the_rows_of_all() -> None:
+    """As pandas' and pyarrow's readers give a large one, and `datasets` one of another library's format: each row as a table."""
+    for table in (Pandas, Polars, Arrow):
+        pieces = [table([row]) for row in ROWS]
+        assert taken(iter(pieces), "rows") == taken(ROWS, "rows")
+        numbered = [{"text": row["text"], "label": at} for at, row in enumerate(ROWS)]
+        dataset = Dataset([table([row]) for row in numbered], {"label": ClassLabel()}, ["text", "label"])
+        assert [row["label"] for row in taken(dataset, "rows").values] == ["bad", "good"]
+    with pytest.raises(DataError, match=r"^`rows`, row 2: it is of the type str, not a dict"):
+        taken([Pandas(ROWS[:1]), "text"], "rows")
+
+
+@pytest.mark.parametrize("table", [Pandas, Polars, Arrow, Dataset])
+def test_numbers_of_float32_are_those_that_a_csv_would_have(table: Any) -> None:
+    widened = [{"a": 0.10000000149011612, "b": 0.10000000149011612}, {"a": None, "b": 0.5}]
+    given = table(widened, {}) if table is Dataset else table(widened)
+    if table is Arrow:
+        given.schema.types = ["float", "double"]
+    elif table is Dataset:
+        given.features = {"a": SimpleNamespace(dtype="float32"), "b": SimpleNamespace(dtype="float64")}
+    else:
+        given.dtypes = given.schema = {"a": "Float32", "b": "Float64"}
+    assert taken(given, "rows").values == ({"a": 0.1, "b": 0.10000000149011612}, {"a": None, "b": 0.5})
+    (row,) = taken([{"one": np.float32(0.1), "array": np.array([[0.1, np.nan]], np.float32)}], "rows").values
+    assert row == {"one": 0.1, "array": [[0.1, None]]}
 
 
 def test_labels_that_a_dataset_keeps_as_numbers_have_their_names() -> None:

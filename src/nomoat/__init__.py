@@ -6,8 +6,6 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False  # `typing` takes as long to import as all that precedes `nomoat.__main__`, where Ctrl-C is a traceback
 if TYPE_CHECKING:
-    from typing import Any
-
     from nomoat.judge.duel import duel as duel
     from nomoat.judge.run import evaluate as evaluate
     from nomoat.responder import load as load
@@ -24,7 +22,7 @@ _WHERE = {
 __all__ = ["__version__", "duel", "evaluate", "load", "serve", "tune"]
 
 
-def __getattr__(name: str) -> Any:
+def _imported(name: str) -> object:
     """Import each public function when it is first asked for: `import nomoat` loads no engine.
 
     In place of one whose optional part is not installed its package is given, which says so when it is called: see `callable_package`.
@@ -42,6 +40,10 @@ def __getattr__(name: str) -> Any:
                 raise
             return sys.modules[f"nomoat.{name}"]
     raise AttributeError(f"module 'nomoat' has no attribute {name!r}")
+
+
+if not TYPE_CHECKING:  # to a type checker any name would be there
+    __getattr__ = _imported
 
 
 def __dir__() -> list[str]:

@@ -176,11 +176,11 @@ def several(given: Any, what: str, *, one: Any = str) -> list[Any]:
     `what` are several: "texts are asked about at once".
     """
     if isinstance(given, Mapping) or hasattr(given, "columns"):  # data frames of pandas and polars, tables of pyarrow
-        hint = 'give a list: `list(table["text"])` (pyarrow: `.to_pylist()`), or of a dict `list(texts.values())`'
+        hint = 'give one of its columns: `table["text"]`, or of a dict `list(texts.values())`'
         raise UsageError(f"several {what}, and of this {type(given).__name__} only the names would be taken", hint=hint)
     if isinstance(given, one) or not isinstance(given, Iterable):
         raise UsageError(f"several {what}, and this is one {type(given).__name__}", hint='give a list: ["…"]')
-    return list(given)
+    return list(given.to_pylist() if hasattr(given, "to_pylist") else given)  # pyarrow's arrays, which give scalars of its own
 
 
 def in_order(given: Any) -> Any:

@@ -56,6 +56,10 @@ class CallablePackage(ModuleType):
         function: Callable[..., Any] = getattr(module, self.__name__.rpartition(".")[2])
         return function
 
+    def __reduce__(self) -> tuple[Callable[[str], ModuleType], tuple[str]]:
+        """By its name, as its function is pickled and copied."""
+        return importlib.import_module, (self.__name__,)
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._function()(*args, **kwargs)
 

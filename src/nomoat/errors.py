@@ -31,6 +31,8 @@ NomoatError                  the base: the command line prints it and exits 1
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from nomoat.money import dollars
@@ -44,10 +46,12 @@ Fate = Literal["final", "rejected", "lost"]
 class NomoatError(Exception):
     """A failure the user can understand: `message` says what and with which value, `hint` what to do, in a traceback too.
 
-    `bytes_out` is what was sent in vain, for the answer that did not come, to a server that is not on this machine; `may_be_billed`
-    says whether a server may take money for that answer.
+    `at`: of several texts that were given, the one it is about, counted from 0; its message names it, too. `bytes_out` is what was
+    sent in vain, for the answer that did not come, to a server that is not on this machine; `may_be_billed` says whether a server may
+    take money for that answer.
     """
 
+    at: int | None = None
     bytes_out = 0
     may_be_billed = False
     _hint: str | None = None
@@ -68,10 +72,27 @@ class NomoatError(Exception):
         self._hint = hint
         self.__notes__ = others if hint is None else [_note(hint), *others]
 
+    def begin_with(self, words: str) -> None:
+        """Put these words before its message."""
+        self.message = f"{words}: {self.message}"
+        self.args = (self.message,)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Whatever its `__init__` takes, an error can be sent from one process to another, and copied. A copy has no traceback and no
         cause, and so holds nothing that was in memory when it was raised."""
         return _rebuild, (type(self), self.args, self.__dict__)
+
+
+@contextmanager
+def about(name: str, at: int, count: int) -> Iterator[None]:
+    """What is raised within is about `name[at]`, and says so where there are several."""
+    try:
+        yield
+    except NomoatError as error:
+        if count > 1 and error.at is None:  # one that ended all of them is the same object for each
+            error.at = at
+            error.begin_with(f"`{name}[{at}]`")
+        raise
 
 
 def _note(hint: str | None) -> str:

@@ -254,11 +254,12 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """A whole answer."""
+    """A whole answer. `likelihoods`: of all its tokens, as its chunks have them; an answer that was kept has none."""
 
     text: str
     finish_reason: FinishReason
     usage: Usage
+    likelihoods: tuple[TokenLikelihood, ...] = ()
     calls: tuple[ToolCall, ...] = ()
 
 

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar, cast
 
 from nomoat import bounds, config, labelling, references
 from nomoat.engine import Engine, Reader
-from nomoat.errors import NomoatError, RemoteError, StoppedError, UnsupportedError, UsageError
+from nomoat.errors import NomoatError, RemoteError, StoppedError, UnsupportedError, UsageError, about
 from nomoat.hardware import Detected
 from nomoat.pool import DEFAULT_CONCURRENCY, run_many, some
 from nomoat.progress import Progress
@@ -168,14 +168,17 @@ class Responder:
         raise AssertionError("the last attempt returns or raises")
 
     def _collect(self, request: Request, caller_left: threading.Event | None, *, alone: bool) -> Completion:
-        pieces: list[str] = []
+        pieces, likelihoods = list[str](), list[TokenLikelihood]()
         with ExitStack() as ended:
             engine = ended.enter_context(self.engine.chosen_for(request)).asked_for_whole(alone=alone)
             for chunk in ended.enter_context(closing(cast("Stream[Chunk]", engine.generate(request)))):
                 pieces.append(chunk.text)
+                likelihoods += chunk.likelihoods
                 if chunk.finish_reason is not None and chunk.usage is not None:
-                    text = whole_characters("".join(pieces))
-                    return Completion(text=text, finish_reason=chunk.finish_reason, usage=chunk.usage, calls=chunk.calls)
+                    return Completion(
+                        text=whole_characters("".join(pieces)), finish_reason=chunk.finish_reason, usage=chunk.usage,
+                        likelihoods=tuple(likelihoods), calls=chunk.calls,
+                    )  # fmt: skip
                 if caller_left is not None and caller_left.is_set() and engine.give_up_waiting is None:
                     raise StoppedError(
                         f"`{self.ref}`: the answer was stopped", hint="`caller_left` is set: to have the whole answer, ask again"
@@ -187,12 +190,19 @@ class Responder:
     ) -> Generator[tuple[int, Completion]]:
         """Answers as (index, completion), in the order in which they finish; up to `concurrency` at once. See `run_many`.
 
-        Raises UsageError before anything is asked, for one of the requests that is none.
+        Raises UsageError before anything is asked, for one of the requests that is none. The error of one that failed names it, and
+        has its number as `at`; it is raised when what was begun has been yielded.
         """
         asked = _several(requests)
         for at, request in enumerate(asked):
             _require_question(request, f"`requests[{at}]`")
-        return self.run_many(lambda request, left: self.complete(request, caller_left=left), asked, concurrency=concurrency)
+
+        def complete(one: tuple[int, Request | str], left: threading.Event) -> Completion:
+            at, request = one
+            with about("requests", at, len(asked)):
+                return self.complete(request, caller_left=left)
+
+        return self.run_many(complete, list(enumerate(asked)), concurrency=concurrency)
 
     def run_many(
         self, work: Callable[[Item, threading.Event], Result], items: Sequence[Item], *, concurrency: int

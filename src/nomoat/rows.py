@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -22,6 +22,7 @@ from nomoat.errors import DataError, UsageError
 AS_ROWS = 'give a list of dicts ([{"text": "…", "label": "…"}, …]), or a table of pandas, polars, pyarrow or datasets'
 AS_TEXTS = (date, time, timedelta, Decimal)  # pandas' Timestamp is a date, too
 MISSING = ("NAType", "NaTType")  # pandas', by the name of their types
+FLOAT32 = ("float32", "float", "float[pyarrow]")  # what the libraries call it, in small letters
 TIMES = ("M", "m")  # kinds of numpy's, of which `tolist` may make numbers
 
 
@@ -50,7 +51,7 @@ def source(given: Given, name: str) -> Source:
 
 
 def taken(given: Iterable[Any], name: str) -> Rows:
-    """The rows of what is given, gone through once.
+    """The rows of what is given, gone through once; of several tables one after another's.
 
     Raises UsageError for what holds none, and DataError, naming the row, for what JSON cannot hold.
     """
@@ -100,14 +101,8 @@ def without_values(source: Source) -> Source:
 
 def _rows_of(given: Any, name: str) -> Iterable[Any]:
     """Raises UsageError for what holds no rows, and DataError for two columns of one name."""
-    if hasattr(given, "to_pylist"):  # pyarrow
-        require_different(name, getattr(given, "column_names", ()))
-        return given.to_pylist()  # type: ignore[no-any-return]
-    if hasattr(given, "to_dicts"):  # polars
-        return given.to_dicts()  # type: ignore[no-any-return]
-    if hasattr(given, "to_dict") and hasattr(given, "columns"):  # pandas
-        require_different(name, given.columns)
-        return given.to_dict("records")  # type: ignore[no-any-return]
+    if (rows := _rows_of_table(given, name)) is not None:
+        return rows
     if isinstance(given, Mapping):
         hint = f'{AS_ROWS}; of a DatasetDict a split: `data["train"]`'
         raise UsageError(f"rows are several dicts, and this is one {type(given).__name__}", hint=hint)
@@ -115,7 +110,40 @@ def _rows_of(given: Any, name: str) -> Iterable[Any]:
         kind = type(given).__name__
         said = f"data are named by a text or a path, or given as rows, and this is of the type {kind}"
         raise UsageError(said, hint=f'give "reviews.csv", or {AS_ROWS.removeprefix("give ")}')
-    return given
+    return _unwidened(_each(given, name), ((column, getattr(one, "dtype", "")) for column, one in _features(given).items()))
+
+
+def _each(given: Iterable[Any], name: str) -> Iterator[Any]:
+    """What is given row by row, or in tables, as readers give a large one and `datasets` one of another library's format."""
+    for one in given:
+        rows = None if isinstance(one, Mapping) else _rows_of_table(one, name)
+        yield from (one,) if rows is None else rows
+
+
+def _rows_of_table(given: Any, name: str) -> Iterable[Any] | None:
+    """None for what is no table of these libraries. Raises DataError for two columns of one name."""
+    if hasattr(given, "to_pylist"):  # pyarrow
+        names = getattr(given, "column_names", ())
+        require_different(name, names)
+        return _unwidened(given.to_pylist(), zip(names, given.schema.types, strict=True) if names else ())
+    if hasattr(given, "to_dicts"):  # polars
+        return _unwidened(given.to_dicts(), given.schema.items())
+    if hasattr(given, "to_dict") and hasattr(given, "columns"):  # pandas
+        require_different(name, given.columns)
+        return _unwidened(given.to_dict("records"), given.dtypes.items())
+    return None
+
+
+def _unwidened(rows: Iterable[Any], types: Iterable[tuple[Any, Any]]) -> Iterable[Any]:
+    """The rows of a table with float32 where it has them, in place of Python's own numbers. `types`: by the columns' names."""
+    narrow = {column for column, kind in types if str(kind).lower() in FLOAT32}
+    if not narrow:
+        return rows
+    import numpy as np
+
+    return (
+        {key: np.float32(one) if key in narrow and isinstance(one, float) else one for key, one in row.items()} for row in rows
+    )  # fmt: skip
 
 
 def require_different(name: Source | str, columns: Iterable[Any]) -> None:
@@ -127,9 +155,13 @@ def require_different(name: Source | str, columns: Iterable[Any]) -> None:
 
 def _label_names(given: Any) -> dict[str, Sequence[str]]:
     """Of each column in which `datasets` has numbers for labels."""
+    return {column: one.names for column, one in _features(given).items() if hasattr(one, "int2str")}
+
+
+def _features(given: Any) -> Mapping[str, Any]:
+    """The types of columns as `datasets` has them; of what is none of its none."""
     features = getattr(given, "features", None)
-    columns = features.items() if isinstance(features, Mapping) else ()
-    return {column: one.names for column, one in columns if hasattr(one, "int2str")}
+    return features if isinstance(features, Mapping) else {}
 
 
 def _named(value: Any, names: Sequence[str] | None) -> Any:
@@ -153,6 +185,10 @@ def _value(value: Any, column: str) -> Any:
         return [_value(one, column) for one in value]
     dtype = getattr(value, "dtype", None)  # of what is numpy's, or made like it
     if dtype is not None and hasattr(value, "tolist") and getattr(dtype, "kind", "") not in TIMES:
+        if str(dtype) == "float32":
+            import numpy as np
+
+            value = np.asarray(value).astype(str).astype(float)  # 0.1, of which `tolist` makes 0.10000000149011612
         plain = value.tolist()
         return _scalar(value, column) if type(plain) is type(value) else _value(plain, column)  # a longdouble's is itself
     return _scalar(value, column)

@@ -89,7 +89,7 @@ def test_other_words_or_another_task_are_said_and_change_nothing(gold: Path) -> 
     suite = load_suite(gold, **COLUMNS, models=[spam, shorter])
     assert asked(suite) == asked(load_suite(gold, **COLUMNS))
     assert suite.notes == (
-        "`base+spam` never learned negative, positive, which can be chosen here",
+        "`base+spam` never learned negative, positive, which can be chosen here; it learned ham, spam",
         "`base+spam` was tuned on another question than this, see `nomoat show base+spam`",
         "`base+short` was tuned on another question than this, see `nomoat show base+short`; "
         "give the same --instruction (in Python: `instruction`)",
@@ -103,8 +103,20 @@ def test_other_words_or_another_task_are_said_and_change_nothing(gold: Path) -> 
 def test_labels_that_a_model_never_learned_are_named_where_it_is_asked_in_its_words_and_knows_none_of_them(gold: Path) -> None:
     other = write_adapter("other", "bad", "good", instruction="Good?")
     assert load_suite(gold, **COLUMNS, instruction="Good?", models=[other]).notes == (
-        "`base+other` never learned negative, positive, which can be chosen here",
+        "`base+other` never learned negative, positive, which can be chosen here; it learned bad, good",
     )
+
+
+def test_evaluate_warns_of_labels_that_the_model_never_learned() -> None:
+    """As of whole numbers that a data frame has made floats."""
+    model = Responder(write_adapter("spam", "0", "1"), FakeEngine())
+    rows = [{"text": "fine", "label": 0.0}, {"text": "win", "label": 1.0}]
+    said = "`base+spam` never learned 0.0, 1.0, which can be chosen here; it learned 0, 1"
+    with pytest.warns(UserWarning, match=f"^{re.escape(said)}$") as warned:
+        outcomes = nomoat.evaluate(model, rows, **COLUMNS)
+    assert said in outcomes.notes
+    assert [one.filename for one in warned] == [__file__]
+    nomoat.evaluate(model, [{**row, "label": int(row["label"])} for row in rows], **COLUMNS)  # says nothing
 
 
 def test_texts_without_labels_are_asked_about_as_a_model_learned_it() -> None:
@@ -127,7 +139,8 @@ def test_texts_asked_about_otherwise_than_a_model_learned_it_have_the_notes_of_a
     assert question_for(plain, ["yes", "no"]).notes == question_for(worded, ["yes", "no"], "Good?").notes == ()
     other = "`base+plain` was tuned on another question than this, see `nomoat show base+plain`"
     assert question_for(plain, ["no", "yes"], "Good?").notes == question_for(plain, ["ham", "spam"], "Good?").notes == (other,)
-    assert question_for(plain, ["ham", "spam"]).notes == ("`base+plain` never learned ham, spam, which can be chosen here", other)
+    unlearned = "`base+plain` never learned ham, spam, which can be chosen here; it learned no, yes"
+    assert question_for(plain, ["ham", "spam"]).notes == (unlearned, other)
     assert question_for(worded, ["no", "yes"], "Bad?").notes[0].endswith("; give the same --instruction (in Python: `instruction`)")
 
 

@@ -37,8 +37,8 @@ from nomoat.asking.store import (
     default_path,
     save_readable,
 )
-from nomoat.errors import BadFileError, DamagedError, NotEnoughDiskError
-from nomoat.records import Completion, ContinuationScore, Message, Outcome, Request, ToolCall, Usage
+from nomoat.errors import BadFileError, DamagedError, NotEnoughDiskError, UsageError
+from nomoat.records import Completion, ContinuationScore, Message, Outcome, Request, TokenLikelihood, ToolCall, Usage
 
 
 def asking(text: str, **changes: object) -> Request:
@@ -60,6 +60,23 @@ def test_answer_comes_back_whole_after_the_store_was_closed() -> None:
     with AnswerStore() as store:
         assert store.answer("m", asking("왜?")) == answering("그냥\x00\n")
     assert default_path() == paths.runs() / "answers.sqlite"
+
+
+def test_a_store_that_was_closed_says_so_and_not_that_its_file_is_bad() -> None:
+    with AnswerStore() as store:
+        pass
+    store.close()
+    for ask in (lambda: store.answer("m", asking("왜?")), lambda: store.save_answer("m", asking("왜?"), answering("그냥"))):
+        with pytest.raises(UsageError, match=r"answers\.sqlite` was closed") as raised:
+            ask()
+        assert raised.value.hint == "open it again, or leave it when all has been asked"
+
+
+def test_likelihoods_of_an_answer_are_not_kept() -> None:
+    likelihood = TokenLikelihood(token_id=1, content=b"\xea", log_probability=-1.0)
+    with AnswerStore() as store:
+        store.save_answer("m", asking("왜?", top_logprobs=0), dataclasses.replace(answering("그냥"), likelihoods=(likelihood,)))
+        assert store.answer("m", asking("왜?", top_logprobs=0)) == answering("그냥")
 
 
 def test_a_store_may_be_named_by_a_text(tmp_path: Path) -> None:

@@ -380,7 +380,8 @@ def test_of_several_texts_the_error_names_the_one_that_cannot_be_read(engine: Lo
                      ("x" * 10**6, "it has more than 256 tokens")):  # fmt: skip
         with pytest.raises(NomoatError, match=why) as raised:
             engine.embed(["the", row])
-        assert raised.value.__notes__[-1] == "this is about `texts[1]`"
+        assert raised.value.message.startswith("`texts[1]`: ") and str(raised.value) == raised.value.message
+        assert raised.value.at == 1
 
 
 def test_no_texts_have_no_embeddings(engine: LocalEngine) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -140,6 +142,21 @@ def test_exact_suite_scores_each_written_answer() -> None:
         suite="quiz", example_id="0", model="m", answer="yes", score=1.0, prompt_tokens=2, completion_tokens=1, cost_usd=0.0
     )
     assert [(outcome.example_id, outcome.score) for outcome in outcomes] == [("0", 1.0), ("1", 1.0), ("2", 0.0)]
+
+
+def test_outcomes_have_the_notes_of_their_evaluation_and_say_why_they_are_partial() -> None:
+    found = run_suite(knowing("m", 5), quiz(50), RunSettings(limit=10))
+    outcomes = evaluate(knowing("m", 5), quiz(50), limit=10)
+    assert isinstance(outcomes, list) and (tuple(outcomes), outcomes.notes) == (found.outcomes, found.notes) and found.notes
+    assert outcomes.partial == ""
+    for same in (copy.copy(outcomes), pickle.loads(pickle.dumps(outcomes))):
+        assert (same, same.notes, same.partial) == (outcomes, outcomes.notes, "")
+
+
+def test_a_suite_and_its_evaluation_are_shown_without_each_example() -> None:
+    duel = run_duel(knowing("m", 200), knowing("n", 0), quiz(200, "choice", choices=("no", "yes")), stop_early=False)
+    for shown in (duel.left.suite, duel.left, duel):
+        assert "question 7" not in repr(shown) and len(repr(shown)) < 10_000
 
 
 def test_what_is_no_model_or_no_number_is_refused_before_anything_is_asked() -> None:

@@ -414,6 +414,24 @@ def test_texts_embedded_as_the_models_tokens_are_those_embedded_as_texts(tiny: o
     assert caught.value.param == "input" and "`check_embedding_ctx_length=False`" in caught.value.message
 
 
+def test_of_several_texts_the_one_that_the_model_refuses_is_named(tiny: openai.OpenAI) -> None:
+    far = "the hello world " * 200
+    for given, field, words in (
+        (["a", "b", far], "input.2", "This model's maximum context length is 256 tokens"),
+        ([[1], [99999]], "input.1", "token 99999 is not one of this model's 264"),
+    ):
+        with pytest.raises(openai.BadRequestError, match=f"`{field}`: {words}") as caught:
+            tiny.embeddings.create(model="tiny", input=given)  # type: ignore[arg-type]
+        assert caught.value.param == field
+    with pytest.raises(openai.BadRequestError, match="400 - This model's maximum context length is 256 tokens") as caught:
+        tiny.embeddings.create(model="tiny", input=far)
+    assert (caught.value.param, caught.value.code) == ("input", "context_length_exceeded")
+    for stream in (False, True):
+        with pytest.raises(openai.BadRequestError, match=r"`prompt\.1`: This model's maximum context length") as caught:
+            tiny.completions.create(model="tiny", prompt=["a", far], n=2, max_tokens=2, stream=stream)  # type: ignore[call-overload]
+        assert (caught.value.param, caught.value.code) == ("prompt.1", "context_length_exceeded")
+
+
 def test_the_token_that_a_model_has_behind_an_embedded_text_is_counted(tmp_path: Path, start: Start, sdk: Sdk) -> None:
     path = write_tiny_gguf(tmp_path / "t.gguf", said={"llama.pooling_type": 3, "tokenizer.ggml.add_eos_token": True})
     engine = LocalEngine(importer.import_gguf(path))
@@ -466,7 +484,7 @@ def test_reading_that_nobody_waits_for_any_more_is_given_up(tiny_gguf: Path, mon
 
 
 def test_embeddings_that_cannot_be_had_are_refused(fake: openai.OpenAI, start: Start, sdk: Sdk) -> None:
-    with pytest.raises(openai.BadRequestError, match="`input` is empty, or one of its texts is"):
+    with pytest.raises(openai.BadRequestError, match=r"`input\.1` is empty"):
         fake.embeddings.create(model="fake", input=["a", ""])
     far = Responder("far", _without_weights())
     with pytest.raises(openai.BadRequestError, match="`far` gives no embeddings"):

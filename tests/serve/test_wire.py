@@ -228,7 +228,7 @@ def test_no_functions_are_told_where_a_text_is_wanted() -> None:
          "tool_choice.allowed_tools.tools.0.type",
          "`tool_choice.allowed_tools.tools.0.type` is `mcp`; only functions are supported"),
         ({"tools": [CLOCK], "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "none", "tools": [CLOCK]}}},
-         "tool_choice", None),
+         "tool_choice.allowed_tools.mode", None),
         ({"tools": [CLOCK], "tool_choice": {"type": "function", "name": "clock"}}, "tool_choice.function",
          "`tool_choice.function` is missing"),
         ({"tools": [CLOCK], "tool_choice": "often"}, "tool_choice", None),
@@ -372,9 +372,10 @@ def test_what_ollama_s_clients_say_otherwise_is_told_the_way_that_works() -> Non
 def test_embeddings_take_texts_or_tokens_as_text_completions_do() -> None:
     for given, texts in (("a", ("a",)), (["a", "b"], ("a", "b")), ([1, 2], ((1, 2),)), ([[1, 2], [3]], ((1, 2), (3,)))):
         assert wire.parse_embeddings(json.dumps({"input": given}).encode()).texts == texts
-    for empty in ([], "", [[]], [[1], []]):
-        with pytest.raises(BadRequestError, match="`input` is empty, or one of its texts is"):
+    for empty, param in (([], "input"), ("", "input"), ([[]], "input"), ([[1], []], "input.1"), (["a", "", ""], "input.1")):
+        with pytest.raises(BadRequestError, match=f"^`{param}` is empty$") as raised:
             wire.parse_embeddings(json.dumps({"input": empty}).encode())
+        assert raised.value.param == param
 
 
 def test_an_embedding_of_zeros_stays_one() -> None:
@@ -400,8 +401,8 @@ def test_text_completion_takes_prompts_as_text_or_tokens_and_sixteen_tokens_by_d
     assert [asked.prompt for asked in wire.parse_text(b'{"prompt": ["a", "b"]}').requests] == ["a", "b"]
     assert [asked.prompt_ids for asked in wire.parse_text(b'{"prompt": [[1, 2], [3]]}').requests] == [(1, 2), (3,)]
     assert [asked.prompt_ids for asked in wire.parse_text(b'{"prompt": [1, 2]}').requests] == [(1, 2)]
-    for body in (b'{"prompt": []}', b'{"prompt": ["a", ""]}', b'{"prompt": [[]]}'):
-        with pytest.raises(BadRequestError, match="`prompt` is empty, or one of its prompts is"):
+    for body, param in ((b'{"prompt": []}', "prompt"), (b'{"prompt": ["a", ""]}', "prompt.1"), (b'{"prompt": [[]]}', "prompt")):
+        with pytest.raises(BadRequestError, match=f"^`{param}` is empty$"):
             wire.parse_text(body)
     with pytest.raises(BadRequestError, match="`max_tokens`: 0 goes with `echo` only"):
         wire.parse_text(b'{"prompt": "a", "max_tokens": 0}')
@@ -539,11 +540,15 @@ def test_a_character_of_two_tokens_moves_the_text_on_once_it_is_whole() -> None:
 @pytest.mark.parametrize(
     ("parse_body", "body", "param"),
     [
-        (wire.parse_chat, {"messages": HELLO, "stop": ["a", 1]}, "stop"),
+        (wire.parse_chat, {"messages": HELLO, "stop": ["a", 1]}, "stop.1"),
+        (wire.parse_chat, {"messages": HELLO, "stop": 1}, "stop"),
         (wire.parse_chat, {"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
         (wire.parse_text, {"prompt": 3}, "prompt"),
         (wire.parse_text, {"prompt": "a", "logprobs": "x"}, "logprobs"),
-        (wire.parse_embeddings, {"input": [[1.5]]}, "input"),
+        (wire.parse_embeddings, {"input": [[1.5]]}, "input.0.0"),
+        (wire.parse_embeddings, {"input": ["a", "b", None]}, "input.2"),
+        (wire.parse_embeddings, {"input": [1, None]}, "input.1"),
+        (wire.parse_embeddings, {"input": [[1, 2], "a"]}, "input.1"),
         (wire.parse_chat, {"messages": HELLO, "response_format": {"type": "json_schema", "json_schema": {"schema": 3}}},
          "response_format.json_schema.schema"),
         (wire.parse_chat, {"messages": HELLO, "response_format": {"type": "json_schema", "json_schema": {"schema": True}}},

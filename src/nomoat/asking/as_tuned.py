@@ -127,7 +127,16 @@ def notes(own: set[str], asked: set[str], words: str, learned: Sequence[Learned]
         has_to_choose = knows_some or (model.labels and (is_asked_so or (model.instruction is None and in_default_words)))
         unknown = sorted(asked - model.labels) if has_to_choose else []
         if unknown:
-            yield f"`{model.ref}` never learned {_named(unknown)}, which can be chosen here"
+            yield (
+                f"`{model.ref}` never learned {_named(unknown)}, which can be chosen here; it learned {_named(sorted(model.labels))}"
+                if model.labels.isdisjoint(asked)
+                else f"`{model.ref}` never learned {_named(unknown)}, which can be chosen here"
+            )
         if not is_asked_so and not (knows_some and unknown):
             hint = "; give the same --instruction (in Python: `instruction`)" if model.instruction is not None else ""
             yield f"`{model.ref}` was tuned on another question than this, see `nomoat show {model.ref}`{hint}"
+
+
+def is_on_unlearned(note: str) -> bool:
+    """Whether it is one of `notes`, on labels that a model was not tuned to choose."""
+    return "` never learned " in note

@@ -394,8 +394,7 @@ def opened(ray: Any, hand: Hand, call: Any, ref: str) -> Any:
     try:
         return result(ray, call)
     except NomoatError as error:
-        error.message = f"on `{hand.place.host}`: {error.message}"
-        error.args = (error.message,)
+        error.begin_with(f"on `{hand.place.host}`")
         if isinstance(error, UnknownModelError) and error.hint:
             error.hint = f"on that machine: {error.hint}"
         raise

@@ -16,7 +16,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from nomoat import paths, system_errors, whole_files
-from nomoat.errors import BadFileError, DamagedError, NomoatError
+from nomoat.errors import BadFileError, DamagedError, NomoatError, UsageError
 
 log = logging.getLogger("nomoat.asking")
 
@@ -42,7 +42,7 @@ class Database:
         upgrade: Callable[[Database], None] | None = None,
     ) -> None:  # fmt: skip
         self.path = path
-        self.is_old = False
+        self.is_old = self._is_closed = False
         self._if_damaged, self._reads_old, self._upgrade = if_damaged, reads_old, upgrade
         with system_errors.translate_disk_errors(path):
             paths.make_folder(path.parent, mode=paths.OWNER_ALONE)
@@ -60,8 +60,11 @@ class Database:
 
     @contextmanager
     def turn(self) -> Iterator[sqlite3.Connection]:
-        """The turn of one thread. Raises what opening raises, and BadFileError where another process holds the file too long."""
+        """The turn of one thread. Raises what opening raises, BadFileError where another process holds the file too long, and
+        UsageError where it was closed."""
         with self._translated(), self._lock:
+            if self._is_closed:
+                raise UsageError(f"`{self.path}` was closed", hint="open it again, or leave it when all has been asked")
             yield self.connection
 
     @contextmanager
@@ -110,6 +113,7 @@ class Database:
     def close(self) -> None:
         """Let go of the file, after the turn of whoever has it. Calling it twice is fine."""
         with self._lock:  # closed within another thread's statement, it would take the process with it
+            self._is_closed = True
             self.connection.close()
 
     def require_whole(self) -> None:

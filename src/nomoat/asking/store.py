@@ -124,6 +124,7 @@ class AnswerStore:
         """Keep an answer, and return True. If there is one already, that one stays, but to `replace` it. `is_paid`: it may have cost
         money."""
         key, value = _key("answer", model_digest, request), dataclasses.asdict(completion)
+        del value["likelihoods"]
         return self._put(key, model_digest, request, value, is_paid=is_paid, replace=replace)
 
     def asked_before(self, model_digest: str, seeds: range, asked_with: Callable[[int], Sequence[Request]]) -> list[Request]:

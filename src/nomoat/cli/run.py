@@ -13,7 +13,7 @@ import typer
 from nomoat.cli import answering, console, options
 from nomoat.cli.loading import load_with_bar
 from nomoat.errors import UsageError
-from nomoat.records import Chunk, Completion, Message, Request, TokenLikelihood
+from nomoat.records import Message, Request, TokenLikelihood
 
 if TYPE_CHECKING:
     from nomoat.responder import Responder
@@ -136,21 +136,13 @@ def _ask(responder: Responder, request: Request, *, as_json: bool) -> None:
 
 
 def _as_object(responder: Responder, request: Request) -> dict[str, Any]:
-    chunks: list[Chunk] = []
-    whole: Completion | Chunk
-    if request.top_logprobs is None:
-        whole = responder.complete(request)  # asks again where an answer broke off
-        text = whole.text
-    else:
-        chunks = list(responder.stream(request))
-        whole, text = chunks[-1], "".join(chunk.text for chunk in chunks)
-    usage = whole.usage
+    whole = responder.complete(request)
     found: dict[str, Any] = {
-        "model": responder.ref, "text": text, "finish_reason": whole.finish_reason,
-        "usage": None if usage is None else dataclasses.asdict(usage), "bytes_out": 0 if usage is None else usage.bytes_out,
+        "model": responder.ref, "text": whole.text, "finish_reason": whole.finish_reason,
+        "usage": dataclasses.asdict(whole.usage), "bytes_out": whole.usage.bytes_out,
     }  # fmt: skip
     if request.top_logprobs is not None:
-        found["tokens"] = [_likelihood(one) for chunk in chunks for one in chunk.likelihoods]
+        found["tokens"] = [_likelihood(one) for one in whole.likelihoods]
     return found
 
 

@@ -44,7 +44,7 @@ from nomoat.engine.templates import Template
 from nomoat.engine.tokenizer import Tokenizer, name_of
 from nomoat.engine.tokenizer import load as load_tokenizer
 from nomoat.engine.tool_call_grammar import ChannelCallGrammar, ToolCallGrammar
-from nomoat.errors import ContextExceededError, NomoatError, SchemaError, StoppedError, UnsupportedError, UsageError
+from nomoat.errors import ContextExceededError, SchemaError, StoppedError, UnsupportedError, UsageError, about
 from nomoat.matching import begun_length
 from nomoat.progress import Progress
 from nomoat.records import ChoiceScores, Chunk, ContinuationScore, FinishReason, Request, TokenLikelihood, Usage
@@ -273,7 +273,7 @@ class LocalEngine(Engine):
     def embed(self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
         pooling.require_done(self._pooling)
         for at, text in enumerate(texts):
-            with _naming(at, texts):
+            with about("texts", at, len(texts)):
                 self._require_not_beyond(text, 0)
         ends = self.tokenizer.special.end_ids
         rows = [[*self.tokenizer.encode(text, add_bos=True), *ends] if isinstance(text, str) else list(text) for text in texts]
@@ -288,7 +288,7 @@ class LocalEngine(Engine):
     def _read(self, rows: Sequence[list[int]], *, top_logprobs: int | None = None) -> list[Reading]:
         forked.begin()
         for at, row in enumerate(rows):
-            with _naming(at, rows):
+            with about("texts", at, len(rows)):
                 self._require_readable(row)
         readings = [Reading(row, top_logprobs=top_logprobs, adapter=self._at, pooled=self._pooling) for row in rows]
         batcher = self._started_batcher()
@@ -505,17 +505,6 @@ class _Begun:
 
     def __del__(self) -> None:
         self._tokens.cancel()
-
-
-@contextmanager
-def _naming(at: int, texts: Sequence[object]) -> Iterator[None]:
-    """What is raised within says that it is about `texts[at]`, if there are several."""
-    try:
-        yield
-    except NomoatError as exc:
-        if len(texts) > 1:
-            exc.add_note(f"this is about `texts[{at}]`")
-        raise
 
 
 def _results(readings: Sequence[Reading], stop: threading.Event | None) -> list[tuple[npt.NDArray[np.float32], list[Pick]]]:

@@ -7,10 +7,12 @@ same answers costs nothing.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from nomoat.asking import as_tuned
 from nomoat.asking.spending import Spending
 from nomoat.errors import UsageError
 from nomoat.judge.askable import require_askable, require_scorable
@@ -30,6 +32,16 @@ from nomoat.responder import Responder, ref_of
 from nomoat.rows import Given
 
 
+class Outcomes(list[Outcome]):
+    """The outcomes of `evaluate`. `notes` is what has to be known of them; `partial` says why they are not those of all examples, or
+    tell little of the model, and is empty if neither is so. Parts of the list, as slices are, have neither."""
+
+    def __init__(self, outcomes: Iterable[Outcome] = (), *, notes: tuple[str, ...] = (), partial: str = "") -> None:
+        super().__init__(outcomes)
+        self.notes = notes
+        self.partial = partial
+
+
 def evaluate(
     responder: str | Path | Responder,
     suite: Given | Suite,
@@ -45,13 +57,15 @@ def evaluate(
     template: str | None = None,
     max_new_tokens: int | None = None,
     reasoning_effort: Effort | None = None,
-) -> list[Outcome]:
-    """A model's answers to a suite, scored, one an example. `limit` examples are drawn with `seed`; None asks all.
+) -> Outcomes:
+    """A model's answers to a suite, scored, one an example: a list with what has to be known of it as its `notes` and `partial`.
+    `limit` examples are drawn with `seed`; None asks all.
 
     `suite` is what `nomoat.judge.suites.load_suite` takes: a name, a file, a folder, or rows as a list of dicts or a data frame. The
     two columns and `instruction`, the words before each text, are for a suite that is a table (CSV, TSV, rows). Up to `concurrency`
     answers are in the making at once. `progress` is told (model, answers so far, answers in all). `spending` holds a budget, and
-    prices that no table knows. Where it is used up, or a question failed for good, the outcomes are fewer than the examples.
+    prices that no table knows. Where it is used up, or a question failed for good, the outcomes are fewer than the examples, and
+    `partial` says so. Labels of a table that a tuned model never learned are a UserWarning, too.
     `template` names the chat template of a local model that has none. `max_new_tokens` is the longest written answer, in place of the
     suite's: what was cut off before is asked again, and what was whole is not. `reasoning_effort` is OpenAI's, for written
     answers: how long a model is to think before.
@@ -69,7 +83,11 @@ def evaluate(
         limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending or Spending(), template=template,
         max_new_tokens=max_new_tokens, reasoning_effort=reasoning_effort,
     )  # fmt: skip
-    return list(run_suite(responder, suite, settings).outcomes)
+    found = run_suite(responder, suite, settings)
+    for note in found.notes:
+        if as_tuned.is_on_unlearned(note):
+            warnings.warn(note, stacklevel=2)
+    return Outcomes(found.outcomes, notes=found.notes, partial=found.partial)
 
 
 def run_suite(responder: str | Responder, suite: str | Path | Suite, settings: RunSettings | None = None) -> Evaluation:

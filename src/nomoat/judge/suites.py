@@ -52,7 +52,7 @@ class Suite:
 
     name: str
     metric: Metric
-    examples: tuple[Example, ...]
+    examples: tuple[Example, ...] = field(repr=False)
     sha256: str
     title: str = ""
     licence: str = "unknown"

@@ -51,14 +51,14 @@ class Evaluation:
 
     suite: Suite
     side: Side
-    outcomes: tuple[Outcome, ...]
-    likelihoods: Mapping[str, tuple[ContinuationScore, ...]] = field(default_factory=dict)  # of choices, by the example's id
+    outcomes: tuple[Outcome, ...] = field(repr=False)
+    likelihoods: Mapping[str, tuple[ContinuationScore, ...]] = field(default_factory=dict, repr=False)  # of choices, by example_id
     notes: tuple[str, ...] = ()
     seed: int = 0
     partial: str = ""
     tells_little: str = ""
-    unread: frozenset[str] = frozenset()
-    unread_cut: frozenset[str] = frozenset()
+    unread: frozenset[str] = field(default=frozenset(), repr=False)
+    unread_cut: frozenset[str] = field(default=frozenset(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from nomoat import system_errors
 from nomoat.engine import forked
-from nomoat.errors import BadRequestError, NomoatError, SettingError, UsageError
+from nomoat.errors import BadRequestError, ContextExceededError, NomoatError, SettingError, UsageError
 from nomoat.records import Chunk, Place, Request, Usage
 from nomoat.responder import Responder
 from nomoat.serve import replies, wire
@@ -116,7 +116,7 @@ class Served:
                 vectors_ND = responder.embed(call.texts, stop=stop)  # first: a server gives no embeddings and counts no tokens
             except SettingError:  # that is about this server
                 raise
-            except UsageError as exc:
+            except (ContextExceededError, UsageError) as exc:
                 if forked.is_fork():  # that is about this process
                     raise
                 raise wire.about_input(exc, call) from exc
@@ -211,7 +211,7 @@ class Served:
 
     def _chunks(self, name: str, call: wire.Call, at: int, decisions: Decisions, stop: threading.Event) -> Generator[Chunk | Place]:
         """One text of an answer, in its thread, and where its model chooses, in one of the side's it is decided for by then."""
-        with call.naming_tools(), self._models.use(name, stop) as loaded:
+        with call.in_its_words(at), self._models.use(name, stop) as loaded:
             if (place := decisions.place(loaded, at)) is not None:
                 yield place
             with decisions.choose(loaded, at) as responder, closing(_text(responder, call, call.requests[at], stop)) as chunks:

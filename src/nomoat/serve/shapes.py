@@ -316,12 +316,15 @@ def parse_shape(
             return shape.model_validate_json(body.removeprefix(codecs.BOM_UTF8))
         return shape.model_validate(body)
     except ValidationError as exc:
-        first = exc.errors(include_url=False, include_input=False)[0]
-        found = [str(part) for part in first["loc"] if isinstance(part, int) or part in names]
-        where = ".".join([place, *found] if place else found)
-        if first["type"] == "json_invalid" or not where:
-            raise BadRequestError(f"the body is no JSON object: {first['msg']}") from exc
-        raise BadRequestError(f"`{where}`: {first['msg']}", param=where) from exc
+        errors = exc.errors(include_url=False, include_input=False)
+        found = [([part for part in error["loc"] if isinstance(part, int) or part in names], error) for error in errors]
+        # of the first field that is wrong; where it may be of several types, of that which fits the most of it
+        of_first = [(parts, error) for parts, error in found if parts[:1] == found[0][0][:1]]
+        parts, error = max(of_first, key=lambda one: (len(one[0]), [part for part in one[0] if isinstance(part, int)]))
+        where = ".".join([place, *map(str, parts)] if place else map(str, parts))
+        if error["type"] == "json_invalid" or not where:
+            raise BadRequestError(f"the body is no JSON object: {error['msg']}") from exc
+        raise BadRequestError(f"`{where}`: {error['msg']}", param=where) from exc
 
 
 def unsupported(param: str, what: str) -> BadRequestError:

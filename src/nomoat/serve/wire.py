@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
-from nomoat.errors import BadRequestError, SchemaError, UsageError
+from nomoat.errors import BadRequestError, ContextExceededError, SchemaError, SettingError, UsageError
 from nomoat.records import CallingTurn, Message, Request, Role, SchemaMode, ToolCall, ToolResult
 from nomoat.serve import shapes
 
@@ -42,16 +42,21 @@ class Call:
     tool_places: tuple[int, ...] = ()
 
     @contextmanager
-    def naming_tools(self) -> Iterator[None]:
-        """An error of a function's schema names the client's tool, where an engine names the request's."""
+    def in_its_words(self, at: int) -> Iterator[None]:
+        """An error of a function's schema names the client's tool, where an engine names the request's; one of what the request at
+        this place asks names its prompt, where there are several."""
         try:
             yield
         except SchemaError as error:
             kind, *rest = error.field.split(".", 2)
             if kind == "tools" and rest:
-                at, within = rest
-                error.field = f"tools.{self.tool_places[int(at)]}.{within}"
+                number, within = rest
+                error.field = f"tools.{self.tool_places[int(number)]}.{within}"
             raise
+        except (ContextExceededError, UsageError) as error:
+            if len(self.requests) == self.n or isinstance(error, SettingError):
+                raise
+            raise _about_text(error, "prompt", at // self.n) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +91,7 @@ def parse_text(body: bytes) -> Call:
     asked = shapes.parse_body(shapes.Text, body)
     top = None if asked.logprobs is None or asked.logprobs is False else int(asked.logprobs)
     prompts = _prompts(asked.prompt)
-    if not prompts or not all(prompts):
-        raise BadRequestError("`prompt` is empty, or one of its prompts is", param="prompt")
+    _require_filled("prompt", prompts)
     settings = {"top_logprobs": top, **_sampling(asked)}
     requests = [
         Request(prompt=prompt, **settings) if isinstance(prompt, str) else Request(prompt_ids=tuple(prompt), **settings)
@@ -103,8 +107,7 @@ def parse_embeddings(body: bytes) -> EmbeddingCall:
     """A body of /v1/embeddings: texts, as text or as token ids. Raises BadRequestError."""
     asked = shapes.parse_body(shapes.Embed, body)
     texts = tuple(text if isinstance(text, str) else tuple(text) for text in _prompts(asked.input))
-    if not texts or not all(texts):
-        raise BadRequestError("`input` is empty, or one of its texts is", param="input")
+    _require_filled("input", texts)
     if len(texts) > shapes.MAX_CHOICES:
         raise BadRequestError(f"`input` holds {len(texts):,} texts; send at most {shapes.MAX_CHOICES:,}", param="input")
     return EmbeddingCall(
@@ -118,12 +121,27 @@ def require_dimensions(asked: int, of_model: int) -> None:
         raise BadRequestError(f"`dimensions` can only be {of_model:,} for this model", param="dimensions")
 
 
-def about_input(error: UsageError, call: EmbeddingCall) -> BadRequestError:
+def about_input(error: UsageError | ContextExceededError, call: EmbeddingCall) -> BadRequestError:
     """What a model has against the texts that are to be embedded, in the request's words."""
-    message = f"{error.message}; {error.hint}" if error.hint else error.message
-    if not all(isinstance(text, str) for text in call.texts):
-        message += ". LangChain's `OpenAIEmbeddings` sends OpenAI's tokens unless it has `check_embedding_ctx_length=False`"
-    return BadRequestError(message, param="input")
+    advice = ". LangChain's `OpenAIEmbeddings` sends OpenAI's tokens unless it has `check_embedding_ctx_length=False`"
+    return _about_text(error, "input", error.at, advice="" if all(isinstance(text, str) for text in call.texts) else advice)
+
+
+def _about_text(error: UsageError | ContextExceededError, field: str, at: int | None, *, advice: str = "") -> BadRequestError:
+    """`at`: which text of the field, where it holds several."""
+    place, before = (field, "") if at is None else (f"{field}.{at}", f"`{field}.{at}`: ")
+    if isinstance(error, ContextExceededError):
+        return BadRequestError(f"{before}{error.on_the_wire}", param=place, code="context_length_exceeded")
+    message = error.message.removeprefix(f"`texts[{at}]`: ") + (f"; {error.hint}" if error.hint else "")
+    return BadRequestError(f"{before}{message}{advice}", param=place)
+
+
+def _require_filled(field: str, texts: Sequence[str | Sequence[int]]) -> None:
+    """Raises BadRequestError for no text at all, and for an empty one."""
+    empty = [at for at, text in enumerate(texts) if not text]
+    if empty or not texts:
+        place = f"{field}.{empty[0]}" if len(texts) > 1 else field
+        raise BadRequestError(f"`{place}` is empty", param=place)
 
 
 def _prompts(prompt: str | list[str] | list[int] | list[list[int]]) -> Sequence[str | list[int]]:
