@@ -13,7 +13,7 @@ from nomoat.route import policy as policies
 from nomoat.route.pii import KINDS
 from nomoat.route.policy import Policy, load_policy
 
-A_PATTERN = r"give regular expressions in single quotes: ['MRN\d{8}']"
+A_PATTERN = r"give regular expressions in single quotes, without repeats of repeats: ['MRN\d{8}']"
 A_SUM = "give a number of USD above 0; without `cloud` nothing is spent"
 
 

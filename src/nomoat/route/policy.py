@@ -210,7 +210,9 @@ def _checked_words(path: Path, name: str, value: Any) -> tuple[str, ...]:
     for number, pattern in enumerate(value if name == "patterns" else (), 1):
         if why := why_unusable(pattern):
             raise _error(
-                path, f"lists `patterns`, of which number {number} {why}", "give regular expressions in single quotes: ['MRN\\d{8}']"
+                path,
+                f"lists `patterns`, of which number {number} {why}",
+                "give regular expressions in single quotes, without repeats of repeats: ['MRN\\d{8}']",
             )
     return tuple(cast(list[str], value))
 
