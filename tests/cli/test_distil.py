@@ -263,7 +263,7 @@ def test_many_requests_are_searched_for_personal_data_in_the_seeds_that_all_are_
     monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
     monkeypatch.setenv("NOMOAT_OFFLINE", "0")
     with seeds.open("a") as file:
-        file.write(json.dumps({"instruction": "Write to kim@example.org", "input": "", "output": "Hello"}) + "\n")
+        file.write(json.dumps({"instruction": "Write to kim@naver.com", "input": "", "output": "Hello"}) + "\n")
     searched, find = [], pii.find
     monkeypatch.setattr(pii, "find", lambda text, **options: searched.append(text) or find(text, **options))
     command = ["distil", OPENAI_AT_LOOPBACK, "--out", str(tmp_path / "t.jsonl"), "--seeds", str(seeds)]

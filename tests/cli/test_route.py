@@ -73,6 +73,7 @@ def test_policy_without_a_file_keeps_everything_here() -> None:
         "never_leaves       resident_number, identity_document, phone, business_number, customs_code, bank_account, card, email, "
         "address, api_key, name  (default)\n"
         "names              none  (default)\n"
+        "patterns           none  (default)\n"
         "allowed            wherever cloud is asked  (default)\n"
         "max_usd_per_day    none  (default)\n"
         "max_usd_per_month  none  (default)\n"
@@ -398,6 +399,6 @@ def test_broken_policy_stops_every_command() -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         f"error: the policy `{default_path()}` sets `treshold`, which is no part of a policy\n"
-        "hint: known: local, cloud, threshold, default, if_cloud_fails, max_wait_seconds, never_leaves, names, allowed, "
+        "hint: known: local, cloud, threshold, default, if_cloud_fails, max_wait_seconds, never_leaves, names, patterns, allowed, "
         "max_usd_per_day, max_usd_per_month, max_answer_tokens\n"
     )

@@ -94,7 +94,11 @@ def test_names_of_the_policy_are_personal_and_a_broken_policy_lets_nothing_out(
     default_path().parent.mkdir(parents=True, exist_ok=True)
     default_path().write_text('names = ["왜"]', encoding="utf-8")
     consent(elsewhere, suite, yes=True)
-    assert capsys.readouterr().err.endswith("2 of 2 hold what looks like personal data: a phone number, a name from the policy\n")
+    of_both = "2 of 2 hold what looks like personal data: a phone number, a name or a pattern from the policy\n"
+    assert capsys.readouterr().err.endswith(of_both)
+    default_path().write_text("patterns = ['^.*왜']", encoding="utf-8")
+    consent(elsewhere, suite, yes=True)
+    assert capsys.readouterr().err.endswith(of_both)
     default_path().write_text("names = [", encoding="utf-8")
     with pytest.raises(UsageError, match=r"policy\.toml"):
         consent(elsewhere, suite, yes=True)
@@ -187,9 +191,9 @@ def test_what_a_judge_outside_would_see_is_searched_too_and_its_labels_are_named
     elsewhere: Server, suite: Suite, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     labels = tmp_path / "labels.jsonl"
-    rows = [{"question": f"Who is {n}?", "answer_a": "Kim", "answer_b": "kim@example.org", "winner": "a"} for n in range(3)]
+    rows = [{"question": f"Who is {n}?", "answer_a": "Kim", "answer_b": "kim@naver.com", "winner": "a"} for n in range(3)]
     labels.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    examples = (suite.examples[0], dataclasses.replace(suite.examples[1], target="Write to lee@example.org"))
+    examples = (suite.examples[0], dataclasses.replace(suite.examples[1], target="Write to lee@naver.com"))
     sending.require_consent(
         ["fake:"], [dataclasses.replace(suite, examples=examples)], RunSettings(), yes=True,
         judge=f"{elsewhere.url}#j", check=str(labels),

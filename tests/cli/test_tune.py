@@ -142,7 +142,7 @@ def test_who_gave_a_file_of_one_text_to_hold_out_is_asked_for_one_of_several(cap
     ]
 
 
-PRIVATE = ["010-1234-5678로 전화 주세요", "me@example.com", "홍길동 고객 환불 요청"]
+PRIVATE = ["010-1234-5678로 전화 주세요", "me@naver.com", "홍길동 고객 환불 요청"]
 
 
 @pytest.mark.parametrize(

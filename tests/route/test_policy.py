@@ -13,6 +13,7 @@ from nomoat.route import policy as policies
 from nomoat.route.pii import KINDS
 from nomoat.route.policy import Policy, load_policy
 
+A_PATTERN = r"give regular expressions in single quotes, without repeats of repeats: ['MRN\d{8}']"
 A_SUM = "give a number of USD above 0; without `cloud` nothing is spent"
 
 
@@ -35,6 +36,7 @@ def test_the_example_in_the_documentation_of_the_module_is_a_policy() -> None:
     policy = load_policy()
     assert policy.given == set(policies.SETTINGS)
     assert (policy.local, policy.cloud, policy.names) == ("smollm2-135m+reviews", "openai:gpt-4o-mini", ("김철수", "Project Moat"))
+    assert policy.patterns == (r"환자번호 ?\d{8}",)
     assert (policy.max_usd_per_day, policy.max_usd_per_month, policy.max_answer_tokens) == (2.0, 20.0, 4096)
     assert policy.origin("cloud") == str(path)
 
@@ -135,6 +137,20 @@ def test_numbers_of_numpys_are_pythons_own_in_a_policy() -> None:
             "names = ['Kim']\nnever_leaves = ['phone']",
             "lists `names`, and `never_leaves` does not hold `name`",
             "add it there, or remove the names",
+        ),
+        (
+            "patterns = ['Kim']\nnever_leaves = ['phone']",
+            "lists `patterns`, and `never_leaves` does not hold `name`",
+            "add it there, or remove the patterns",
+        ),
+        ("patterns = 'Kim'", "sets `patterns` to something else than texts", 'give a list of texts: ["one", "two"]'),
+        *(
+            (f"patterns = ['MRN', '{pattern}']", f"lists `patterns`, of which number 2 {why}", A_PATTERN)
+            for pattern, why in (
+                ("Kim(", "is no regular expression: missing ) at position 4"),
+                ("(?:Kim)?", "matches the empty text, and so every text"),
+                (r"(\d+)+x", "is too slow: 2,000 characters take longer than 0.2 s"),
+            )
         ),
     ],
 )

@@ -191,7 +191,7 @@ def test_decision_names_what_was_found_and_not_the_text() -> None:
     engine, _, _ = built(names=("김철수",))
     decision = engine.decide(said(f"김철수, {PRIVATE}"))
     assert decision.kinds == ("phone", "name")
-    assert decision.why == "it holds a phone number and a name from the policy, which the policy keeps here"
+    assert decision.why == "it holds a phone number and a name or a pattern from the policy, which the policy keeps here"
     assert "1234" not in repr(decision)
 
 
@@ -754,12 +754,14 @@ def test_auto_follows_its_policy_while_it_runs(serving: Callable[..., Server], c
     server = serving(FINE)
     base = f'local = "fake:"\ncloud = "{server.url}#big"\ndefault = "cloud"\n'
     write_policy(base)
+    of_policy = "it holds a name or a pattern from the policy, which the policy keeps here"
     steps = [
         (base, "cloud", "no router is learned; the policy's default is cloud", ""),
         (base + 'names = ["moat"', "local", in_force.NOT_READ, "nothing is sent to the cloud until it is mended"),
         (base + 'name = ["moat"]', "local", in_force.NOT_READ, "sets `name`, which is no part of a policy"),
         (base, "cloud", "no router is learned; the policy's default is cloud", "in force from now on"),
-        (base + 'names = ["moat"]', "local", "it holds a name from the policy, which the policy keeps here", "in force from now on"),
+        (base + 'names = ["moat"]', "local", of_policy, "in force from now on"),
+        (base + "patterns = ['m[o]at']", "local", of_policy, "in force from now on"),
         (
             base + 'never_leaves = ["name"]',
             "cloud",
@@ -827,7 +829,7 @@ def test_auto_loaded_again_has_the_models_of_its_first_policy_and_follows_the_re
     for _ in range(2):
         with router.load_auto(file=file) as auto:
             assert auto.engine.decide(said("a moat")).model == "fake:"  # type: ignore[attr-defined]
-            assert "a name from the policy" in auto.engine.decide(said("a moat")).why  # type: ignore[attr-defined]
+            assert "a name or a pattern from the policy" in auto.engine.decide(said("a moat")).why  # type: ignore[attr-defined]
 
 
 def test_a_budget_that_is_written_while_auto_runs_is_kept(serving: Callable[..., Server]) -> None:

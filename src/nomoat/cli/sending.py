@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nomoat.asking.preview import Preview
     from nomoat.judge.settings import RunSettings
     from nomoat.judge.suites import Suite
+    from nomoat.route.policy import Policy
 
 SHOWN_CHARACTERS = 300
 
@@ -62,7 +63,7 @@ def require_consent(
 
 def agree(found: Sequence[Preview], *, further: Sequence[str] = (), shown: Sequence[str] = (), yes: bool) -> None:
     """Show what would be sent, in `further` lines what cannot be counted, and what of the texts `shown` to a judge looks private; go
-    on only if the person agrees; see above. Raises what `load_policy` raises: its names count as private.
+    on only if the person agrees; see above. Raises what `load_policy` raises: its names and patterns count as private.
     """
     from nomoat.route.policy import load_policy
 
@@ -73,11 +74,11 @@ def agree(found: Sequence[Preview], *, further: Sequence[str] = (), shown: Seque
     if yes or has_person:
         for line in [*lines, *_example([*(preview.first for preview in found), *shown])]:
             console.say(line)  # before the search, which takes its time where there are many
-    names = load_policy().names
+    policy = load_policy()
     private = [
-        *_private([text for preview in found if not preview.are_parts for text in preview.texts], "", names),
-        *_private([text for preview in found if preview.are_parts for text in preview.texts], " parts of these texts", names),
-        *_private(shown, " questions, reference answers and labelled texts for the judge", names),
+        *_private([text for preview in found if not preview.are_parts for text in preview.texts], "", policy),
+        *_private([text for preview in found if preview.are_parts for text in preview.texts], " parts of these texts", policy),
+        *_private(shown, " questions, reference answers and labelled texts for the judge", policy),
     ]
     if not yes and not has_person:
         raise UsageError("; ".join([*lines, *private]), hint="if that is meant, add --yes")
@@ -101,7 +102,7 @@ def _example(texts: Sequence[str]) -> list[str]:
     return [f"one of them: {shown}"] if first else []
 
 
-def _private(texts: Sequence[str], what: str, names: Sequence[str]) -> list[str]:
+def _private(texts: Sequence[str], what: str, policy: Policy) -> list[str]:
     """A line that says how many of them look private, and of which kinds, without a word of them; none where none does."""
     from nomoat.route import pii
 
@@ -110,7 +111,7 @@ def _private(texts: Sequence[str], what: str, names: Sequence[str]) -> list[str]
     with console.item_progress() as bar:
         task = bar.add_task("looking for personal data", total=len(different), info="texts")
         for text in different:
-            if found := pii.find(text, names=names):
+            if found := pii.find(text, names=policy.names, patterns=policy.patterns):
                 private.append(found)
             bar.advance(task)
     kinds = dict.fromkeys(pii.KIND_TITLES[kind] for found in private for kind in found)

@@ -160,18 +160,19 @@ def _say_how_to_ask(prepared: Prepared, folder: Path) -> None:
 
 
 def _example(texts: Iterable[str]) -> str:
-    """A short text without what looks like personal data, or a name of the policy; `...` if the first short ones all have some, or
-    the policy cannot be read.
+    """A short text without what looks like personal data, or a name or pattern of the policy; `...` if the first short ones all have
+    some, or the policy cannot be read.
     """
     from nomoat.route import pii
     from nomoat.route.policy import load_policy
 
     try:
-        names = load_policy().names
+        policy = load_policy()
     except NomoatError:  # the training is done, and does not fail for this
         return "..."
     short = (text for text in texts if len(text) <= LONGEST_EXAMPLE and text.isprintable())
-    return next((text for text in islice(short, MOST_LOOKED_AT) if not pii.find(text, names=names)), "...")
+    shown = (text for text in islice(short, MOST_LOOKED_AT) if not pii.find(text, names=policy.names, patterns=policy.patterns))
+    return next(shown, "...")
 
 
 def say_estimate(prepared: Prepared) -> dict[str, Any] | None:

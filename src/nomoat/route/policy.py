@@ -13,6 +13,7 @@
         "api_key", "name",
     ]
     names = ["김철수", "Project Moat"]  # people, products, whatever must not be told
+    patterns = ['환자번호 ?\\d{8}']     # regular expressions of what must not be told
     allowed = ["openai"]                # providers and hosts that may be asked; without it `cloud` is, also where OPENAI_BASE_URL says
     max_usd_per_day = 2.0               # what `cloud` may cost on a day of UTC; what could cost more stays here: see `budget`
     max_usd_per_month = 20.0            # and in a month
@@ -34,6 +35,7 @@ from nomoat.errors import UsageError
 from nomoat.providers import PROVIDERS, is_remote, named_in
 from nomoat.records import Place
 from nomoat.route.pii import KINDS, Kind
+from nomoat.route.pii.patterns import why_unusable
 from nomoat.textfiles import parse_toml, settings_text
 
 IfCloudFails = Literal["error", "local"]
@@ -44,6 +46,7 @@ DEFAULT_WAIT_SECONDS = 120.0  # models that reason think before their first word
 MOST_WAIT_SECONDS = 600.0  # of any server: see `engine.remote`
 DEFAULT_ANSWER_TOKENS = 4096  # no model with a price of the table is refused for it: some write no more than that at once
 MOST_USD = 1e9
+OWN = ("names", "patterns")  # the user's own words
 BUDGETS = ("max_usd_per_day", "max_usd_per_month")
 
 
@@ -59,6 +62,7 @@ class Policy:
     max_wait_seconds: float = DEFAULT_WAIT_SECONDS
     never_leaves: tuple[Kind, ...] = KINDS
     names: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
     allowed: tuple[str, ...] = ()
     max_usd_per_day: float | None = None
     max_usd_per_month: float | None = None
@@ -82,7 +86,7 @@ class Policy:
     def notes(self) -> tuple[str, ...]:
         """What whoever wrote it may not know: the kinds that its own `never_leaves` lacks, as one written before they were kinds does.
 
-        Nothing without a cloud. `name` is never missed: without it in `never_leaves` there are no `names`.
+        Nothing without a cloud. `name` is never missed: without it in `never_leaves` there are no `names` and no `patterns`.
         """
         left_out = [kind for kind in KINDS if kind not in (*self.never_leaves, "name")]
         if self.cloud is None or not left_out:
@@ -185,7 +189,7 @@ def _checked(path: Path, name: str, value: Any) -> Any:
         if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 10**MOST_DIGITS:
             raise _error(path, f"sets `max_answer_tokens` to {shown(value)}", "give a whole number of tokens, at least 1")
         return value
-    if name in ("never_leaves", "names", "allowed"):
+    if name in ("never_leaves", *OWN, "allowed"):
         return _checked_words(path, name, value)
     if not isinstance(value, str) or not value.strip():
         raise _error(path, f"sets `{name}` to {shown(value)}", "give a text in quotes, or leave it out")
@@ -198,11 +202,18 @@ def _checked(path: Path, name: str, value: Any) -> Any:
 
 def _checked_words(path: Path, name: str, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(word, str) and word.strip() for word in value):
-        given = "something else than texts" if name == "names" else shown(value)  # the names must not be told, to a log neither
+        given = "something else than texts" if name in OWN else shown(value)  # these must not be told, to a log neither
         raise _error(path, f"sets `{name}` to {given}", 'give a list of texts: ["one", "two"]')
     unknown = [word for word in value if name == "never_leaves" and word not in KINDS]
     if unknown:
         raise _error(path, f"names `{unknown[0]}` in `never_leaves`, which nomoat cannot recognise", f"known: {', '.join(KINDS)}")
+    for number, pattern in enumerate(value if name == "patterns" else (), 1):
+        if why := why_unusable(pattern):
+            raise _error(
+                path,
+                f"lists `patterns`, of which number {number} {why}",
+                "give regular expressions in single quotes, without repeats of repeats: ['MRN\\d{8}']",
+            )
     return tuple(cast(list[str], value))
 
 
@@ -223,8 +234,9 @@ def _require_sense(policy: Policy, path: Path) -> None:
         raise _error(path, f"names `{policy.cloud}` as `cloud`, which is no address", 'such as "https://host/v1#model"')
     if policy.cloud is None and policy.default == "cloud":
         raise _error(path, 'sets `default` to "cloud" and names no `cloud`', 'add cloud = "openai:gpt-4o-mini", or such')
-    if policy.names and "name" not in policy.never_leaves:
-        raise _error(path, "lists `names`, and `never_leaves` does not hold `name`", "add it there, or remove the names")
+    for own in OWN:
+        if getattr(policy, own) and "name" not in policy.never_leaves:
+            raise _error(path, f"lists `{own}`, and `never_leaves` does not hold `name`", f"add it there, or remove the {own}")
     if "max_answer_tokens" in policy.given and not policy.has_budget:
         raise _error(
             path, "sets `max_answer_tokens` and no budget", f"add {' or '.join(f'`{name}`' for name in BUDGETS)}, or remove it"

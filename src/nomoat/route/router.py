@@ -102,7 +102,7 @@ def _whatever_it_costs(texts: Iterable[str], question: str, policy: Policy, rout
     def local(rule: Rule, why: str, kinds: tuple[Kind, ...] = ()) -> Decision:
         return Decision(where="local", model=policy.local, why=why, rule=rule, kinds=kinds)
 
-    if kinds := private_kinds(texts, kinds=policy.never_leaves, names=policy.names):
+    if kinds := _private_kinds(texts, policy):
         return local("private", f"it holds {listed([KIND_TITLES[kind] for kind in kinds])}, which the policy keeps here", kinds)
     if policy.cloud is None:
         return local("no_cloud", "the policy names no cloud model")
@@ -125,6 +125,10 @@ def _whatever_it_costs(texts: Iterable[str], question: str, policy: Policy, rout
     )
 
 
+def _private_kinds(texts: Iterable[str], policy: Policy) -> tuple[Kind, ...]:
+    return private_kinds(texts, kinds=policy.never_leaves, names=policy.names, patterns=policy.patterns)
+
+
 class _Together:
     """Requests that are asked together. Safe to use from several threads."""
 
@@ -145,10 +149,9 @@ class _Together:
         policy = rules.policy
         if len(self._requests) < 2 or policy.cloud is None or rules.only_here:
             return ""
-        kinds, names = policy.never_leaves, policy.names
         questions = map(question_of, self._requests)
-        together = "\n".join(text for text in questions if not private_kinds([text], kinds=kinds, names=names))
-        return together if private_kinds([together], kinds=kinds, names=names) else ""
+        together = "\n".join(text for text in questions if not _private_kinds([text], policy))
+        return together if _private_kinds([together], policy) else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -258,6 +258,24 @@ def test_papers_documents_books_and_hotlines_beside_such_words_are_no_accounts(t
 @pytest.mark.parametrize(
     "text",
     [
+        "우체국 등기번호 1234567890123", "우체국택배 송장번호 6012345678901", "우체국 택배 6012-3456-78901",
+        "우체국 등기 12345-6789-0123",
+        "우체국쇼핑 주문번호 123456789012",
+        "우체국에서 보낸 등기 1234567890123", "6012-3456-78901 우체국 택배", "우체국 EMS 123456789012",
+    ],
+)  # fmt: skip
+def test_what_the_post_office_carries_is_no_account(text: str) -> None:
+    assert kinds(text) == set()
+
+
+@pytest.mark.parametrize("text", ["우체국 123456-01-123456", "우체국 택배비 123456-01-123456", "등기 비용은 우체국 12345678901234로"])
+def test_accounts_of_the_post_office_are_seen(text: str) -> None:
+    assert kinds(text) == {"bank_account"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         '{"bank": "신한", "branch": "강남", "opened": "2024-01-15"}', '{"bank": "신한", "holder": "김", "code": "220-81-62518"}',
         '{"team": "하나", "name": "k", "score": "123-45"}', "value: 하나\ntotal: x\nid: 1234567890",
         "brand: KB\nmodel: x\nserial: SN-123-456789",

@@ -298,6 +298,14 @@ def found(text: str) -> bool:
         "양평군 서종면 문호리산12번지",
         "서울,강남구,역삼동,산 12",
         "김포시 한강신도시 장기동 2078",
+        '{"state": "서울특별시", "city": "마포구", "line": ["월드컵북로 12"]}',
+        '{"city": "마포구", "line": [\n        "월드컵북로 12"\n      ]}',
+        '{"line": ["월드컵북로 12"], "city": "마포구"}',
+        '{\n  "line": [\n    "월드컵북로 12"\n  ],\n  "city": "마포구"\n}',
+        "<addr><state>서울특별시</state><city>종로구</city><streetAddressLine>대학로 101</streetAddressLine></addr>",
+        "<streetAddressLine>월드컵북로 12</streetAddressLine>\n  <city>마포구</city>",
+        "<td>서울 종로구</td><td>대학로 101</td>",
+        "서울 종로구^대학로 101^^^03080^KR",
     ],
 )
 def test_address_is_seen_however_it_is_written(text: str) -> None:

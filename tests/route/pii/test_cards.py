@@ -51,6 +51,10 @@ from nomoat.route import pii
         "card1=4111&card2=1111&card3=1111&card4=1111",
         '{"no_1": "4111", "no_2": "1111", "no_3": "1111", "no_4": "1111"}',
         "1.4111-1111-1111-1111",
+        "카드번호 4111\n1111\n1111\n1111",
+        "card: 4111 1111\n\n1111\n1111",
+        "4111 1111\n\n1111 1111",
+        "41111111\n11111111",
     ],
 )
 def test_card_number_is_seen_alone_and_beside_other_digits(text: str) -> None:
@@ -76,6 +80,17 @@ def test_lists_of_numbers_and_dates_hold_no_cards_by_chance() -> None:
         orders = " ".join(f"{four()}{four()}-{four()}" for _ in range(4))
         ages = " ".join(str(draw.randint(20, 99)) for _ in range(20))
         assert pii.find("\n".join((phones, counters, dates, orders, ages)), kinds=["card"]) == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "4111\n1111\n1111\n1111", "카드 4111\n1111\n1111\n1111\n2025", "12\n\n4111 1111\n\n1111 1111", "41111111\n11111111\n22222222",
+        "4111-1111\n1111-1111",
+    ],
+)  # fmt: skip
+def test_lists_of_numbers_line_by_line_are_no_cards(text: str) -> None:
+    assert kinds(text, kinds=["card"]) == set()
 
 
 BETWEEN = (" ", "-", "\t", ", ", " | ")

@@ -11,11 +11,13 @@ from private_kinds import kinds
 @pytest.mark.parametrize(
     "text",
     [
-        "kim@example.com으로 보내요",
+        "kim@naver.com으로 보내요",
         "<a.b+c@mail.example.co.kr>",
-        "ｋｉｍ＠ｅｘａｍｐｌｅ．ｃｏｍ",
-        "메일kim@example.com",
-        "홍길동@example.com",
+        "kim@my-example.com",
+        "kim@example.com.kr",
+        "ｋｉｍ＠ｎａｖｅｒ．ｃｏｍ",
+        "메일kim@naver.com",
+        "홍길동@naver.com",
         "kim@한국.kr",
         "홍길동@회사.한국으로",
         unicodedata.normalize("NFD", "홍길동@메일.com"),
@@ -44,11 +46,23 @@ from private_kinds import kinds
         "kim&#64;naver.com",
         "kim\\@naver.com",
         "**kim**@**naver**.com",
-        "git@example.com",
+        "git@naver.com",
     ],
 )
 def test_email_is_seen(text: str) -> None:
     assert kinds(text) == {"email"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "user@example.com", "no-reply@Example.org", "메일kim@mail.example.net으로", "kim(at)example.com", "a@b.example", "a@mx.test",
+        "a@b.invalid", "root@db.localhost", "a%40example.com",
+    ],
+)  # fmt: skip
+def test_addresses_of_examples_are_nobodys(text: str) -> None:
+    """RFC 2606."""
+    assert kinds(text) == set()
 
 
 @pytest.mark.parametrize(
@@ -62,7 +76,7 @@ def test_files_and_versions_behind_an_at_are_no_email(text: str) -> None:
     "text",
     [
         "kim@163.com", "kim@3m.com", "kim@v2.io", "a@2x.png@naver.io", "kim@js.org", "kim@163.126.com", "kim@v2.1.kr",
-        "kim@10.20.example.com", "root@10.0.0.5.nip.io",
+        "kim@10.20.naver.com", "root@10.0.0.5.nip.io",
     ],
 )  # fmt: skip
 def test_hosts_that_begin_with_digits_or_as_files_end_are_seen(text: str) -> None:

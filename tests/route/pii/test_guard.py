@@ -20,16 +20,16 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_each_kind_is_named_once_in_the_order_it_is_seen() -> None:
-    texts = ["kim@example.org", "010-1234-5678", "lee@example.org, 010-1234-5679"]
+    texts = ["kim@naver.com", "010-1234-5678", "lee@naver.com, 010-1234-5679"]
     assert private_kinds(texts, kinds=pii.KINDS, names=()) == ("email", "phone")
 
 
 def test_a_text_is_searched_once_for_the_same_kinds_and_names(looked_at: list[str]) -> None:
     for _ in range(2):
-        assert private_kinds(["kim@example.org, moat", "b", "b"], kinds=("email",), names=()) == ("email",)
-    assert private_kinds(["kim@example.org, moat"], kinds=("name",), names=("moat",)) == ("name",)
-    assert private_kinds(["kim@example.org, moat"], kinds=("name",), names=("castle",)) == ()
-    assert looked_at == ["kim@example.org, moat", "b", "kim@example.org, moat", "kim@example.org, moat"]
+        assert private_kinds(["kim@naver.com, moat", "b", "b"], kinds=("email",), names=()) == ("email",)
+    assert private_kinds(["kim@naver.com, moat"], kinds=("name",), names=("moat",)) == ("name",)
+    assert private_kinds(["kim@naver.com, moat"], kinds=("name",), names=("castle",)) == ()
+    assert looked_at == ["kim@naver.com, moat", "b", "kim@naver.com, moat", "kim@naver.com, moat"]
 
 
 def test_what_was_searched_is_not_kept_and_the_oldest_is_forgotten(looked_at: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

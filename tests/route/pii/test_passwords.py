@@ -143,6 +143,15 @@ def test_a_key_is_known_by_a_name_that_stands_where_another_has_its_value(text: 
         "비번 ab1-cd2",
         "패스워드는 qlalfqjsgh1 입니다",
         "비밀번호 : P@ssw0rd!23",
+        "비밀번호를 입력해 주세요\n\nBlue42sky!",
+        "비번이 뭐였죠?\n258013",
+        "비밀번호를 입력하십시오.\nBlue42sky!",
+        "Password?\nBlue42sky!",
+        "What is your password for the portal?\n\nBlue42sky!\n\nthanks",
+        "id,password\nkim,Blue42sky!",
+        "계정 목록\n아이디,비밀번호,부서\n김,미정,내과\n이,2580,외과",
+        "| id | **password** |\n|---|---|\n| kim | `Blue42sky!` |",
+        '"id";"pw"\r\n"kim";"Blue42sky!"',
     ],
 )
 def test_a_password_is_known_by_what_names_it(text: str) -> None:
@@ -397,6 +406,14 @@ def test_examples_code_and_hashes_are_no_keys(text: str) -> None:
         '"pass": "2024-01-02T03:04:05"',
         '"pass": "v1.2.3-rc4"',
         "pass: depth24x8",
+        "비밀번호를 바꾸고 싶은데 어떻게 하나요?\nWindows10",
+        "How do I change my password?\nClick settings2 first",
+        "비밀번호를 입력해 주세요\n네, 3번째입니다",
+        "비밀번호를 입력해 주세요\n1234",
+        "id,password\nkim,hunter2\nlee,test1234",
+        "id,password,memo\nkim,Blue42sky!",
+        "| field | password |\n|---|---|\n| type | varchar(20) |",
+        "아이디,비밀번호\n\n표,Blue42sky!,x",
     ],
 )
 def test_examples_code_and_rules_are_no_passwords(text: str) -> None:

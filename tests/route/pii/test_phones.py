@@ -202,6 +202,14 @@ from nomoat.route import pii
         "전화번호 앞자리는 010-2345이고 뒷자리는 6789예요",
         "제 번호 앞자리는 010 2345 이고요\n뒷자리는요?\n뒷자리는 6789예요",
         "0102345, 끝 네 자리는 6789",
+        "연락처 9876-5432",
+        "전화번호는 2072-2114입니다",
+        "☎ 2072-2114",
+        "보호자 연락처(모): 9876-5432",
+        "이름,연락처\n김영희,9876-5432",
+        "call my phone 555-1234",
+        "PRN^CP^^82^10^98765432",
+        "NK1|1|박^철수|SPO||^PRN^CP^^^010^98765432",
     ],
 )
 def test_phone_number_is_seen_however_it_is_written(text: str) -> None:
@@ -298,6 +306,11 @@ def test_numbers_from_abroad_are_seen() -> None:
         "코드 017 20일 1530까지",
         "상품 011 25일 2000",
         "대한민국 은행 역사 1899-1945",
+        "2072-2114",
+        "핸드폰 시장 2023-2024",
+        "핸드폰 3000-5000원",
+        "연락처 총 300-1000명",
+        "전화 2072-2114-3",
     ],
 )
 def test_sums_years_prices_and_matrices_are_no_phone_numbers(text: str) -> None:

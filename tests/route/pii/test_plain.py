@@ -42,6 +42,29 @@ CONTROLS = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("phone", "<td>010</td><td>1234</td>\n<td>5678</td>"),
+        ("phone", "010-<b>1234</b>-5678"),
+        ("phone", '010-<span class="n">1234</span>-5678'),
+        ("phone", json.dumps("<td>010</td><td>1234</td><td>5678</td>")),
+        ("phone", "&lt;td&gt;010&lt;/td&gt;&lt;td&gt;1234&lt;/td&gt;&lt;td&gt;5678&lt;/td&gt;"),
+        ("name", "<p>김<em>철수</em></p>"),
+        ("name", "OBX|1|ST|||김^철수\rOBX|2|ST|||x"),
+        ("name", json.dumps("PID|1||1^^^H^PI||김^철수\rPV1|1|O")),
+        ("resident_number", "<tr><td>주민번호</td><td>900101</td><td>1234568</td></tr>"),
+    ],
+)
+def test_tags_and_the_signs_between_a_records_fields_hide_nothing(kind: pii.Kind, text: str) -> None:
+    assert kinds(text, names=["김철수"]) == {kind}
+
+
+@pytest.mark.parametrize("text", ["010^2 + 1234^5", "x^2 + 10^6", "if 010 < b and 1234 > 5678", "ends </think> here", "[^ab]|^cd"])
+def test_powers_and_comparisons_are_read_as_they_are(text: str) -> None:
+    assert pii.readings(text) == (text,)
+
+
 @pytest.mark.parametrize("control", CONTROLS)
 @pytest.mark.parametrize(
     ("kind", "text"),

@@ -69,6 +69,15 @@ def test_resident_number_without_its_checksum_is_private_all_the_same() -> None:
         "주민번호 앞: 900101 뒤: 1234568",
         "주민번호는 900101 다시 1234568",
         "주민번호 앞자리는 900101이고 뒷자리는 1234567이야",
+        "생년월일: 850412 / 주민등록번호 뒷자리: 2134561",
+        "생년월일 1985.04.12 주민뒷자리 2134561",
+        "주민번호 뒷자리 2134561",
+        "주민등록번호의 뒤 7자리는 2134561",
+        "주민번호 뒤 2134561 앞 850412",
+        "주민번호 85.04.12-2134561",
+        "주민등록번호: 1985.04.12 2134561",
+        "주민번호 85-04-12-2134561",
+        "앞자리 900101 뒷자리 1234568",
         "외국인등록번호 앞 900101 뒤 5234567",
         "900101 1234567원본",
         "주민번호 9001011234568 원",
@@ -113,10 +122,20 @@ def test_table_of_residents_is_seen_also_where_some_numbers_have_no_checksum() -
 
 
 @pytest.mark.parametrize("number", ["900101,9234560", "991231,3234564"])
-def test_resident_number_in_cells_or_one_piece_is_of_somebody_who_may_live(number: str) -> None:
-    """Born in 1890, and in 2099; the checksums fit, and written with a dash it is private all the same."""
-    assert kinds(number.replace(",", "-")) == {"resident_number"}
-    assert kinds(number) == kinds(number.replace(",", "")) == set()
+def test_resident_number_is_of_somebody_who_may_live_where_no_word_says_it(number: str) -> None:
+    """Born in 1890, and in 2099; the checksums fit."""
+    for between in ("-", " ", ",", ""):
+        assert kinds(number.replace(",", between)) == set()
+        assert kinds("주민번호 " + number.replace(",", between)) == {"resident_number"}
+
+
+def test_running_numbers_behind_a_date_are_no_resident_numbers() -> None:
+    """Of specimens, receptions, lots, as hospitals and laboratories have them: the seventh digit is a 0."""
+    draw = random.Random(5)
+    for _ in range(300):
+        date = f"{draw.randint(10, 30)}{draw.randint(1, 12):02}{draw.randint(1, 28):02}"
+        assert kinds(f"검체번호 {date}-{draw.randint(0, 99_999):07} 결과 문의") == set()
+    assert kinds("접수 240115-0000012\nLot 251231-0123456\n240115-9000012 로트\n990115-3000012") == set()
 
 
 def test_barcodes_are_no_resident_numbers() -> None:
@@ -132,6 +151,18 @@ def test_barcodes_are_no_resident_numbers() -> None:
     assert kinds("8801011234567") == set()
     assert kinds("주민번호 8801011234567") == {"resident_number"}
     assert kinds("4902102072618, 4901301230881", kinds=["resident_number"]) == set()  # Japanese
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "85.04.12-2134561", "생년월일 1985.04.12 번호 2134561", "주민세 뒤 2134561", "주민센터 뒤 2134561",
+        "앞자리 900101 뒷자리 1234567",
+        "900101, 뒷면 1234568",
+    ],
+)  # fmt: skip
+def test_dates_and_halves_that_no_word_names_are_no_resident_numbers(text: str) -> None:
+    assert kinds(text) == set()
 
 
 def test_time_stamps_in_milliseconds_are_no_resident_numbers() -> None:

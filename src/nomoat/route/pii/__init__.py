@@ -33,6 +33,7 @@ from nomoat.route.pii.emails import holds_email
 from nomoat.route.pii.fractions import without_fractions
 from nomoat.route.pii.hashes import without_hashes
 from nomoat.route.pii.names import holds_name
+from nomoat.route.pii.patterns import holds_pattern
 from nomoat.route.pii.phones import holds_phone
 from nomoat.route.pii.plain import readings
 from nomoat.route.pii.residents import holds_resident_number
@@ -53,25 +54,30 @@ KIND_TITLES: dict[Kind, str] = {
     "email": "an e-mail address",
     "address": "a postal address",
     "api_key": "an API key or a password",
-    "name": "a name from the policy",
+    "name": "a name or a pattern from the policy",
 }
 
 
-def find(text: str, *, kinds: Iterable[Kind] = KINDS, names: Sequence[str] = ()) -> tuple[Kind, ...]:
-    """Those of these kinds of which the text holds something. `names` are the user's own words."""
+def find(text: str, *, kinds: Iterable[Kind] = KINDS, names: Sequence[str] = (), patterns: Sequence[str] = ()) -> tuple[Kind, ...]:
+    """Those of these kinds of which the text holds something. `names` are the user's own words, `patterns` regular expressions, which
+    are looked for in the text as it is, too; what either finds is a `name`."""
     read = readings(text)
     numbers = [without_hashes(reading) for reading in read]
     whole = [without_fractions(reading) for reading in numbers]
     where = dict.fromkeys(HASH_LIKE, numbers) | dict.fromkeys(FRACTION_LIKE, whole)
-    return tuple(kind for kind in kinds if any(_holds(one, kind, names) for one in where.get(kind, read)))
+
+    def holds(kind: Kind) -> bool:
+        if kind == "name":
+            return any(holds_name(one, names) for one in read) or any(holds_pattern(one, patterns) for one in (text, *read))
+        return any(_holds(one, kind) for one in where.get(kind, read))
+
+    return tuple(filter(holds, kinds))
 
 
 Finder = Callable[[str], bool]  # of one kind, in a text in its plainest characters
 
 
-def _holds(text: str, kind: Kind, names: Sequence[str]) -> bool:
-    if kind == "name":
-        return holds_name(text, names)
+def _holds(text: str, kind: Kind) -> bool:
     if FINDERS[kind](text) or (kind in BROKEN_KINDS and _over_breaks(text, kind)):
         return True
     return kind in GOING_ON and GOES_ON.search(text) is not None and FINDERS[kind](DASH_AT_END.sub("", text))

@@ -5,7 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from nomoat.route.pii.numbers import GAP, GAP_OR_CELLS, IN_CELLS, IN_COLUMNS, LAST_FOLLOW, LIKE_KEYS, NEXT_LIKE, VALUES, without_spaces
+from nomoat.route.pii.numbers import (
+    GAP,
+    GAP_OR_CELLS,
+    IN_CELLS,
+    IN_COLUMNS,
+    LAST_FOLLOW,
+    LIKE_KEYS,
+    NEXT_LIKE,
+    VALUES,
+    has_word_before,
+    without_spaces,
+)
 
 ISSUERS = {14: r"3[0689]", 15: r"3[47]|2131|1800", 16: r"3|4|5|6|9|2(?:2[2-9]|[3-6]|7[01]|720)", 19: r"4|62"}
 ROW, CARD_START = re.compile(r"\d+(?:[ -]\d+)*"), re.compile(r"\d{4,}")
@@ -14,6 +25,7 @@ AS_PRINTED = tuple(re.compile(f"({GAP_OR_CELLS})".join(rf"\d{{{count}}}" for cou
 IN_FOURS = AS_PRINTED[:2]
 IN_HALVES = re.compile(rf"\d(?<!\d\d)\d{{3}}{GAP}\d{{4}}{GAP}\d{{4}}{LAST_FOLLOW}\d{{4}}(?!\d)")  # `5555 5555 5555, 끝 4444`
 FOUR_DIGITS, APART, LONG_ROW = re.compile(r"\d(?<!\d\d)\d{3}(?!\d)"), re.compile(GAP_OR_CELLS), 6
+SAID = re.compile(r"카드|(?<![^\W_])card", re.IGNORECASE)
 REACH_OF_CELLS = 60  # characters, with the digit before or after them
 UNDER_KEYS = re.compile(LIKE_KEYS + NEXT_LIKE.join([r"(\d{4})"] * 4) + r"(?!\d)")
 DIGIT_BEFORE, DIGIT_AFTER = re.compile(rf"\d{GAP}\Z"), re.compile(rf"{GAP}\d")
@@ -84,15 +96,20 @@ def _is_card(number: str) -> bool:
 
 
 def _belongs_together(text: str, start: int, end: int, *, gaps: Sequence[str]) -> bool:
-    """The same between all groups. A card may go on in the next line, or in further cells, where no digits stand before it or none
-    after: no table. Numbers beside it in other cells count where it stands in cells itself."""
-    if len({without_spaces(gap) or (gap and " ") for gap in gaps}) > 1 or text.count("\n", start, end) > 1:
+    """The same between all groups, but for a line's end (`54252334\\n30109903`). A card may go on in the next line, or in further
+    cells, where no digits stand before it or none after: no table. Over blank lines, as over turns, and from eight digits to eight
+    there are none on either side; nor over several lines, where a word before it says it, too. Numbers beside it in other cells count
+    where it stands in cells itself."""
+    signs, breaks = {without_spaces(gap) or (gap and " ") for gap in gaps}, [gap.count("\n") for gap in gaps if "\n" in gap]
+    are_halves = bool(breaks) and signs == {"", " "}
+    if (len(signs) > 1 and not are_halves) or (len(breaks) > 1 and not has_word_before(SAID, text, start)):
         return False
     is_in_cells = any(map(IN_CELLS.search, gaps))
-    if "\n" not in text[start:end] and not is_in_cells:
+    if not breaks and not is_in_cells:
         return True
     before, after = (CELL_BEFORE, CELL_AFTER) if is_in_cells else (DIGIT_BEFORE, DIGIT_AFTER)
-    return not (before.search(text, max(0, start - REACH_OF_CELLS), start) and after.match(text, end))
+    beside = before.search(text, max(0, start - REACH_OF_CELLS), start), after.match(text, end)
+    return not (any(beside) if sum(breaks) > 1 or are_halves else all(beside))
 
 
 def _luhn_fits(digits: str) -> bool:

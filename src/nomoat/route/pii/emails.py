@@ -31,6 +31,8 @@ NO_HOST = re.compile(
     rf"|v\d{{1,4}}(?:\.\d{{1,4}})+\.io|v?\d{{1,4}}\.\d{{1,4}}(?![A-Za-z0-9])(?!{HOST_ENDS}).*)",
     re.IGNORECASE,
 )
+# For examples, says RFC 2606.
+RESERVED = re.compile(r"(?<![\w-])(?:example\.(?:com|net|org)|example|invalid|localhost|test)\Z", re.IGNORECASE)
 
 
 def holds_email(text: str) -> bool:
@@ -43,4 +45,5 @@ def _is_no_email(match: re.Match[str]) -> bool:
     text, end = match.string, match.end()
     if match[0].startswith("git@"):
         return REPOSITORY.match(text, end) is not None
-    return NO_HOST.fullmatch(match[0]) is not None and not text.startswith("@", end)
+    is_no_host = NO_HOST.fullmatch(match[0]) or RESERVED.search(match[0])
+    return is_no_host is not None and not text.startswith("@", end)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-from nomoat.route.pii import residents
+from nomoat.route.pii import cards, residents
 from nomoat.route.pii.numbers import has_word_before
 from nomoat.route.pii.phones import PHONE_WORDS
 
@@ -13,7 +13,7 @@ from nomoat.route.pii.phones import PHONE_WORDS
 FRACTION = re.compile(r"(?<![\d.+])(?![1-9]\d{0,2}\.010\d{8}(?!\d))(?:0|[1-9]\d{0,2})\.\d{5,}+(?![.-]?\d)")
 DIGITS = re.compile(r"\.\d{5}")
 ITEM = re.compile(r"^[^\S\n]*+([1-9]\d{0,2})\.(?=\d{5})(?!.*[^\d\n]\d{1,3}\.\d{5})", re.MULTILINE)  # the line's only fraction
-SAID = re.compile(rf"{residents.SAID.pattern}|{PHONE_WORDS}|카드|(?<![^\W_])card", re.IGNORECASE)
+SAID = re.compile(rf"{residents.SAID.pattern}|{PHONE_WORDS}|{cards.SAID.pattern}", re.IGNORECASE)
 
 
 def without_fractions(text: str) -> str:

@@ -6,10 +6,11 @@ ones: so each text counts by itself. A number may go on over two turns: so they 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from nomoat.route import pii
 from nomoat.route.pii import Kind
@@ -20,22 +21,25 @@ _lock = threading.Lock()
 _remembered: OrderedDict[bytes, tuple[Kind, ...]] = OrderedDict()
 
 
-def private_kinds(texts: Iterable[str], *, kinds: Sequence[Kind], names: Sequence[str]) -> tuple[Kind, ...]:
+def private_kinds(
+    texts: Iterable[str], *, kinds: Sequence[Kind], names: Sequence[str], patterns: Sequence[str] = ()
+) -> tuple[Kind, ...]:
     """The kinds of private data that any of the texts holds, each once, by text and then as `kinds` has them.
 
     Each turn of a conversation comes with all earlier ones: what was seen in a text is remembered by the text's sha256, without it.
     """
-    asked = repr((tuple(kinds), tuple(names))).encode()
-    return tuple(dict.fromkeys(kind for text in dict.fromkeys(texts) for kind in _kinds_in(text, kinds, names, asked)))
+    asked = hashlib.sha256(repr((tuple(kinds), tuple(names), tuple(patterns))).encode()).digest()
+    find = functools.partial(pii.find, kinds=kinds, names=names, patterns=patterns)
+    return tuple(dict.fromkeys(kind for text in dict.fromkeys(texts) for kind in _kinds_in(text, find, asked)))
 
 
-def _kinds_in(text: str, kinds: Sequence[Kind], names: Sequence[str], asked: bytes) -> tuple[Kind, ...]:
-    key = hashlib.sha256(b"%d %b%b" % (len(asked), asked, text.encode("utf-8", "surrogatepass"))).digest()
+def _kinds_in(text: str, find: Callable[[str], tuple[Kind, ...]], asked: bytes) -> tuple[Kind, ...]:
+    key = hashlib.sha256(asked + text.encode("utf-8", "surrogatepass")).digest()
     with _lock:
         if key in _remembered:
             _remembered.move_to_end(key)
             return _remembered[key]
-    found = pii.find(text, kinds=kinds, names=names)
+    found = find(text)
     with _lock:
         _remembered[key] = found
         while len(_remembered) > MOST_REMEMBERED:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 from nomoat.route.pii.plain import plain
 
+# What may stand between the parts of a name, or for another of its kind.
+SIGNS = dict.fromkeys(map(ord, ".,_/+\u00b7-'`"))
 # Scripts without spaces within a name; whoever writes one may set its parts apart, and a line may end anywhere in it.
 UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
 HANGUL = re.compile(r"[\uac00-\ud7a3]")
@@ -31,7 +33,9 @@ def holds_name(text: str, names: Sequence[str]) -> bool:
     have particles glued to it.
     """
     folded = _folded(text)
-    found = (match for pattern in filter(None, map(_spelling, names)) for match in pattern.finditer(folded))
+    squeezed = _squeezed(folded)
+    patterns = (_spelling(name) for name in names if _letters(name) in squeezed)  # few: each takes a hundred times as long as to look
+    found = (match for pattern in filter(None, patterns) for match in pattern.finditer(folded))
     return any(not GOES_ON.match(folded, match.end() - 1) for match in found)
 
 
@@ -44,7 +48,17 @@ def _spelling(name: str) -> re.Pattern[str] | None:
     spaced = BETWEEN_WORDS.join(BETWEEN_SYLLABLES.join(map(_escaped, UNSPACED_BESIDE.split(word))) for word in words)
     if len(words) == 1 and HANGUL.match(words[0]):  # where one word ends so and the next begins so, these are everyday ones
         spaced = rf"{glued}|(?<!{HANGUL.pattern}){spaced}"
-    return re.compile(rf"(?:(?<![A-Za-z0-9])|(?![A-Za-z0-9]))(?:{spaced})", re.IGNORECASE)
+    return re.compile(rf"(?:(?<![A-Za-z0-9])|(?![A-Za-z0-9]))(?:{spaced})")
+
+
+@functools.cache
+def _letters(name: str) -> str:
+    """Those that stand in each text in which the name does, when both are squeezed."""
+    return _squeezed(_folded(plain(name)))
+
+
+def _squeezed(folded: str) -> str:
+    return "".join(folded.translate(SIGNS).split())
 
 
 def _escaped(word: str) -> str:
@@ -52,5 +66,5 @@ def _escaped(word: str) -> str:
 
 
 def _folded(text: str) -> str:
-    """The text with `ss` for what is that in capitals."""
-    return text.casefold().replace("\u0307", "")
+    """The text in small letters, with `ss` for what is that in capitals, and the `i` of Turkish letters."""
+    return text.casefold().replace("\u0307", "").replace("ı", "i")

@@ -16,9 +16,9 @@ GAP_OR_CELLS = rf"(?:{CELLS}|{COLUMNS}|{GAP})"
 IN_COLUMNS = re.compile(COLUMNS)
 IN_CELLS = re.compile(rf"[,|:;]|\A{COLUMNS}\Z")
 OTHER_CELL = re.compile(rf"[,|:;&=]|\A\s*\t\s*\Z|\A{COLUMNS}\Z")
-# The next key of JSON, YAML or a form, up to its value.
-IS = r"[\s\"']{0,3}[:=][\s\"']{0,3}"
-NEXT = r"[\s\"']{0,3}[,;&\n][\s\"']{0,40}+"
+# The next key of JSON, YAML or a form, up to its value, which may be the first of a list.
+IS = r"[\s\"']{0,3}[:=][\s\"']{0,3}(?:\[[\s\"']{0,40}+)?"
+NEXT = r"[\s\"']{0,3}(?:\s{0,40}+\])?[,;&\n][\s\"']{0,40}+"
 NEXT_KEY = rf"{NEXT}[^\W\d][\w.\[\]-]{{0,20}}{IS}"
 # Keys that differ in their last character: `hp1=010&hp2=1234`, `{"a": "010", "b": "1234"}`; the values in quotes or behind `=`, but
 # for keys of one character: `a=010&b=2024`.

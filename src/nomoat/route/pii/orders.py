@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-ORDER = r"(?:주문|송장|예약|접수)"
+ORDER = r"(?:주문|송장|예약|접수|등기|소포)"
 NO_ORDER = rf"(?<!{ORDER}[\s:])(?<!{ORDER}번호[\s:])(?<!{ORDER}번호:\s)"  # not what is called so right before it
 CALLED_SO = re.compile(rf"{ORDER}\s?(?:번호)?[은는이가]?[\s:#]{{0,3}}\Z")
 HEAD = re.compile(rf"{ORDER}\s?번호")

@@ -10,7 +10,7 @@ import base64
 import re
 from itertools import pairwise
 
-from nomoat.route.pii.sought import Near, small_letters
+from nomoat.route.pii.sought import Near, has_any, small_letters
 
 QUOTE = r"\\?[\"'`]"
 IS = rf"(?:{QUOTE}\]?)?(?:\s{{0,3}}(?::=|=>|=|:(?!:))\s{{0,3}}|>|\s{{1,12}}value\s?[:=]\s?)"
@@ -42,6 +42,7 @@ OF_USER = (
 IDENTIFIED_BY = rf"\s{{1,20}}identified\s{{1,20}}(?:with\s{{1,3}}{USER}\s{{1,20}})?by\s{{1,20}}"
 # The arguments before a password, in Java and in Python.
 NAME = rf"\s{{0,20}}(?:{QUOTE}[^\"'`\n]{{0,60}}{QUOTE}|[\w.]{{1,40}})\s?,\s{{0,20}}"
+VALUE = r"[!#-&*-+./0-:=?-Z^-_a-z~-]{4,64}+"
 CONNECT = rf"(?:getConnection\([^;]{{1,200}}?,|oracle(?:db)?\.connect\(){NAME}"
 SAME_COMMAND = r"(?:[^\n|&;\\]|\\\n){0,120}?"
 PASSWORD = re.compile(
@@ -62,9 +63,15 @@ PASSWORD = re.compile(
     rf"|(?:define|put|set\w{{0,10}})\(\s?{QUOTE}[\w.-]{{0,30}}password{QUOTE}\s?,\s?"
     rf"|(?:mysql\w{{0,6}}|mariadb)\s[^\n|]{{0,60}}?(?<=\s)-p|redis-cli\s[^\n|]{{0,60}}?-a\s{{1,3}}"
     rf"|(?<![\w-])(?:-u|-{{2}}user)\s{{0,3}}{OPENS}[\w.@-]{{1,40}}:)"
-    rf"{OPENS}(?P<password>[!#-&*-+./0-:=?-Z^-_a-z~-]{{4,64}}+)(?![(\[{{\\])",
+    rf"{OPENS}(?P<password>{VALUE})(?![(\[{{\\])",
     re.IGNORECASE,
 )
+# What a line or a turn asks for, and the next one is; and what heads a column.
+WORD = rf"(?:{KOREAN}|pass(?:word|phrase|code)|passwd|pwd|pw(?![A-Za-z]))"
+ASKED = re.compile(
+    rf"{WORD}[^\n]{{0,42}}+(?:(?<=[?:요오줘])|(?<=[요오줘][.!]))\n\s{{0,3}}(?P<password>{VALUE})[^\S\n]{{0,3}}(?![^\n])", re.IGNORECASE
+)
+HEAD, CELL, AROUND = re.compile(WORD, re.IGNORECASE), re.compile(VALUE), " \r\"'`*"
 IN_ADDRESS = re.compile(r"://(?P<user>[^\s/:@'\"`<>{}]{0,64}):(?P<password>[^\s/@'\"`<>{}]{3,100})@(?=[\w\[])")
 OF_NEON = re.compile(r"npg_[A-Za-z0-9]{12}")
 # `user/password@db01`, Oracle's and Tibero's: in addresses of JDBC, and behind what connects.
@@ -87,6 +94,8 @@ PASSWORDS = Near(
     {"pass": 47, "pw": 24, "identified": 183, "-u": 1, "mysql": 0, "mariadb": 0, "redis-cli": 0, "login": 17, "connect": 9}
     | dict.fromkeys(("비밀", "비번", "패스워드", "암호"), 0),
 )
+OF_ASKED = ("pass", "pwd", "pw", "비밀", "비번", "패스워드")
+ASKED_FOR = Near(ASKED, dict.fromkeys(OF_ASKED, 0))
 OF_ORACLES = Near(OF_ORACLE, {"jdbc:": 0, "sql": 2, "exp": 0, "imp": 0, "rman": 0, "conn": 0})
 
 PLACEHOLDER = re.compile(
@@ -135,6 +144,8 @@ def holds_password(text: str) -> bool:
         any(map(_is_said_key, KEYS.finditer(text, small)))
         or any(map(_is_said_pair, PAIRS.finditer(text, small)))
         or any(map(_is_said_password, PASSWORDS.finditer(text, small)))
+        or any(map(_is_said_password, ASKED_FOR.finditer(text, small)))
+        or (has_any(OF_ASKED, small) and _holds_column(text))
         or any(map(_is_password_of_user, IN_ADDRESS.finditer(text)))
         or any(map(_is_password_of_user, OF_ORACLES.finditer(text, small)))
     )
@@ -200,13 +211,40 @@ def _kind(character: str) -> str:
 
 
 def _is_said_password(found: re.Match[str]) -> bool:
-    value, end = found["password"], found.end("password")
-    if found["korean"] and PIN.fullmatch(value):
-        # `1234` and `0000` stand for all that are easy.
-        return value not in "01234567890" and len(set(value)) > 1 and COUNTER.match(found.string, end) is None
-    value = re.split(r"&(?=\w+=)", value)[0]
-    # Behind Korean words people say their own passwords; behind English ones programs and examples have theirs.
-    return len(value) >= 6 and (bool(found["korean"]) or not _is_words(value)) and _is_password(value)
+    value, is_korean = found["password"], bool(found["korean"])
+    if is_korean and PIN.fullmatch(value) and COUNTER.match(found.string, found.end("password")):
+        return False
+    return _is_named_password(re.split(r"&(?=\w+=)", value)[0], is_korean=is_korean)
+
+
+def _is_named_password(value: str, *, is_korean: bool) -> bool:
+    """Behind Korean words people say their own passwords; behind English ones programs and examples have theirs."""
+    if is_korean and PIN.fullmatch(value):
+        return value not in "01234567890" and len(set(value)) > 1  # `1234` and `0000` stand for all that are easy
+    return len(value) >= 6 and (is_korean or not _is_words(value)) and _is_password(value)
+
+
+def _holds_column(text: str) -> bool:
+    """Whether a password stands in a table, in a column that such a word heads."""
+    table: tuple[str, int, int, bool] | None = None  # what parts its cells, how many each row has, the column, and whether in Korean
+    for line in text.split("\n"):
+        if table is None or len(cells := line.split(table[0])) != table[1]:
+            table = _headed(line)
+            continue
+        value = cells[table[2]].strip(AROUND)
+        if CELL.fullmatch(value) and _is_named_password(value, is_korean=table[3]):
+            return True
+    return False
+
+
+def _headed(line: str) -> tuple[str, int, int, bool] | None:
+    """See `_holds_column`; None where no cell of the line is such a word."""
+    for mark in ",;|\t" if HEAD.search(line) else ():
+        cells = line.split(mark)
+        for column, cell in enumerate(cells):
+            if len(cells) > 1 and (word := HEAD.fullmatch(cell.strip(AROUND))):
+                return mark, len(cells), column, bool(word["korean"])
+    return None
 
 
 def _is_password_of_user(found: re.Match[str]) -> bool:

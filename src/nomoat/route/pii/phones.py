@@ -68,6 +68,11 @@ WITHOUT_ZERO = Near(
     re.compile(rf"(?:{PHONE_WORDS}){REACH_OF_TABLES}1{ITS_REST}", re.IGNORECASE),
     dict.fromkeys(("휴대폰", "핸드폰", "폰", "전화", "연락처", "phone", "mobile", "tel", "hp", "h.p", "cell", "contact"), 0),
 )
+# Without the code of its area, or the `010`: `전화 2072-2114`, `연락처 9876-5432`. No years.
+WITHOUT_CODE = Near(
+    re.compile(rf"(?:{PHONE_WORDS}|\u260e){REACH}(?<![\d.-])(?<!\d,)(?!20\d\d-20\d\d)[2-9]\d{{2,3}}-\d{{4}}(?!-?\d)", re.IGNORECASE),
+    {**WITHOUT_ZERO.words, "\u260e": 0},
+)
 NO_FIGURE = rf"{NO_ORDER}(?<![\d.,-])"
 WITHOUT_ZERO_BEFORE_WORD = re.compile(  # `1012345678로 전화 주세요`
     rf"{led('1', NO_FIGURE)}{ITS_REST}(?:\s?(?:으?로|에)\s?(?:[\uac00-\ud7a3]{{1,3}}\s)?(?:전화|연락|문자|카톡)"
@@ -132,7 +137,9 @@ def holds_phone(text: str) -> bool:
     wherever = (MOBILE, MOBILE_AS_SAID, MOBILE_IN_HALVES, MOBILE_WITH_SIGNS, WITHOUT_ZERO_BEFORE_WORD)
     if any(pattern.search(text) for pattern in wherever):
         return True
-    if any(WITHOUT_ZERO.finditer(text, small_letters(text))):
+    small = small_letters(text)
+    without_code = (found for found in WITHOUT_CODE.finditer(text, small) if not COUNTED.match(text, found.end()))
+    if any(WITHOUT_ZERO.finditer(text, small)) or any(without_code):
         return True
     if VALUES.search(text) and any(keys.search(text) for keys in MOBILE_UNDER_KEYS):
         return True

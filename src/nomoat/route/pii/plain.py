@@ -1,7 +1,7 @@
 """A text as a person would read it, for the guard: each character in its plainest form, escapes as what they stand for, without the
-control characters and the marks that only say how it is to look.
+control characters, the marks that only say how it is to look, and what parts the fields of a record.
 
-What this does not cover: base64 and other encodings, letters of other scripts that look like Latin ones, HTML's tags.
+What this does not cover: base64 and other encodings, letters of other scripts that look like Latin ones.
 """
 
 from __future__ import annotations
@@ -109,23 +109,37 @@ MARKS = re.compile(
     r"|(?<=_)(?<!\w_)_{0,2}(?=\d)|(?<=\d_)_{0,2}(?!\w)|(?<=\\)(?=[^\w\s]))"
 )
 QUOTES = re.compile(r"^(?:[^\S\n]?>){1,9}[^\S\n]?", re.MULTILINE)
+# `김^영희`, `PRN^CP^^82^10^98765432`: components of HL7's fields and of DICOM's names; no powers (`10^6`).
+CARETS = re.compile(r"\^(?<=[\w^]\^)(?:\^|[^\W\d_]{2}|\d{3})")
+# HTML's elements within a line, and all tags one after another, which part cells.
+IN_LINE = r"</?(?:a|abbr|b|bdi|code|em|font|i|ins|mark|q|s|small|span|strong|sub|sup|tt|u|wbr)(?:\s[^<>]*)?/?>"
+HOLDS_TAGS = re.compile(rf"</[A-Za-z][^<>]*>\s*</?[A-Za-z]|<br\s?/?>|{IN_LINE}", re.IGNORECASE)
+IN_LINES, TAGS = re.compile(IN_LINE, re.IGNORECASE), re.compile(r"(?:</?[A-Za-z][^<>]*>\s*)+")
 
 
 def readings(text: str) -> tuple[str, ...]:
     """In its plainest characters, and so without escapes and marks; both also with spaces for what numbers a list. And all that
-    without what `_on_screen` takes away. No text twice.
+    without what `_on_screen` takes away, and without tags and the `^` of records. No text twice.
 
     All of them, for a mark or a control character may also part what is no one word, an escape be none, and a number be written in `①`
     and its like: what is found in a text as it stands is found whatever else it may mean.
     """
     found: dict[str, None] = {}
     plainest = functools.cache(plain)  # most are the same both times
-    for ways, decoded in ((_numbered, _without_escapes), (_on_screen, _without_fields_and_escapes)):
+    for ways, decoded in ((_numbered, _without_escapes), (_on_screen, _without_form_and_escapes)):
         for as_given in map(plainest, ways(text)):
             read = decoded(as_given)
             unescaped = (as_given,) if read == as_given else map(plainest, ways(read))
             found |= dict.fromkeys((as_given, *(_without_marks(way) for way in unescaped)))
-    return tuple(found)
+    return tuple(found | dict.fromkeys(map(_without_markup, found)))
+
+
+def _without_markup(text: str) -> str:
+    if "^" in text and CARETS.search(text):
+        text = text.replace("^", " ")
+    if "<" in text and HOLDS_TAGS.search(text):
+        text = TAGS.sub("|", IN_LINES.sub("", text))
+    return text
 
 
 def _without_marks(text: str) -> str:
@@ -158,7 +172,7 @@ def _without_escapes(text: str, escapes: re.Pattern[str] = OF_SIGNS) -> str:
     return text
 
 
-def _without_fields_and_escapes(text: str) -> str:
+def _without_form_and_escapes(text: str) -> str:
     """Without the `+` of a form, too, and the escapes of control characters."""
     text = FORM_VALUE.sub(lambda value: FORM_SPACE.sub(" ", value[0]), text)
     return _without_escapes(text, OF_ALL)

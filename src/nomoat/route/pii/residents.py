@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import date
 
-from nomoat.route.pii.numbers import GAP, GAP_OR_CELLS, IN_WON, NEXT_KEY, OTHER_CELL, has_word_before
+from nomoat.route.pii.numbers import GAP, GAP_OR_CELLS, IN_WON, LAST_FOLLOW, NEXT_KEY, OTHER_CELL, has_word_before
 
 # The first digit of the second half may stand alone, as in forms that mask the rest.
 BETWEEN_HALVES = rf"{GAP_OR_CELLS}|{NEXT_KEY}"
@@ -16,6 +16,13 @@ SIX_DIGITS = re.compile(r"\d{6}")
 BOX = r"[^\S\n]{1,3}"
 IN_BOXES = re.compile(rf"(\d(?<!\d\d)(?<!\d\s\d)(?:{BOX}\d){{5}}(?:{BOX}|\s{{0,3}}-\s{{0,3}})\d(?:{BOX}\d){{6}})(?!\s{{0,3}}\d)")
 FULL_YEAR = re.compile(rf"((?:19|20)(?<!\d\d\d)\d{{6}}{GAP}\d{{7}})(?!\d)")
+# In halves with words between (`앞자리 850412, 뒷자리 2134561`), and with the birth as a date (`85.04.12-2134561`).
+IN_HALVES = re.compile(rf"(\d(?<!\d\d)\d{{5}}{LAST_FOLLOW}\d{{7}})(?!\d)")
+DATED = re.compile(rf"(\d(?<!\d\d)\d(?:\d\d)?([./-])\d\d\2\d\d{GAP}\d{{7}})(?!\d)")
+SECOND_HALF = re.compile(  # alone: `주민등록번호 뒷자리: 2134561`
+    r"(?:주민|외국인)(?:\s?등록)?(?:\s?번호)?의?\s?(?:뒷\s?(?:자리|번호|부분)|뒤(?:\s?(?:7|일곱)?\s?자리)?)"
+    r"[은는이가]?[\s:=(\"',|]{0,4}[1-8](?<!\d\d)\d{6}(?!\d)"
+)
 SAID = re.compile(r"(?<!입)주민(?!세)|외국인\s?등록|(?<![^\W_])(?:rrn|resident)", re.IGNORECASE)
 LIKE_STAMP = re.compile("1[3-9]")  # milliseconds since 1970, from 2011 to 2033
 # Where time stamps stand bare: behind a key, but for such as `regNo`, and where a log's line begins.
@@ -39,27 +46,27 @@ WEIGHTS = (2, 3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5)
 def holds_resident_number(text: str) -> bool:
     """Birth date and century must fit. Numbers given out since October 2020 have no checksum, so a wrong one proves nothing.
 
-    A date and an amount in two cells look the same, and a tenth of these fit by chance: over cells the birth lies between 1900 and
-    today, and of all such pairs in the text most have to fit. It lies there, too, where nothing parts the halves, as in barcodes, and
-    where words do. Those in one piece that begin as time stamps do, and stand as these do in JSON and logs, count where half of such
-    or more fit: a child's number may be younger than the child, as those of foreigners are, and have no checksum. Elsewhere each
-    counts, but for many that stand bare on lines without Hangul, of which half or more have to fit. A word before the first half says
-    it of all of these, and is needed where words part them. Without one, halves that nothing or spaces part are a date and an amount
-    where `원` is behind them.
+    The birth lies between 1900 and today: running numbers behind a date, as of orders and specimens, begin with 0. A date and an
+    amount in two cells look the same, and a tenth of these fit by chance: of all such pairs in the text most have to fit. Those in one
+    piece that begin as time stamps do, and stand as these do in JSON and logs, count where half of such or more fit: a child's number
+    may be younger than the child, as those of foreigners are, and have no checksum. Elsewhere each counts, but for many that stand
+    bare on lines without Hangul, of which half or more have to fit. A word before either half says it of all of these, whenever the
+    birth, and is needed where words part them. Without one, halves that nothing or spaces part are a date and an amount where `원` is
+    behind them.
     """
     in_cells, like_stamps, bare = list[bool](), list[bool](), list[bool]()  # whether the checksum fits
     for match in RESIDENT.finditer(text) if SIX_DIGITS.search(text) else ():
         digits = match[2] + "".join((match[4] or match[5] or match[6]).split())
         born, between = _born(digits), "-" if match[5] else match[3]
-        is_said = has_word_before(SAID, text, match.start())
+        is_said = has_word_before(SAID, text, match.start()) or SAID.search(text, *match.span(1)) is not None
         is_amount = not is_said and between is not None and not between.strip() and IN_WON.match(text, match.end(1))
         if born is None or is_amount:
             continue
-        if between and not OTHER_CELL.search(between):
+        if is_said:
             return True
         if not FIRST_BIRTH <= born <= date.today():
             continue
-        if is_said:
+        if between and not OTHER_CELL.search(between):
             return True
         fits = _checksum_fits(digits)
         if between:
@@ -75,7 +82,7 @@ def holds_resident_number(text: str) -> bool:
             return True
     if 0 < len(bare) < MANY or any(fitting and 2 * sum(fitting) >= len(fitting) for fitting in (like_stamps, bare)):
         return True
-    return 2 * sum(in_cells) > len(in_cells) or _holds_one_with_more_to_prove(text)
+    return 2 * sum(in_cells) > len(in_cells) or SECOND_HALF.search(text) is not None or _holds_one_with_more_to_prove(text)
 
 
 def _stands_as_stamp(text: str, start: int, end: int) -> bool:
@@ -90,14 +97,15 @@ def _has_hangul_on_its_line(text: str, start: int, end: int) -> bool:
 
 
 def _holds_one_with_more_to_prove(text: str) -> bool:
-    """The checksum fits, or a word before them says it."""
-    for pattern in (IN_BOXES, FULL_YEAR):
+    """The checksum fits, or a word before them says it, as it has to of a date."""
+    for pattern in (IN_BOXES, FULL_YEAR, IN_HALVES, DATED):
         for match in pattern.finditer(text):
             written = "".join(filter(str.isdecimal, match[1]))
             digits, born = written[-13:], _born(written[-13:])
             if born is None or not FIRST_BIRTH <= born <= date.today() or not f"{born:%Y%m%d}".endswith(written[:-7]):
                 continue
-            if has_word_before(SAID, text, match.start()) or (_checksum_fits(digits) and not match[1].isdecimal()):
+            is_proof = pattern is not DATED and not match[1].isdecimal()
+            if has_word_before(SAID, text, match.start()) or (is_proof and _checksum_fits(digits)):
                 return True
     return False
 
