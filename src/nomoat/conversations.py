@@ -113,7 +113,7 @@ class Chats:
 
 
 def read(path: Source) -> Chats:
-    """Raises DataError, naming file and place, for what cannot be learned."""
+    """Raises DataError, naming file and place, for what cannot be learned, with how many more lessons cannot."""
     return lessons_of(entries(path), path)
 
 
@@ -134,11 +134,26 @@ def lessons_of(found: Entries, path: Source) -> Chats:
         _require_learnable(first, path, where)
         keys = first_few([_shown(key) for key in first], NAMED_KEYS) or "none"
         raise DataError(f"`{path}`, {where}: no conversation; its keys are: {keys}", hint=f"write {listed(FORMS, last='or')}")
-    lessons = list[Lesson]()
+    lessons, faults = list[Lesson](), list[DataError]()
     for where, value in found:
-        _require_learnable(value, path, where)
-        lessons.append(read_one(value, path, where))
+        try:
+            _require_learnable(value, path, where)
+            lessons.append(read_one(value, path, where))
+        except DataError as exc:
+            faults.append(exc)
+    require_none(faults, path)
     return Chats(form=form, lessons=lessons, notes=tuple(_notes(found, form, lessons)))
+
+
+def require_none(faults: Sequence[DataError], path: Source) -> None:
+    """Raises the first of them, of lessons of a file, with how many more there are: else each would be told by a run of its own."""
+    if not faults:
+        return
+    said = [fault.message.removeprefix(f"`{path}`, ").partition(": ")[2] for fault in faults]
+    alike = said.count(said[0])
+    more = {"like it": alike - 1, "with other faults": len(said) - alike}
+    counts = ", ".join(f"{count:,} more {what}" for what, count in more.items() if count)
+    raise DataError(f"{faults[0].message}{f' ({counts})' if counts else ''}", hint=faults[0].hint) from faults[0]
 
 
 def _notes(found: Entries, form: Form, lessons: Sequence[Lesson]) -> Iterator[str]:

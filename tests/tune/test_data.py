@@ -151,6 +151,35 @@ def test_what_changes_the_meaning_of_a_conversation_is_refused(
     assert len(read(write(path, json.dumps(entry | {key: None}))).lessons) == 1
 
 
+def test_the_first_fault_is_told_with_how_many_more_lessons_have_one(tmp_path: Path) -> None:
+    def message(*entries: dict[str, Any]) -> str:
+        with pytest.raises(DataError) as caught:
+            read(write(path, "".join(f"{json.dumps(entry)}\n" for entry in entries)))
+        return caught.value.message.removeprefix(f"`{path}`, ")
+
+    path = tmp_path / "a: b.jsonl"
+    good, empty = {"messages": CHAT}, {"messages": [CHAT[0], {**CHAT[1], "content": ""}]}
+    tools, thought = {"messages": CHAT, "tools": ["f"]}, {"messages": [CHAT[0], {**CHAT[1], "thinking": "Hm."}]}
+    said = "line 2: it has `tools`, and nomoat learns what is said, not how tools are called"
+    assert message(good, tools, good) == said
+    assert message(good, tools, tools, good, tools) == f"{said} (2 more like it)"
+    assert message(good, tools, empty, {"messages": []}) == f"{said} (2 more with other faults)"
+    assert message(good, tools, empty, tools) == f"{said} (1 more like it, 1 more with other faults)"
+    assert message(good, thought, thought).endswith("as `thinking`, which would not be learned (1 more like it)")
+
+
+@pytest.mark.parametrize("name", ["system", "weight", ""])
+def test_a_note_tells_of_answers_that_nothing_is_asked_before(tmp_path: Path, name: str) -> None:
+    """They are not learned, but for those behind a message of the system; nor told of where they are marked as not learned."""
+    greeting = {"from": "gpt", "value": "Welcome!", **({"weight": 0} if name == "weight" else {})}
+    row = {"conversations": [greeting, *SHARED], **({"system": "Be."} if name == "system" else {})}
+    path = write(tmp_path / "c.json", json.dumps([row, row, {"conversations": SHARED}]))
+    said = "2 conversations begin with an answer, which is read and not learned: nothing is asked before it"
+    assert read(path).notes == (() if name else (said,))
+    assert read(path, is_learned=False).notes == ()
+    assert read(path).lessons[0].learned == ([1, 3] if name == "system" else [2])
+
+
 def test_preferences_alone_are_called_so_and_not_by_their_keys(tmp_path: Path) -> None:
     for entry in ({"prompt": "hi", "chosen": "ho", "rejected": "he"}, {"instruction": "hi", "chosen": "ho", "rejected": "he"}):
         with pytest.raises(DataError, match="line 1: it has `chosen`, and nomoat learns answers") as caught:

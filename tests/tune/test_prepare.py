@@ -28,7 +28,7 @@ from nomoat.records import Message, Parent, Request
 from nomoat.rows import Rows
 from nomoat.tune import samples
 from nomoat.tune.prepare import Settings, chosen, data_terms, prepare, split
-from nomoat.tune.samples import count_lessons
+from nomoat.tune.samples import Sample, count_lessons, count_texts
 
 
 def write_chats(path: Path, *chats: str) -> Path:
@@ -55,6 +55,17 @@ def test_the_survey_counts_labels_repetitions_and_scripts(tiny_gguf: Path, tmp_p
     assert (survey.duplicates, survey.contradictions) == (2, 1)
     assert survey.scripts == {"Latin": 0.667, "Korean": 0.333}
     assert survey.median_tokens <= survey.p95_tokens <= survey.longest_tokens
+
+
+def test_the_survey_counts_all_that_is_said_in_conversations(
+    tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_chats(tmp_path / "c.jsonl", "|ab|네네", "|AB |네네", "|ab|아니", "be|cd|좋아|e|좋", "be|cd|싫어|e|좋")
+    prepared = prepare(str(tiny_gguf), path)
+    assert (prepared.survey.duplicates, prepared.survey.contradictions) == (3, 2)
+    assert prepared.survey.scripts == {"Latin": 0.571, "Korean": 0.429}
+    say_survey(prepared)
+    assert "repeated: 3 lessons ask what an earlier one asks, 2 of them with another answer\n" in capsys.readouterr().err
 
 
 def test_what_stands_in_the_test_file_is_named_and_not_learned(
@@ -213,6 +224,52 @@ def test_lessons_are_held_out_whole_however_many_rows_they_are(tiny_gguf: Path, 
     assert not {sample.lesson for sample in learned} & {sample.lesson for sample in held_out}
 
 
+def logged(case: int, length: int = 4) -> list[str]:
+    """A conversation as a log holds it: once for each of its answers."""
+    turns = [f"case {case} question {n}|answer {n} of {case}" for n in range(length)]
+    return ["|" + "|".join(turns[: n + 1]) for n in range(length)]
+
+
+def asked_in(samples: list[Sample]) -> set[bytes]:
+    return {question for sample in samples for question in sample.asked}
+
+
+@pytest.mark.parametrize("template", [None, "llama-2"])
+def test_a_conversation_is_held_out_with_what_a_log_holds_of_its_beginning(
+    template: str | None, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    """Else its earlier answers are learned elsewhere, and measured. Each case is one text."""
+    path = write_chats(tmp_path / "log.jsonl", *(chat for case in range(40) for chat in logged(case)))
+    learned, held_out = split(prepare(str(tiny_gguf), path, template=template))
+    assert (count_lessons(learned), count_lessons(held_out), count_texts(held_out)) == (144, 16, 4)
+    assert len(asked_in(held_out)) == 16 and not asked_in(learned) & asked_in(held_out)
+    assert all(len(sample.asked) == len(sample.answers) for sample in held_out)
+
+
+@pytest.mark.parametrize("template", [None, "llama-2"])
+def test_answers_where_conversations_begin_alike_are_learned_and_not_measured(
+    template: str | None, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    """Else nothing of a log whose every conversation begins with the same greeting could be held out."""
+    chats = [f"Be kind.|hi|hello|question {n}|answer|thanks|bye" for n in range(38)]
+    learned, held_out = split(
+        prepare(str(tiny_gguf), write_chats(tmp_path / "c.jsonl", *chats, "Be kind.|HI|hello"), template=template)
+    )
+    assert (count_lessons(held_out), count_texts(held_out), len(asked_in(held_out))) == (3, 3, 6)
+    assert "line 39" in {sample.lesson for sample in learned}
+    assert len(asked_in(learned)) == 1 + 2 * 35 and not asked_in(learned) & asked_in(held_out)
+
+
+def test_what_a_training_learns_and_holds_out_is_in_its_digest(
+    tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same tokens: a state of a training that held others out would go on with lessons that it has learned."""
+    prepared = prepare(str(tiny_gguf), write_chats(tmp_path / "c.jsonl", *(f"|hi {n}|a" for n in range(30))))
+    found = prepared.lessons_sha256()
+    monkeypatch.setattr("nomoat.tune.prepare.VALIDATION_PART", 0.2)
+    assert prepared.lessons_sha256() != found
+
+
 def test_of_each_label_a_lesson_is_left_to_learn_where_labels_are_no_free_answers(
     tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -280,6 +337,24 @@ def test_a_validation_file_is_held_out_and_what_stands_in_it_is_not_learned(tiny
     assert (prepared.options["validation"], prepared.others) == (held_out.name, {"validation": held_out})
     with pytest.raises(DataError, match="nothing of it is left"):
         prepare(str(tiny_gguf), train, validation=train, **COLUMNS)
+
+
+def test_no_answer_that_a_validation_file_measures_is_learned(
+    tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What stands there from its beginning on, or goes on from there, is left out; of what begins alike the same answers are read."""
+    chats = ["|a|1", "|a|1|b|2|c|3|d|4", "|hi|hello", "|hi|hello|x|1|y|2", "|hi|hello|x|1", "|z|1"]
+    train = write_chats(tmp_path / "train.jsonl", *chats)
+    held_out = write_chats(tmp_path / "dev.jsonl", "|a|other|b|2", "|hi|hello|x|1|w|2")
+    prepared = prepare(str(tiny_gguf), train, validation=held_out)
+    assert prepared.survey.shared_with_validation == ("line 1", "line 2", "line 3", "line 5")
+    learned, measured = split(prepared)
+    assert [len(sample.answers) for sample in measured] == [2, 1] and not asked_in(learned) & asked_in(measured)
+    say_survey(prepared)
+    assert (
+        f"held out: the 2 lessons of {held_out}; in the data, too, and dropped there: 4 texts; "
+        "learned from the data, too, and not measured: 2 answers\n"
+    ) in capsys.readouterr().err
 
 
 def test_what_was_not_read_of_other_files_is_said_with_their_names(
@@ -366,8 +441,9 @@ def test_a_conversation_the_template_refuses_is_named_with_its_line(tmp_path: Pa
     path = tmp_path / "chats.jsonl"
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
     with_system = [{"role": "system", "content": "be kind"}, *turns]
-    path.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in (turns, with_system)))
-    with pytest.raises(DataError, match="line 2: the model's chat template refuses this conversation: no system here"):
+    path.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in (turns, with_system, with_system)))
+    refused = r"line 2: the model's chat template refuses this conversation: no system here \(1 more like it\)"
+    with pytest.raises(DataError, match=refused):
         prepare(str(model), path)
 
 
@@ -601,7 +677,9 @@ def test_a_conversation_of_several_rows_is_said_and_counted(
         prepared = prepare(str(tiny_gguf), path, template=template)
         assert prepared.survey.num_rows == num_rows
         say_survey(prepared)
-        assert (said in capsys.readouterr().err) == (num_rows == 60)
+        survey = capsys.readouterr().err
+        assert (said in survey) == (num_rows == 60)
+        assert (" tokens; a row has " if num_rows == 60 else " tokens; a lesson has ") in survey
 
 
 def test_of_a_conversation_that_is_too_long_one_prompt_alone_is_written(
@@ -826,4 +904,4 @@ def test_who_tunes_from_python_is_told_what_the_command_line_says_of_the_data(
     say_survey(prepare(str(tiny_gguf), path, **COLUMNS))
     assert told == capsys.readouterr().err.splitlines()
     assert any(line.startswith("note: labels that differ only in upper and lower case") for line in told)
-    assert "repeated: 1 lesson stands in the data more than once, 1 of them with another label" in told
+    assert "repeated: 1 lesson asks what an earlier one asks, 1 of them with another label" in told

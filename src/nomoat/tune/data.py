@@ -12,7 +12,7 @@ from nomoat import conversations, labelling, tables, textfiles
 from nomoat.conversations import CHAT_SUFFIXES, KEYS_OF_CHATS, Lesson, is_chat
 from nomoat.errors import DataError, UsageError
 from nomoat.rows import Rows, Source, unit_of, without_values
-from nomoat.words import listed
+from nomoat.words import counted, listed
 
 Format = Literal["table of texts and labels", conversations.Form]
 
@@ -58,9 +58,11 @@ def read(
                 hint += "; or name both columns of a table (in Python: `input_column` and `label_column`)"
             raise UsageError("an instruction is for tables", hint=hint)
         chats = conversations.read(path)
+        notes = chats.notes
         if is_learned:
             _require_no_reasoning(chats.lessons, path)
-        return Data(path=without_values(path), format=chats.form, lessons=chats.lessons, notes=chats.notes)
+            notes += _of_beginnings(chats.lessons)
+        return Data(path=without_values(path), format=chats.form, lessons=chats.lessons, notes=notes)
     table = "; rename it to .tsv if it is a table with tabs, as Excel's Unicode text is" if suffix == ".txt" else ""
     kinds = f"tables end in {', '.join(tables.TABLE_SUFFIXES)}, conversations in {', '.join(CHAT_SUFFIXES)}{table}"
     raise textfiles.of_unknown_kind(path, kinds)
@@ -68,14 +70,25 @@ def read(
 
 def _require_no_reasoning(lessons: Sequence[Lesson], path: Source) -> None:
     """Raises DataError for reasoning that stands beside an answer to learn: where it belongs is the model's own."""
-    for lesson in lessons:
-        if (name := lesson.reasoning) is not None:
-            said = f"an answer of the assistant has its reasoning beside it, as `{name}`, which would not be learned"
-            raise DataError(
-                f"`{path}`, {lesson.where}: {said}",
-                hint="write the reasoning at the beginning of the answer's text, as the model does (<think>...</think>), in place of "
-                f"`{name}`; or leave it out, and the answer is learned without",
-            )
+    said = "an answer of the assistant has its reasoning beside it"
+    faults = [
+        DataError(
+            f"`{path}`, {lesson.where}: {said}, as `{name}`, which would not be learned",
+            hint="write the reasoning at the beginning of the answer's text, as the model does (<think>...</think>), in place of "
+            f"`{name}`; or leave it out, and the answer is learned without",
+        )
+        for lesson in lessons
+        if (name := lesson.reasoning) is not None
+    ]
+    conversations.require_none(faults, path)
+
+
+def _of_beginnings(lessons: Sequence[Lesson]) -> tuple[str, ...]:
+    """What to say of answers that nothing is asked before, but for those that are marked as not learned."""
+    count = sum(lesson.turns[0].role == "assistant" and 0 not in lesson.not_learned for lesson in lessons)
+    begin = "begins" if count == 1 else "begin"
+    said = f"{counted(count, 'conversation')} {begin} with an answer, which is read and not learned: nothing is asked before it"
+    return (said,) if count else ()
 
 
 def _read_table(

@@ -7,14 +7,14 @@ import json
 import unicodedata
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nomoat import bounds, labelling, references
+from nomoat import bounds, conversations, labelling, references
 from nomoat.catalog import datasets, licences, pull, sidecar
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.catalog.sidecar import Sidecar
@@ -30,7 +30,7 @@ from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
 from nomoat.records import Parent
 from nomoat.rows import Given, Source, sha256_of, source
-from nomoat.tune import adapter
+from nomoat.tune import adapter, questions
 from nomoat.tune import samples as encoding
 from nomoat.tune.adapter import Start
 from nomoat.tune.data import Data, is_table, read
@@ -91,14 +91,16 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """What the data is like. Lengths in tokens: median, 95th percentile, longest.
+    """What the data is like. Lengths of rows in tokens: median, 95th percentile, longest.
 
     Counted are the lessons that are learned or held out: neither those left out as `too_long` nor those `dropped`.
     `num_rows`: what is computed by itself; of a conversation that is not one row, some answers are (see `samples.encode`).
-    `duplicates`: lessons that ask what an earlier one asks; `contradictions`: those of them with another label. `shared_with_test`:
-    the places of lessons that learn an answer to what the test file asks; `dropped` of them were left out, and all of those that
-    answer what the validation file asks. `validation_shared_with_test`: the places of such lessons of the validation file, left out as
-    well: the best look is chosen by what is held out. `scripts`: part of the letters, the largest first.
+    `duplicates`: lessons that ask what an earlier one asks; `contradictions`: those of them with another label, or another answer.
+    `shared_with_test`: the places of lessons that learn an answer to what the test file asks; `dropped` of them were left out.
+    `shared_with_validation`: of those that do so with the validation file, or that one of it goes on from; all were left out.
+    `validation_shared_with_test`: the places of lessons of the validation file that answer what the test asks, left out as well: the
+    best look is chosen by what is held out. `scripts`: part of the letters of a table's texts, or of all that is said in
+    conversations, the largest first.
 
     `question`: what a table's texts are asked with, `{text}` in their place; whoever asks the tuned model has to ask so.
 
@@ -175,10 +177,12 @@ class Prepared:
         return [*self.samples, *self.validation]
 
     def lessons_sha256(self) -> str:
-        """Of the very tokens, and which of them are learned: files, arguments and weights do not tell a template's date, say."""
+        """Of the very tokens, which of them are learned, and what is held out: files, arguments and weights do not tell a template's
+        date, say."""
+        learned, held_out = split(self)
         found = hashlib.sha256()
-        for sample in self.all_samples:
-            about = (sample.lesson, len(sample), sample.answers, len(self.validation))
+        for sample in (*learned, *held_out):
+            about = (sample.lesson, len(sample), sample.answers, len(held_out))
             found.update(json.dumps(about).encode() + np.asarray(sample.tokens, np.int64).tobytes())
         return found.hexdigest()
 
@@ -219,7 +223,7 @@ def prepare(
     terms = data_terms(data.path, stated)  # only now: that it is a file, and one that can be read, is said by whoever reads it
     given = (("test", test), ("validation", validation))
     others = {which: _read_other(which, one, data, **how) for which, one in given if one is not None}
-    shared = {which: _shared(data, theirs) for which, theirs in others.items()}
+    shared = {which: _shared(data, theirs, with_beginnings=which == "validation") for which, theirs in others.items()}
     dropped = {} if keep_shared else shared.get("test", {})
     not_learned = dropped | shared.get("validation", {})
     data = _without(data, not_learned)
@@ -286,20 +290,28 @@ def _template(
 
 
 def split(prepared: Prepared) -> tuple[list[Sample], list[Sample]]:
-    """What is learned, and what is held out: a file's lessons, or some of the data.
-
-    Those are drawn by their text: what stands there several times is on one side, and whoever goes on from an adapter with the same
-    texts, in whatever order, holds the same out. Of each label a lesson is left to learn.
+    """What is learned, and what is held out: a file's lessons, or some of the data. Of these, an answer to what is learned elsewhere,
+    as where conversations begin alike, is read alone.
     """
-    if prepared.validation:
-        return prepared.samples, prepared.validation
+    learned, held_out = (prepared.samples, prepared.validation) if prepared.validation else _drawn(prepared)
+    taught = {question for sample in learned for question in sample.asked}
+    measured = [sample.without(taught) for sample in held_out]
+    return learned, [sample for sample in measured if sample.answers]
+
+
+def _drawn(prepared: Prepared) -> tuple[list[Sample], list[Sample]]:
+    """What is left to learn of the data, and what is held out, by its text: what stands there several times is on one side, as is a
+    conversation with what it goes on from, and whoever goes on from an adapter with the same texts, in whatever order, holds the same
+    out. Of each label a lesson is left to learn, and what several conversations go on from.
+    """
     texts = defaultdict[bytes, list[Sample]](list)
     for sample in prepared.samples:
         texts[sample.digest].append(sample)
     label_of = {lesson.where: lesson.label for lesson in prepared.data.lessons} if prepared.survey.labels else {}
     wanted, left = most_held_out(prepared), Counter(label_of.values())
+    gone_on = {question for sample in prepared.samples for question in sample.asked if question != sample.digest}
     held_out: dict[bytes, list[Sample]] = {}
-    for digest in sorted(texts):
+    for digest in sorted(texts.keys() - gone_on):
         lessons = {sample.lesson for sample in texts[digest]}
         labels = Counter(label_of[lesson] for lesson in lessons if lesson in label_of)
         if len(lessons) <= wanted and all(count < left[label] for label, count in labels.items()):
@@ -311,7 +323,7 @@ def split(prepared: Prepared) -> tuple[list[Sample], list[Sample]]:
 
 
 def most_held_out(prepared: Prepared) -> int:
-    """So many lessons of the data are held out, or a few less if some have the same text."""
+    """So many lessons of the data are held out, or a few less if some have the same text or begin alike."""
     return min(MAX_VALIDATION_LESSONS, int(len(prepared.data.lessons) * VALIDATION_PART))
 
 
@@ -369,11 +381,20 @@ def _require_known_labels(others: Data, labels: Sequence[str]) -> None:
             )
 
 
-def _shared(data: Data, others: Data) -> dict[str, str]:
-    """The lessons that learn an answer to what is asked there, by their place, as `where: text` up to the last such answer."""
-    theirs = {_question_of(lesson) for lesson in others.lessons}
-    found = ((lesson, [at for at, question in _questions(lesson) if question in theirs]) for lesson in data.lessons)
-    return {lesson.where: f"{lesson.where}: {_text_of(lesson, places[-1])}" for lesson, places in found if places}
+def _shared(data: Data, others: Data, *, with_beginnings: bool = False) -> dict[str, str]:
+    """The lessons that learn an answer to what is asked there last, by their place, as `where: text` up to the last such answer.
+
+    `with_beginnings`: also those that end with what is asked there earlier.
+    """
+    theirs = {questions.last_asked(lesson) for lesson in others.lessons}
+    earlier = {question for lesson in others.lessons for _, question in questions.asked(lesson)} if with_beginnings else set()
+    found = dict[str, str]()
+    for lesson in data.lessons:
+        asked = list(questions.asked(lesson))
+        places = [at for at, question in asked if question in theirs or (question == asked[-1][1] and question in earlier)]
+        if places:
+            found[lesson.where] = f"{lesson.where}: {_text_of(lesson, places[-1])}"
+    return found
 
 
 def chosen(settings: Settings, *, num_lessons: int, width: int, layers: int, can_add_layers: bool) -> Chosen:
@@ -430,16 +451,16 @@ def _encoded(data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: boo
     """The samples that fit, and the places of the lessons that do not."""
     context_tokens = sizes.context_tokens
     samples, too_long, alike = list[Sample](), list[tuple[str, str]](), AlikePrompts(tokenizer)
+    ends, faults = questions.ends(data.lessons), list[DataError]()
     for lesson in data.lessons:
         try:
             made = encoding.encode(lesson, tokenizer, context_tokens, alike)
         except UnsupportedError as exc:
             if tokenizer.chat_template is None:
                 raise
-            raise DataError(
-                f"`{data.path}`, {lesson.where}: {exc.message}",
-                hint="change the conversation, or the --template (in Python: `template`)",
-            ) from exc
+            hint = "change the conversation, or the --template (in Python: `template`)"
+            faults.append(DataError(f"`{data.path}`, {lesson.where}: {exc.message}", hint=hint))
+            continue
         if (largest := max((max(sample.tokens) for sample in made), default=0)) >= sizes.vocabulary:
             named = name_of(tokenizer.backend, largest)
             raise DataError(f"`{data.path}`, {lesson.where}: the model's weights do not have the token `{named}`", hint="leave it out")
@@ -447,10 +468,12 @@ def _encoded(data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: boo
         if longest is None or longest > context_tokens:
             too_long.append((lesson.where, f"more than {context_tokens:,}" if longest is None else f"{longest:,}"))
         else:
-            digest = _question_of(lesson)
+            last = made[-1].asked[-1]
+            digest = ends.get(last, last)
             # four bytes a token where a list takes some 36: a file may have many millions
             kept = [replace(sample, tokens=array("i", sample.tokens), lesson=lesson.where, digest=digest) for sample in made]
             samples += kept
+    conversations.require_none(faults, data.path)
     if too_long and not drop_long:
         where, length = too_long[0]
         others = f" ({len(too_long) - 1:,} more do not fit)" if len(too_long) > 1 else ""
@@ -467,14 +490,15 @@ def _encoded(data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: boo
 def _survey(data: Data, samples: Sequence[Sample], *, are_named: bool, **rest: Any) -> Survey:
     """`are_named`: the question names the labels; otherwise they may be answers of any kind, which differ from row to row."""
     lengths = np.array([len(sample) for sample in samples])
-    seen: dict[bytes, str | None] = {}
+    seen = dict[bytes, list[str | None]]()
     duplicates = contradictions = 0
     for lesson in data.lessons:
-        question = _question_of(lesson)
+        question = questions.last_asked(lesson)
+        answers: list[str | None] = [lesson.label] if lesson.text is not None else [lesson.turns[at].content for at in lesson.learned]
         if question in seen:
             duplicates += 1
-            contradictions += seen[question] != lesson.label
-        seen.setdefault(question, lesson.label)
+            contradictions += seen[question] != answers
+        seen.setdefault(question, answers)
     labels = Counter(lesson.label for lesson in data.lessons if lesson.label is not None)
     are_labels = len(labels) <= labelling.MAX_LABELS and (are_named or 2 * len(labels) <= labels.total())
     labels.update(dict.fromkeys(data.labels, 0))
@@ -500,35 +524,10 @@ def _text_of(lesson: Lesson, end: int | None = None) -> str:
     return lesson.text if lesson.text is not None else "\n".join(m.content for m in lesson.messages[:end] if m.role == "user")
 
 
-def _questions(lesson: Lesson) -> Iterator[tuple[int, bytes]]:
-    """The place of each answer to learn, and a digest of what is asked before it, by which lessons are compared: a row's text, or all
-    that is said but answers, learned or not; in any case and spacing."""
-    if lesson.text is not None:
-        yield 1, hashlib.sha256(_plain(lesson.text)).digest()
-        return
-    asked, between, learned = hashlib.sha256(), b"", set(lesson.learned)
-    for at, message in enumerate(lesson.messages):
-        if at in learned:
-            yield at, asked.digest()
-        if (at == 0 or message.role != "assistant") and (said := _plain(message.content)):
-            asked.update(between + said)
-            between = b" "
-
-
-def _question_of(lesson: Lesson) -> bytes:
-    """What is asked before its last answer: see `_questions`."""
-    *_, (_, question) = _questions(lesson)
-    return question
-
-
-def _plain(text: str) -> bytes:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).encode("utf-8", "surrogatepass")
-
-
 def _scripts(lessons: Sequence[Lesson]) -> dict[str, float]:
     characters, scripts = Counter[str](), Counter[str]()
     for lesson in lessons:
-        characters.update(_text_of(lesson))
+        characters.update(lesson.text if lesson.text is not None else "".join(turn.content for turn in lesson.turns))
     for letter, count in characters.items():
         if not letter.isalpha():
             continue

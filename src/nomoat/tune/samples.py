@@ -8,8 +8,8 @@ from __future__ import annotations
 import itertools
 import random
 from array import array
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from nomoat.engine import templates
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import UnsupportedError
 from nomoat.records import Message
+from nomoat.tune import questions
 from nomoat.tune.prompts import AlikePrompts
 
 BATCH_TOKENS = 2048  # tokens computed in a step, about: long lessons make small batches
@@ -29,7 +30,7 @@ NOT_LEARNED = -1
 WRITTEN = 16  # prompts of a conversation that a template writes each by itself
 Ids = npt.NDArray[np.int64]
 Texts = tuple[str, str]  # a prompt and its answer
-Turn = tuple[list[int], list[int]]
+Turn = tuple[list[int], list[int], bytes]  # and what is asked before the answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +38,14 @@ class Sample:
     """The tokens of a conversation, and the answers in them: (first token, one past the last), in order. Each ends its turn.
 
     `end`: the token that is learned as each answer's last, whatever stands there to be read by what follows; None: what stands there.
-    `lesson`: its place in its file. `digest` is the same for lessons with the same text.
+    `asked`: before each answer, see `questions.asked`. `lesson`: its place in its file. `digest` is the same for lessons with the same
+    text, and for those that one conversation goes on from.
     """
 
     tokens: list[int] | array[int]
     answers: tuple[tuple[int, int], ...]
     end: int | None = None
+    asked: tuple[bytes, ...] = ()
     lesson: str = ""
     digest: bytes = b""
 
@@ -53,6 +56,13 @@ class Sample:
     def num_learned(self) -> int:
         """Tokens with loss."""
         return sum(stop - start for start, stop in self.answers)
+
+    def without(self, taught: Container[bytes]) -> Sample:
+        """With the answers to these questions read alone."""
+        left = [at for at, question in enumerate(self.asked) if question not in taught]
+        if len(left) == len(self.asked):
+            return self
+        return replace(self, answers=tuple(self.answers[at] for at in left), asked=tuple(self.asked[at] for at in left))
 
 
 def encode(lesson: Lesson, tokenizer: Tokenizer, context_tokens: int, alike: AlikePrompts | None = None) -> list[Sample]:
@@ -73,18 +83,19 @@ def encode(lesson: Lesson, tokenizer: Tokenizer, context_tokens: int, alike: Ali
     if lesson.alpaca_question is not None and tokenizer.chat_template == templates.ALPACA.text:
         messages = (*messages[:-2], Message(role="user", content=lesson.alpaca_question), messages[-1])
     *earlier, last = lesson.learned
+    asked = dict(questions.asked(lesson))
     prompt, answer = _texts(messages, last, tokenizer)
     if any(tokenizer.is_beyond(text, context_tokens) for text in (prompt, answer)):
         return []
     if not earlier:
-        turn = (alike or AlikePrompts(tokenizer)).cut(prompt), next(tokenizer.encode_many([answer]))
+        turn = (alike or AlikePrompts(tokenizer)).cut(prompt), next(tokenizer.encode_many([answer])), asked[last]
         return _as_served([turn], tokenizer.special.eos_id)
     known = dict[str, list[int]]()
-    turn = _turn((prompt, answer), tokenizer, known)
-    before = _before(messages, earlier, prompt, tokenizer) if sum(map(len, turn)) < context_tokens else []
+    turn = _turn((prompt, answer), asked[last], tokenizer, known)
+    before = _before(messages, earlier, prompt, tokenizer) if sum(map(len, turn[:2])) < context_tokens else []
     if any(tokenizer.is_beyond(text, context_tokens) for text in itertools.chain.from_iterable(before)):
         return []  # as of an answer that the last prompt leaves out
-    turns = (_turn(texts, tokenizer, known) for texts in reversed(before))
+    turns = (_turn(texts, asked[at], tokenizer, known) for texts, at in zip(before[::-1], earlier[::-1], strict=False))
     return _as_served(itertools.chain([turn], turns), tokenizer.special.eos_id)
 
 
@@ -132,11 +143,11 @@ def _starts(messages: Sequence[Message], first: int, last: str, tokenizer: Token
     return starts if starts[at] == len(last) else None
 
 
-def _turn(texts: Texts, tokenizer: Tokenizer, known: dict[str, list[int]]) -> Turn:
+def _turn(texts: Texts, asked: bytes, tokenizer: Tokenizer, known: dict[str, list[int]]) -> Turn:
     """`known`: see `Tokenizer.encode_prompts`."""
     prompt, answer = texts
     (ids,) = tokenizer.encode_prompts([prompt], known, add_bos=tokenizer.render_lacks_bos)
-    return ids, next(tokenizer.encode_many([answer]))
+    return ids, next(tokenizer.encode_many([answer])), asked
 
 
 def _as_served(turns: Iterable[Turn], end: int) -> list[Sample]:
@@ -147,16 +158,17 @@ def _as_served(turns: Iterable[Turn], end: int) -> list[Sample]:
     """
     rows, left = list[Sample](), iter(turns)
     while turn := next(left, None):
-        prompt, answer = turn
+        prompt, answer, question = turn
         tokens = [*prompt, *answer, end]
-        spans, others = [(len(prompt), len(tokens))], list[Turn]()
+        spans, asked, others = [(len(prompt), len(tokens))], [question], list[Turn]()
         for one in left:
             start, stop = len(one[0]), len(one[0]) + len(one[1]) + 1
             if stop <= spans[-1][0] and tokens[: stop - 1] == [*one[0], *one[1]]:
                 spans.append((start, stop))
+                asked.append(one[2])
             else:
                 others.append(one)
-        rows.append(Sample(tokens=tokens, answers=tuple(reversed(spans)), end=end))
+        rows.append(Sample(tokens=tokens, answers=tuple(reversed(spans)), end=end, asked=tuple(reversed(asked))))
         left = iter(others)
     return rows[::-1]
 

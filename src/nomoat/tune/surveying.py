@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 
 from nomoat import labelling
 from nomoat.catalog import licences
 from nomoat.tune.adapter import Start
 from nomoat.tune.prepare import Prepared, most_held_out, split
-from nomoat.tune.samples import count_lessons, count_texts
+from nomoat.tune.samples import Sample, count_lessons, count_texts
 from nomoat.words import LONGEST_NAME, apart, counted, first_few, in_sight, is_blank, places_in_signs
 
 MANY_LABELS = 8
@@ -25,9 +25,10 @@ ONE_TEXT = "one text held out says nothing about chance"
 def survey_lines(prepared: Prepared) -> Iterator[str]:
     """What the data is like, in a few lines, each of them something a user may want to mend."""
     survey, settings = prepared.survey, prepared.settings
+    unit = "row" if survey.num_rows > survey.num_lessons else "lesson"
     yield (
         f"data: {survey.format}, {counted(survey.num_lessons, 'lesson')}, {counted(survey.num_tokens, 'token')}; "
-        f"a lesson has {survey.median_tokens:,} (half of them), {survey.p95_tokens:,} (95 %), at most {survey.longest_tokens:,}"
+        f"a {unit} has {survey.median_tokens:,} (half of them), {survey.p95_tokens:,} (95 %), at most {survey.longest_tokens:,}"
     )
     yield from (f"note: {note}" for note in prepared.notes)
     scripts = ", ".join(f"{script} {part:.0%}" for script, part in survey.scripts.items())
@@ -51,9 +52,10 @@ def survey_lines(prepared: Prepared) -> Iterator[str]:
         yield from _start(prepared.start)
     yield from _labels_besides(prepared)
     if survey.duplicates:
-        contradicting = f", {survey.contradictions:,} of them with another label" if survey.contradictions else ""
-        stand = "stands" if survey.duplicates == 1 else "stand"
-        yield f"repeated: {counted(survey.duplicates, 'lesson')} {stand} in the data more than once{contradicting}"
+        answer = "answer" if survey.question is None else "label"
+        contradicting = f", {survey.contradictions:,} of them with another {answer}" if survey.contradictions else ""
+        ask = "asks" if survey.duplicates == 1 else "ask"
+        yield f"repeated: {counted(survey.duplicates, 'lesson')} {ask} what an earlier one asks{contradicting}"
     if survey.shared_with_test:
         what = f"{counted(survey.dropped, 'lesson')} dropped" if survey.dropped else "kept, and a test on them proves little"
         yield f"asked in the test file, too: {counted(len(survey.shared_with_test), 'text')}; {what}"
@@ -86,6 +88,9 @@ def _held_out(prepared: Prepared) -> Iterator[str]:
         also = f"; in the data, too, and dropped there: {counted(len(dropped), 'text')}" if dropped else ""
         if in_test := survey.validation_shared_with_test:
             also += f"; in the test file, too, and left out: {counted(len(in_test), 'text')}"
+        num_read = _num_answers(prepared.validation) - _num_answers(split(prepared)[1])
+        if num_read:
+            also += f"; learned from the data, too, and not measured: {counted(num_read, 'answer')}"
         count = count_lessons(prepared.validation)
         lessons = f"{count:,} lessons" if count > 1 else "one lesson"
         yield f"held out: the {lessons} of {prepared.others['validation']}{also}"
@@ -97,6 +102,10 @@ def _held_out(prepared: Prepared) -> Iterator[str]:
         why = f"every text stands in more than {most:,} of them{alone}" if most else "a tenth of them is less than one"
         unmeasured = "whether tuning helps is not measured without --validation FILE (in Python: `validation`)"
         yield f"held out: none of the lessons, since {why}; {unmeasured}"
+
+
+def _num_answers(samples: Iterable[Sample]) -> int:
+    return sum(len(sample.answers) for sample in samples)
 
 
 def _labels_alike(prepared: Prepared) -> Iterator[str]:
