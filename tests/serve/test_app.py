@@ -668,10 +668,10 @@ def test_client_that_goes_away_stops_the_counting_of_what_was_embedded() -> None
 
     async def embed() -> Response:
         asked = app.wire.parse_embeddings(b'{"input": ["hi", "you"]}')
-        return await answering.embed(app.HttpRequest({"type": "http", "headers": []}, leave), asked)
+        return await answering.embed(app.HttpRequest({"type": "http", "headers": [], "state": {"held": mock.Mock()}}, leave), asked)
 
     answers = Answers()
-    metrics = app.Metrics(num_texts=lambda: 0, num_loaded=lambda: 0, spent_usd=lambda: 0.0)
+    metrics = app.Metrics(num_texts=lambda: 0, num_waiting=lambda: 0, num_loaded=lambda: 0, spent_usd=lambda: 0.0)
     answering = served.Served(app.Models({"fake": Responder("fake", SlowCounter())}), answers, metrics)
     with pytest.raises(ClientDisconnect):
         asyncio.run(embed())

@@ -89,7 +89,7 @@ def serve(
     from nomoat import callable_package, references, responder
 
     with callable_package.needing_extras("`nomoat serve`"):
-        from nomoat.serve import answers, app, auth
+        from nomoat.serve import app, auth, sharing
         from nomoat.serve.models import from_references
     logging.basicConfig(format=LOG_LINE, datefmt=LOG_TIME)  # of warnings and errors, to stderr
     key_from = "--api-key"
@@ -111,7 +111,7 @@ def serve(
             served, host=host, port=port, api_key=api_key, cors=cors or (), drain_seconds=drain_seconds,
             on_ready=lambda url: _say_ready(url, served, key_from if api_key else None),
         )  # fmt: skip
-    _end_without(answers.THREAD_NAME)
+    _end_without(sharing.THREAD_NAME)
 
 
 def _policy() -> tuple[PolicyFile, str]:

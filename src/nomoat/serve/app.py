@@ -37,6 +37,7 @@ from nomoat.serve.listening import bind, saying_that_it_loads
 from nomoat.serve.metrics import CLIENT_CLOSED_REQUEST, CountErrors, Metrics
 from nomoat.serve.models import Models, from_references
 from nomoat.serve.served import Served, read_body, with_decisions
+from nomoat.serve.sharing import Sharing
 from nomoat.serve.web.markdown import as_html
 
 MAX_MARKDOWN_BYTES = 256 << 10  # some 50,000 tokens; what is longer the page shows as plain text
@@ -58,9 +59,7 @@ def create_app(
     """
     models = responder if isinstance(responder, Models) else _given(responder)
     answers = Answers()
-    metrics = Metrics(
-        num_texts=lambda: answers.num_texts, num_loaded=lambda: len(models.loaded()), spent_usd=CloudCosts(models).usd
-    )  # fmt: skip
+    metrics = _metrics(models, answers)
     served = Served(models, answers, metrics)
     created = int(time.time())
 
@@ -71,6 +70,7 @@ def create_app(
 
     app = FastAPI(title="nomoat", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.answers = answers
+    app.add_middleware(Sharing)
     protect(app, api_key=api_key, cors=cors)
     app.add_middleware(CountErrors, metrics=metrics)  # around the guard
     _tell_errors(app)
@@ -122,6 +122,13 @@ def _listed(models: Models, names: Sequence[str], created: int) -> dict[str, Any
     return replies.render_models(names, models.loaded(), models.local(), models.questions(names), created=created)
 
 
+def _metrics(models: Models, answers: Answers) -> Metrics:
+    return Metrics(
+        num_texts=lambda: answers.num_texts, num_waiting=lambda: answers.num_waiting, num_loaded=lambda: len(models.loaded()),
+        spent_usd=CloudCosts(models).usd,
+    )  # fmt: skip
+
+
 def _given(responder: Responder | Mapping[str, Responder]) -> Models:
     return Models(dict(responder) if isinstance(responder, Mapping) else {responder.name: responder})
 
@@ -143,11 +150,11 @@ def serve(
 
     `port` 0 takes a free one. `cors`: see `create_app`. `on_ready` gets the base URL (`http://127.0.0.1:8080/v1`) as soon as requests
     are answered: those that come before the first model is loaded are told to come again, with status 503. `drain_seconds`: how long
-    answers under way may be written on once Ctrl-C, or SIGTERM, came; a second one ends them. `memory_bytes`: what models that are
-    loaded here may take at once, without it 80 % of what is free; `context_tokens`: their context, where their own is longer.
-    Raises UsageError in a thread whose event loop runs, for a host that others can reach without a key, for a key that cannot be sent
-    or is empty, for origins without a key, for a port that cannot be had, and for memory or a context of what is loaded already; what
-    `nomoat.responder.load` raises.
+    answers under way may be written on once Ctrl-C, or SIGTERM, came; a second one ends them.
+    `memory_bytes`: what models that are loaded here may take at once, without it 80 % of what is free; `context_tokens`: their
+    context, where their own is longer.
+    Raises UsageError in a thread whose event loop runs, for a host that others can reach without a key, for a port that cannot be had,
+    and for memory or a context of what is loaded already; what `create_app` and `nomoat.responder.load` raise.
     """
     _require_no_loop()
     bounds.require_text(host, "`host`")
