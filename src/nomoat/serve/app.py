@@ -49,18 +49,20 @@ Reference = str | os.PathLike[str]
 
 
 def create_app(
-    responder: Responder | Mapping[str, Responder] | Models, *, api_key: str | None = None, cors: Sequence[str] = ()
+    responder: Responder | Mapping[str, Responder] | Models, *, api_key: str | None = None, cors: Sequence[str] = (),
+    max_tokens: int | None = None,
 ) -> FastAPI:  # fmt: skip
     """An OpenAI-compatible application for one responder, for several under the names clients ask for, or for models loaded as needed.
 
     The caller closes them, after the application has ended. `api_key`: what clients must send; None asks for none. `cors`: origins
-    (`https://HOST:PORT`) whose web pages may ask with the key; pages of this machine may anyway.
-    Raises UsageError for a key that cannot be sent or is empty, for what is no origin, and for origins without a key.
+    (`https://HOST:PORT`) whose web pages may ask with the key; pages of this machine may anyway. `max_tokens`: see `serve`.
+    Raises UsageError for a key that cannot be sent or is empty, for no origin, origins without a key, and `max_tokens` below 1.
     """
+    _require_tokens(max_tokens)
     models = responder if isinstance(responder, Models) else _given(responder)
     answers = Answers()
     metrics = _metrics(models, answers)
-    served = Served(models, answers, metrics)
+    served = Served(models, answers, metrics, max_tokens=max_tokens)
     created = int(time.time())
 
     @asynccontextmanager
@@ -141,6 +143,7 @@ def serve(
     api_key: str | None = None,
     cors: Sequence[str] = (),
     drain_seconds: int = 0,
+    max_tokens: int | None = None,
     memory_bytes: int | None = None,
     context_tokens: int | None = None,
     on_ready: Callable[[str], None] | None = None,
@@ -150,7 +153,8 @@ def serve(
 
     `port` 0 takes a free one. `cors`: see `create_app`. `on_ready` gets the base URL (`http://127.0.0.1:8080/v1`) as soon as requests
     are answered: those that come before the first model is loaded are told to come again, with status 503. `drain_seconds`: how long
-    answers under way may be written on once Ctrl-C, or SIGTERM, came; a second one ends them.
+    answers under way may be written on once Ctrl-C, or SIGTERM, came; a second one ends them. `max_tokens`: of the longest answer,
+    which clients have that ask for a longer one, or say nothing.
     `memory_bytes`: what models that are loaded here may take at once, without it 80 % of what is free; `context_tokens`: their
     context, where their own is longer.
     Raises UsageError in a thread whose event loop runs, for a host that others can reach without a key, for a port that cannot be had,
@@ -169,17 +173,23 @@ def serve(
     require_origins(cors, api_key)
     if bounds.whole("drain_seconds", drain_seconds) < 0:
         raise UsageError(f"`drain_seconds` is {drain_seconds}", hint="it can be 0 or more")
+    _require_tokens(max_tokens)
     allow_many()
     with bind(host, port) as listener:
         models = _models(model, memory_bytes, context_tokens)
         try:
             with saying_that_it_loads(listener, api_key=api_key, cors=cors) as hand_over:
                 _start_first(models)
-                app = create_app(models, api_key=api_key, cors=cors)
+                app = create_app(models, api_key=api_key, cors=cors, max_tokens=max_tokens)
                 hand_over()
                 _run(Server(app, drain_seconds=drain_seconds), listener, host, on_ready)
         finally:
             models.close()
+
+
+def _require_tokens(max_tokens: int | None) -> None:
+    if max_tokens is not None and bounds.whole("max_tokens", max_tokens) < 1:
+        raise UsageError(f"`max_tokens` is {max_tokens}", hint="it can be 1 or more; leave it out for no limit")
 
 
 def _require_no_loop() -> None:

@@ -96,18 +96,21 @@ async def _body(request: HttpRequest, max_bytes: int, advice: str) -> bytes:
 class Served:
     """Answers requests: by which model, in which thread, counted where. Whoever has gone is answered with ClientDisconnect."""
 
-    def __init__(self, models: Models, answers: Answers, metrics: Metrics) -> None:
+    def __init__(self, models: Models, answers: Answers, metrics: Metrics, *, max_tokens: int | None = None) -> None:
+        """`max_tokens`: of an answer, where a client asks for more, or says nothing."""
         self._models = models
         self._answers = answers
         self._metrics = metrics
+        self._max_tokens = max_tokens
 
     async def answer(self, request: HttpRequest, call: wire.Call, form: replies.MakeForm = replies.Reply) -> Response:
         """The response to a call, whole or as it is written, in this form."""
         name = self._find(request, call.model, len(call.requests))
+        call, notes = self._shortened(call)
         asked = [dataclasses.replace(one, max_new_tokens=call.max_new_tokens or None) for one in call.requests]
         if call.max_new_tokens == 0:  # read and counted only, for which likelihoods or at least a tokenizer have to be at hand
             asked = [dataclasses.replace(one, top_logprobs=one.top_logprobs or 0) for one in asked]
-        decisions = self._decisions(request, name, asked, call.n)
+        decisions = self._decisions(request, name, asked, call.n, notes)
         makes = [functools.partial(self._counted, name, call, at, decisions, time.perf_counter()) for at in range(len(call.requests))]
         answer = self._answers.start(name, makes, client=client_of(request))
         reply = form(call, name)
@@ -177,12 +180,25 @@ class Served:
             raise
         return name
 
+    def _shortened(self, call: wire.Call) -> tuple[wire.Call, list[str]]:
+        """The call with no longer an answer than this server gives, and that as a note where the client asked for a longer one."""
+        asked, most = call.max_new_tokens, self._max_tokens
+        if most is None or (asked is not None and asked <= most):
+            return call, []
+        shortened = dataclasses.replace(call, max_new_tokens=most)
+        if asked is None:
+            return shortened, []
+        return shortened, [f"an answer has at most {most:,} tokens on this server, and {asked:,} were asked for"]
+
     def _count_failed(self, name: str, error: BaseException) -> None:
         self._metrics.count_request(name, "gone" if isinstance(error, ClientDisconnect) else "error")
 
-    def _decisions(self, request: HttpRequest, name: str, asked: Sequence[Request], num_answers: int) -> Decisions:
+    def _decisions(
+        self, request: HttpRequest, name: str, asked: Sequence[Request], num_answers: int, notes: Sequence[str] = ()
+    ) -> Decisions:  # fmt: skip
         """Those of an HTTP request, where `with_decisions` finds them again, if it ends in an error too."""
-        decisions = Decisions(asked, num_answers=num_answers, count=functools.partial(self._metrics.count_routed, name))
+        count = functools.partial(self._metrics.count_routed, name)
+        decisions = Decisions(asked, num_answers=num_answers, count=count, notes=notes)
         request.state.decisions = decisions
         return decisions
 
