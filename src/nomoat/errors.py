@@ -302,6 +302,10 @@ class NoThreadError(NomoatError):
     """The system lets this process begin no more threads."""
 
 
+class BusyError(NomoatError):
+    """The server has more to do already than it keeps waiting; asking again later may help."""
+
+
 class StoppedError(NomoatError):
     """Work that was ended before its end: whoever asked has gone, the model was closed, or the server is shutting down."""
 

@@ -91,6 +91,12 @@ def test_serve_answers_as_the_line_for_curl_asks_and_ends_on_ctrl_c_with_a_word_
     assert server.interrupt() == (0, "", "stopped\n")
 
 
+def test_the_longest_answer_is_told_to_the_server() -> None:
+    with mock.patch.object(app, "serve") as begun:
+        shell.nomoat("serve", "fake:", "--max-tokens", "500")
+    assert begun.call_args.kwargs["max_tokens"] == 500
+
+
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_it_ends_in_order_while_the_model_is_loaded_too(name: str) -> None:
     script = """

@@ -45,10 +45,11 @@ def start(prompt_end: None) -> Iterator[Start]:
     running: list[tuple[Server, threading.Thread]] = []
 
     def start_one(
-        responder: Responder | Mapping[str, Responder] | Models, *, api_key: str | None = None, cors: Sequence[str] = ()
+        responder: Responder | Mapping[str, Responder] | Models, *, api_key: str | None = None, cors: Sequence[str] = (),
+        max_tokens: int | None = None,
     ) -> str:  # fmt: skip
         listener = bind("127.0.0.1", 0)
-        app = create_app(responder, api_key=api_key, cors=cors)
+        app = create_app(responder, api_key=api_key, cors=cors, max_tokens=max_tokens)
         server = Server(app, seconds_to_end=1)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -669,10 +669,10 @@ def test_client_that_goes_away_stops_the_counting_of_what_was_embedded() -> None
 
     async def embed() -> Response:
         asked = app.wire.parse_embeddings(b'{"input": ["hi", "you"]}')
-        return await answering.embed(app.HttpRequest({"type": "http", "headers": []}, leave), asked)
+        return await answering.embed(app.HttpRequest({"type": "http", "headers": [], "state": {"held": mock.Mock()}}, leave), asked)
 
     answers = Answers()
-    metrics = app.Metrics(num_texts=lambda: 0, num_loaded=lambda: 0, spent_usd=lambda: 0.0)
+    metrics = app.Metrics(num_texts=lambda: 0, num_waiting=lambda: 0, num_loaded=lambda: 0, spent_usd=lambda: 0.0)
     answering = served.Served(app.Models({"fake": Responder("fake", SlowCounter())}), answers, metrics)
     with pytest.raises(ClientDisconnect):
         asyncio.run(embed())
@@ -1167,6 +1167,32 @@ def test_serve_refuses_to_open_to_others_without_a_key() -> None:
     with pytest.raises(UsageError) as caught:
         serve("fake:", host="0.0.0.0")
     assert caught.value.message == "`0.0.0.0` can be reached from other machines, and there is no API key"
+
+
+def test_no_answer_is_longer_than_the_server_lets_it_be(start: Start) -> None:
+    """A client that asked for more is told; one that asked for fewer has these."""
+    url = start(fake(), max_tokens=3)
+    chat = {"messages": [{"role": "user", "content": "one two three four five"}]}
+    asked = [chat, chat | {"max_tokens": 4}, chat | {"max_tokens": 2}, chat | {"max_tokens": -1, "stream": True}]
+    replies = [httpx.post(f"{url}/chat/completions", json=one) for one in asked]
+    ended = [reply.json()["choices"][0] for reply in replies[:3]]
+    assert [one["message"]["content"] for one in ended] == ["five four three", "five four three", "five four"]
+    assert {one["finish_reason"] for one in ended} == {"length"}
+    assert '"finish_reason":"length"' in replies[3].text
+    told = "an answer has at most 3 tokens on this server, and 4 were asked for"
+    assert [reply.headers.get("x-nomoat-notes") for reply in replies] == [None, told, None, None]
+    text = httpx.post(f"{url}/completions", json={"prompt": "one two three four five", "max_tokens": 0, "echo": True}).json()
+    assert text["usage"]["completion_tokens"] == 0
+    for more in ({}, {"max_output_tokens": 9}):
+        response = httpx.post(f"{url}/responses", json={"input": "one two three four five", **more}).json()
+        assert (response["max_output_tokens"], response["incomplete_details"]) == (3, {"reason": "max_output_tokens"})
+
+
+def test_answers_without_a_token_are_refused() -> None:
+    for begin in (lambda: serve("no such model", port=0, max_tokens=0), lambda: create_app(fake(), max_tokens=0)):
+        with pytest.raises(UsageError) as caught:
+            begin()
+        assert (caught.value.message, caught.value.hint) == ("`max_tokens` is 0", "it can be 1 or more; leave it out for no limit")
 
 
 def test_a_time_to_drain_below_0_is_refused() -> None:

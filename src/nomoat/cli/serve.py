@@ -33,12 +33,28 @@ LOG_LINE, LOG_TIME = "%(asctime)s %(levelname)s: %(message)s", "%Y-%m-%d %H:%M:%
 Drain = Annotated[
     int, typer.Option("--drain", metavar="SECONDS", min=0, help="How long answers under way may go on once it is to end.")
 ]  # fmt: skip
+MaxTokens = Annotated[
+    int | None,
+    typer.Option("--max-tokens", min=1, show_default=False, help="Longest answer, for clients that ask for more or say nothing."),
+]
 
 
 def _require_finite(gigabytes: float | None) -> float | None:
     if gigabytes is not None and not math.isfinite(gigabytes * 1e9):  # bytes
         raise UsageError(f"--memory is {gigabytes:g}", hint="give it in GB, such as 4")
     return gigabytes
+
+
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        "--memory",
+        min=0.1,
+        callback=_require_finite,
+        show_default=False,
+        help="GB for models loaded at once; without it 80 % of what is free.",
+    ),
+]
 
 
 @console.unheard()  # clients are answered all the same
@@ -59,19 +75,11 @@ def serve(
         typer.Option(metavar="ORIGIN", show_default=False, help="Web pages that may ask, with the key; may be given again."),
     ] = None,
     drain_seconds: Drain = 0,
+    max_tokens: MaxTokens = None,
     context_tokens: options.ContextSize = None,
     quality: options.Quality = None,
     template: options.Template = None,
-    memory_gigabytes: Annotated[
-        float | None,
-        typer.Option(
-            "--memory",
-            min=0.1,
-            callback=_require_finite,
-            show_default=False,
-            help="GB for models loaded at once; without it 80 % of what is free.",
-        ),
-    ] = None,
+    memory_gigabytes: Memory = None,
 ) -> None:
     """Serve models over HTTP, as OpenAI's API does, and a page to talk to them in a browser.
 
@@ -89,7 +97,7 @@ def serve(
     from nomoat import callable_package, references, responder
 
     with callable_package.needing_extras("`nomoat serve`"):
-        from nomoat.serve import answers, app, auth
+        from nomoat.serve import app, auth, sharing
         from nomoat.serve.models import from_references
     logging.basicConfig(format=LOG_LINE, datefmt=LOG_TIME)  # of warnings and errors, to stderr
     key_from = "--api-key"
@@ -108,10 +116,10 @@ def serve(
     )
     with suppress(KeyboardInterrupt):  # while the model is loaded; once it serves, `app.serve` returns
         app.serve(
-            served, host=host, port=port, api_key=api_key, cors=cors or (), drain_seconds=drain_seconds,
+            served, host=host, port=port, api_key=api_key, cors=cors or (), drain_seconds=drain_seconds, max_tokens=max_tokens,
             on_ready=lambda url: _say_ready(url, served, key_from if api_key else None),
         )  # fmt: skip
-    _end_without(answers.THREAD_NAME)
+    _end_without(sharing.THREAD_NAME)
 
 
 def _policy() -> tuple[PolicyFile, str]:

@@ -11,18 +11,18 @@ import threading
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
 from nomoat import net, system_errors
-from nomoat.errors import NomoatError, NoThreadError, StoppedError
+from nomoat.errors import NomoatError, StoppedError
 from nomoat.records import Chunk, Place
+from nomoat.serve.sharing import Row
 
-MAX_TEXTS = 64  # at once of one model, and of one that chooses (`auto`) on each side; more wait
+MAX_TEXTS = 64  # at once of one client that alone asks a model, of one that chooses (`auto`) on each side; see `Row` for several
 MAX_TEXTS_OF_ONE = 16  # of one answer, so that others find room beside one of many texts
 CLOSE_SECONDS = 5.0
-THREAD_NAME = "answer"
 
 T = TypeVar("T")
 Item = tuple[int, Chunk] | None  # a chunk with the number of its text, or that there was none for a while
@@ -58,8 +58,10 @@ class Answer:
     `stop` ends the engine's work after the chunks it is at, and what it waits for from another server.
     """
 
-    def __init__(self, model: str, makes: Sequence[Make]) -> None:
+    def __init__(self, model: str, makes: Sequence[Make], client: str) -> None:
         self.model = model
+        self.client = client
+        self.futures: set[Future[Place | None]] = set()  # of the texts that are being written, or wait for a thread
         self._makes = makes
         self._begun: dict[int, Iterator[Chunk | Place]] = {}  # those that go on in another thread
         self._turns = iter(range(len(makes)))
@@ -86,8 +88,18 @@ class Answer:
             left -= item.finish_reason is not None
 
     def stop(self) -> None:
-        """Ask the threads to close the engine's iterators. Calling it after the end is fine."""
+        """Ask the threads to close the engine's iterators; what waits for one waits no more. Calling it after the end is fine."""
         self._stopped.set()
+        for future in list(self.futures):
+            future.cancel()
+
+    @property
+    def is_stopped(self) -> bool:
+        return self._stopped.is_set()
+
+    def is_begun(self, at: int) -> bool:
+        """Whether this text goes on in another thread, and waits for that."""
+        return at in self._begun
 
     @property
     def num_waiting(self) -> int:
@@ -156,8 +168,8 @@ class Answers:
     """
 
     def __init__(self) -> None:
-        self._pools: dict[tuple[str, Place | Literal["work"] | None], ThreadPoolExecutor] = {}  # None: where it is decided, if it is
-        self._submitting = threading.Lock()
+        self._rows: dict[tuple[str, Place | Literal["work"] | None], Row] = {}  # None: where it is decided, if it is
+        self._finding = threading.Lock()
         self._running: dict[Future[Place | None], Answer] = {}
         self._working: dict[Future[Any], threading.Event] = {}
         self._stopped_at: float | None = None
@@ -169,18 +181,23 @@ class Answers:
         running = list(self._running.values())
         return len(running) + sum(answer.num_waiting for answer in set(running))
 
-    def start(self, model: str, makes: Sequence[Make]) -> Answer:
+    @property
+    def num_waiting(self) -> int:
+        """Those of them whose turn has not come."""
+        return self.num_texts - sum(future.running() for future in list(self._running))
+
+    def start(self, model: str, makes: Sequence[Make], *, client: str = "") -> Answer:
         """Begin an answer of this model; each of `makes` is called in a thread of its own, MAX_TEXTS_OF_ONE at once."""
-        answer = Answer(model, makes)
+        answer = Answer(model, makes, client)
         if self._stopped_at is not None:
             answer.stop()
         for _ in range(MAX_TEXTS_OF_ONE):
             self._begin_next(answer)
         return answer
 
-    async def work(self, model: str, function: Callable[[threading.Event], T]) -> T:
+    async def work(self, model: str, function: Callable[[threading.Event], T], *, client: str = "") -> T:
         """The result of something that takes this model time, done in a thread that no answer needs. It is told what is set when
-        nobody waits for it any more."""
+        nobody waits for it any more. Raises NoThreadError, too."""
         stop = threading.Event()
         if self._stopped_at is not None:
             stop.set()
@@ -198,10 +215,7 @@ class Answers:
             raise problem  # here, where it does not carry the other one along
 
         try:
-            future = self._submit(model, "work", work)
-            self._working[future] = stop
-            future.add_done_callback(self._working.pop)
-            return await asyncio.wrap_future(future)
+            return await asyncio.wrap_future(self._submit_work(model, client, work, stop))
         finally:
             stop.set()
 
@@ -222,10 +236,10 @@ class Answers:
         self.stop()
         assert self._stopped_at is not None
         left_seconds = max(0.0, self._stopped_at + CLOSE_SECONDS - time.monotonic())
-        with self._submitting:
+        with self._finding:
             self._is_closed = True
-        for pool in self._pools.values():
-            pool.shutdown(wait=False, cancel_futures=True)
+        for row in self._rows.values():
+            row.close()
         _, left = concurrent.futures.wait([*list(self._running), *list(self._working)], timeout=left_seconds)
         if left:
             log.warning("did not stop within %g s and are left behind: %d answers", CLOSE_SECONDS, len(left))
@@ -237,38 +251,58 @@ class Answers:
 
     def _run(self, answer: Answer, at: int, place: Place | None) -> None:
         try:
-            future = self._submit(answer.model, place, answer.run, at)
-        except NomoatError as exc:
+            future = self._submit(answer.model, place, answer.client, answer.run, at)
+        except StoppedError as exc:
             answer.refuse(at, exc)
-            answer.stop()  # the pool may still come to it
             return
         self._running[future] = answer
-        if self._stopped_at is not None:  # just now: where this changes threads, `stop` has not found it
+        answer.futures.add(future)
+        # Just now, where this changes threads: `stop` has not found it.
+        if answer.is_stopped or self._stopped_at is not None:
             answer.stop()
         future.add_done_callback(functools.partial(self._ended, at))
 
     def _ended(self, at: int, future: Future[Place | None]) -> None:
-        """In the thread that wrote it."""
+        """In the thread that wrote it, or in whichever stopped the answer."""
         answer = self._running.pop(future)
+        answer.futures.discard(future)
         if future.cancelled():
-            answer.refuse(at, stopped())
-        place = None if future.cancelled() else future.result()
-        if place is None:
-            self._begin_next(answer)
-        else:
+            self._let_go(answer, at)
+        elif isinstance(error := future.exception(), NomoatError):
+            answer.refuse(at, error)
+            answer.stop()
+        elif (place := future.result()) is not None:
             self._run(answer, at, place)
+            return
+        self._begin_next(answer)
 
-    def _submit(self, model: str, place: Place | Literal["work"] | None, function: Callable[..., T], *given: Any) -> Future[T]:
-        """Raises StoppedError once this is closed, and NoThreadError: an earlier thread may call the function all the same then."""
-        with self._submitting:
+    def _let_go(self, answer: Answer, at: int) -> None:
+        """In a thread where something is begun: giving its model back may take a moment, and this may be the event loop's thread."""
+        refuse = functools.partial(answer.refuse, at, stopped())
+        if not answer.is_begun(at):
+            refuse()
+            return
+        try:
+            future = self._submit_work(answer.model, answer.client, refuse, threading.Event())
+        except StoppedError:
+            refuse()
+        else:
+            future.add_done_callback(lambda ended: refuse() if ended.cancelled() or ended.exception() else None)
+
+    def _submit_work(self, model: str, client: str, function: Callable[[], T], stop: threading.Event) -> Future[T]:
+        future = self._submit(model, "work", client, function)
+        self._working[future] = stop
+        future.add_done_callback(self._working.pop)
+        return future
+
+    def _submit(
+        self, model: str, place: Place | Literal["work"] | None, client: str, function: Callable[..., T], *given: Any
+    ) -> Future[T]:  # fmt: skip
+        """Raises StoppedError once this is closed."""
+        with self._finding:
             if self._is_closed:
                 raise stopped()
-            pool = self._pools.get((model, place))
-            if pool is None:
-                pool = self._pools[model, place] = ThreadPoolExecutor(max_workers=MAX_TEXTS, thread_name_prefix=THREAD_NAME)
-            try:
-                return pool.submit(function, *given)
-            except RuntimeError as exc:
-                log.error("an answer of `%s` cannot begin: %s", model, exc)
-                hint = "ask again; the server's system lets a process have so many threads only (`ulimit -u`, or a container's limit)"
-                raise NoThreadError(f"the server cannot begin the answer: {exc}", hint=hint) from exc
+            row = self._rows.get((model, place))
+            if row is None:
+                row = self._rows[model, place] = Row(model, MAX_TEXTS)
+        return row.put(client, function, *given)

@@ -37,6 +37,7 @@ from nomoat.serve.listening import bind, saying_that_it_loads
 from nomoat.serve.metrics import CLIENT_CLOSED_REQUEST, CountErrors, Metrics
 from nomoat.serve.models import Models, from_references
 from nomoat.serve.served import Served, read_body, with_decisions
+from nomoat.serve.sharing import Sharing
 from nomoat.serve.web.markdown import as_html
 
 MAX_MARKDOWN_BYTES = 256 << 10  # some 50,000 tokens; what is longer the page shows as plain text
@@ -50,20 +51,20 @@ Reference = str | os.PathLike[str]
 
 
 def create_app(
-    responder: Responder | Mapping[str, Responder] | Models, *, api_key: str | None = None, cors: Sequence[str] = ()
+    responder: Responder | Mapping[str, Responder] | Models, *, api_key: str | None = None, cors: Sequence[str] = (),
+    max_tokens: int | None = None,
 ) -> FastAPI:  # fmt: skip
     """An OpenAI-compatible application for one responder, for several under the names clients ask for, or for models loaded as needed.
 
     The caller closes them, after the application has ended. `api_key`: what clients must send; None asks for none. `cors`: origins
-    (`https://HOST:PORT`) whose web pages may ask with the key; pages of this machine may anyway.
-    Raises UsageError for a key that cannot be sent or is empty, for what is no origin, and for origins without a key.
+    (`https://HOST:PORT`) whose web pages may ask with the key; pages of this machine may anyway. `max_tokens`: see `serve`.
+    Raises UsageError for a key that cannot be sent or is empty, for no origin, origins without a key, and `max_tokens` below 1.
     """
+    _require_tokens(max_tokens)
     models = responder if isinstance(responder, Models) else _given(responder)
     answers = Answers()
-    metrics = Metrics(
-        num_texts=lambda: answers.num_texts, num_loaded=lambda: len(models.loaded()), spent_usd=CloudCosts(models).usd
-    )  # fmt: skip
-    served = Served(models, answers, metrics)
+    metrics = _metrics(models, answers)
+    served = Served(models, answers, metrics, max_tokens=max_tokens)
     created = int(time.time())
 
     @asynccontextmanager
@@ -73,6 +74,7 @@ def create_app(
 
     app = FastAPI(title="nomoat", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.answers = answers
+    app.add_middleware(Sharing)
     protect(app, api_key=api_key, cors=cors)
     app.add_middleware(CountErrors, metrics=metrics)  # around the guard
     _tell_errors(app)
@@ -124,6 +126,13 @@ def _listed(models: Models, names: Sequence[str], created: int) -> dict[str, Any
     return replies.render_models(names, models.loaded(), models.local(), models.questions(names), created=created)
 
 
+def _metrics(models: Models, answers: Answers) -> Metrics:
+    return Metrics(
+        num_texts=lambda: answers.num_texts, num_waiting=lambda: answers.num_waiting, num_loaded=lambda: len(models.loaded()),
+        spent_usd=CloudCosts(models).usd,
+    )  # fmt: skip
+
+
 def _given(responder: Responder | Mapping[str, Responder]) -> Models:
     return Models(dict(responder) if isinstance(responder, Mapping) else {responder.name: responder})
 
@@ -136,6 +145,7 @@ def serve(
     api_key: str | None = None,
     cors: Sequence[str] = (),
     drain_seconds: int = 0,
+    max_tokens: int | None = None,
     memory_bytes: int | None = None,
     context_tokens: int | None = None,
     on_ready: Callable[[str], None] | None = None,
@@ -145,11 +155,12 @@ def serve(
 
     `port` 0 takes a free one. `cors`: see `create_app`. `on_ready` gets the base URL (`http://127.0.0.1:8080/v1`) as soon as requests
     are answered: those that come before the first model is loaded are told to come again, with status 503. `drain_seconds`: how long
-    answers under way may be written on once Ctrl-C, or SIGTERM, came; a second one ends them. `memory_bytes`: what models that are
-    loaded here may take at once, without it 80 % of what is free; `context_tokens`: their context, where their own is longer.
-    Raises UsageError in a thread whose event loop runs, for a host that others can reach without a key, for a key that cannot be sent
-    or is empty, for origins without a key, for a port that cannot be had, and for memory or a context of what is loaded already; what
-    `nomoat.responder.load` raises.
+    answers under way may be written on once Ctrl-C, or SIGTERM, came; a second one ends them. `max_tokens`: of the longest answer,
+    which clients have that ask for a longer one, or say nothing.
+    `memory_bytes`: what models that are loaded here may take at once, without it 80 % of what is free; `context_tokens`: their
+    context, where their own is longer.
+    Raises UsageError in a thread whose event loop runs, for a host that others can reach without a key, for a port that cannot be had,
+    and for memory or a context of what is loaded already; what `create_app` and `nomoat.responder.load` raise.
     """
     _require_no_loop()
     bounds.require_text(host, "`host`")
@@ -164,17 +175,23 @@ def serve(
     require_origins(cors, api_key)
     if bounds.whole("drain_seconds", drain_seconds) < 0:
         raise UsageError(f"`drain_seconds` is {drain_seconds}", hint="it can be 0 or more")
+    _require_tokens(max_tokens)
     allow_many()
     with bind(host, port) as listener:
         models = _models(model, memory_bytes, context_tokens)
         try:
             with saying_that_it_loads(listener, api_key=api_key, cors=cors) as hand_over:
                 _start_first(models)
-                app = create_app(models, api_key=api_key, cors=cors)
+                app = create_app(models, api_key=api_key, cors=cors, max_tokens=max_tokens)
                 hand_over()
                 _run(Server(app, drain_seconds=drain_seconds), listener, host, on_ready)
         finally:
             models.close()
+
+
+def _require_tokens(max_tokens: int | None) -> None:
+    if max_tokens is not None and bounds.whole("max_tokens", max_tokens) < 1:
+        raise UsageError(f"`max_tokens` is {max_tokens}", hint="it can be 1 or more; leave it out for no limit")
 
 
 def _require_no_loop() -> None:

@@ -1,6 +1,6 @@
 """Who may ask: the bearer key, and the check that a request on loopback was meant for it.
 
-Not covered: TLS, several keys, limits a client. Put a reverse proxy in front for those.
+Not covered: TLS, several keys, rate limits. Put a reverse proxy in front for those.
 """
 
 from __future__ import annotations

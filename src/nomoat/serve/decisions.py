@@ -61,16 +61,20 @@ class Chooser(Protocol):
 class Decisions:
     """Of one call, all made before the first word of any of its answers. Safe to use from several threads.
 
-    `requests` are those of the answers, `num_answers` in a row with the same prompt. `count` is told of each answer.
+    `requests` are those of the answers, `num_answers` in a row with the same prompt. `count` is told of each answer. `notes`: what
+    is to be said besides.
 
     Not covered: the headers of a stream of several answers say nothing of one that stays here after the first word of another, because
     the policy has changed, others have spent what it would have cost, or the cloud failed.
     """
 
-    def __init__(self, requests: Sequence[Request], *, num_answers: int, count: Callable[[Decision], None]) -> None:
+    def __init__(
+        self, requests: Sequence[Request], *, num_answers: int, count: Callable[[Decision], None], notes: Sequence[str] = ()
+    ) -> None:  # fmt: skip
         self._requests = requests
         self._num_answers = num_answers
         self._count = count
+        self._notes = notes
         self._lock = threading.Lock()
         self._decided: list[Decided] = []  # for each answer, before any of them
         self._made: list[Decision] = []  # for each answer, as it is by now
@@ -130,7 +134,8 @@ class Decisions:
         first: dict[Place, Decision] = {}
         for decision in self._made:
             first.setdefault(decision.where, decision)
-        notes = dict.fromkeys(note for at, one in list(self._asked.items()) for note in one.notes_on(self._requests[at]))
+        of_models = (note for at, one in list(self._asked.items()) for note in one.notes_on(self._requests[at]))
+        notes = dict.fromkeys([*self._notes, *of_models])
         told = [(NOTES, quote("; ".join(notes), safe=PLAIN))] if notes else []
         return [*(header for decision in first.values() for header in _headers(decision)), *told]
 

@@ -33,7 +33,8 @@ class Metrics:
     """One server's numbers. Safe to call from several threads."""
 
     def __init__(
-        self, *, num_texts: Callable[[], int], num_loaded: Callable[[], int], spent_usd: Callable[[], Mapping[str, float]]
+        self, *, num_texts: Callable[[], int], num_waiting: Callable[[], int], num_loaded: Callable[[], int],
+        spent_usd: Callable[[], Mapping[str, float]],
     ) -> None:  # fmt: skip
         """`spent_usd`: by model, what others have taken for its answers, where that is counted."""
         self._registry = CollectorRegistry()
@@ -68,6 +69,8 @@ class Metrics:
         )  # fmt: skip
         texts = Gauge("nomoat_answers_under_way", "Texts being written or waiting for their turn.", registry=self._registry)
         texts.set_function(num_texts)
+        waiting = Gauge("nomoat_answers_waiting", "Those of them that wait for their turn.", registry=self._registry)
+        waiting.set_function(num_waiting)
         loaded = Gauge("nomoat_models_loaded", "Models in memory.", registry=self._registry)
         loaded.set_function(num_loaded)
 

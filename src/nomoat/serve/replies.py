@@ -21,6 +21,7 @@ from nomoat.engine.dialect import render_call
 from nomoat.errors import (
     BadFileError,
     BadRequestError,
+    BusyError,
     ContextExceededError,
     NomoatError,
     NotEnoughDiskError,
@@ -45,6 +46,7 @@ from nomoat.serve.wire import Call, EmbeddingCall
 DONE = b"data: [DONE]\n\n"
 SIGN_OF_LIFE = b": at work\n\n"  # a comment, which clients pass over
 RETRY_AFTER = "retry-after"
+BUSY_SECONDS = 10  # until a client that was told so asks again
 STATUS_AND_TYPE: tuple[tuple[type[NomoatError], int, str, str | None], ...] = (
     (ContextExceededError, 400, "invalid_request_error", "context_length_exceeded"),
     (UnknownModelError, 404, "invalid_request_error", "model_not_found"),
@@ -54,6 +56,7 @@ STATUS_AND_TYPE: tuple[tuple[type[NomoatError], int, str, str | None], ...] = (
     (OfflineError, 403, "permission_error", "offline"),
     (NotEnoughMemoryError, 503, "server_error", "not_enough_memory"),
     (StoppedError, 503, "server_error", "shutting_down"),
+    (BusyError, 503, "server_error", "busy"),
     (NoThreadError, 503, "server_error", "no_thread"),
     (PolicyChangedError, 503, "server_error", "policy_changed"),
     (RemoteError, 502, "server_error", "upstream_error"),
@@ -304,12 +307,15 @@ def render_error(error: NomoatError) -> tuple[int, dict[str, Any]]:
 
 def error_headers(error: NomoatError) -> dict[str, str]:
     """What goes with an error's status: the seconds that another server asked to wait, in whole numbers as `Retry-After` has them; of
-    what is wrong here until somebody mends it, and of a server that was asked often, that asking again is of no use now."""
+    what is wrong here until somebody mends it, and of a server that was asked often, that asking again is of no use now. Where this
+    server is busy, when to ask again."""
     headers: dict[str, str] = {}
     if isinstance(error, tuple(of for of, *_ in OWN_FILES)) or (isinstance(error, RemoteError) and error.was_asked_often):
         headers[pacing.SHOULD_RETRY] = "false"
     if isinstance(error, RemoteError) and error.wait_seconds is not None:
         headers[RETRY_AFTER] = str(math.ceil(error.wait_seconds))
+    if isinstance(error, BusyError):
+        headers[RETRY_AFTER] = str(BUSY_SECONDS)
     return headers
 
 

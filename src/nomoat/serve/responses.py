@@ -302,7 +302,6 @@ def _echo(asked: _Asked, call: wire.Call) -> dict[str, Any]:
     return {
         "background": False,
         "instructions": asked.instructions,
-        "max_output_tokens": call.max_new_tokens,
         "metadata": asked.metadata or {},
         "parallel_tool_calls": extra.get("parallel_tool_calls") is not False,
         "previous_response_id": None,
@@ -330,6 +329,7 @@ class Reply:
         self._response = {
             "id": _new_id("resp"), "object": "response", "created_at": int(time.time()), "completed_at": None,
             "status": "in_progress", "error": None, "incomplete_details": None, "model": model, "output": [], "usage": None, **echo,
+            "max_output_tokens": call.max_new_tokens,
         }  # fmt: skip
         self._num_events = 0
         self._output: list[dict[str, Any]] = []  # of a stream: what is done

@@ -16,9 +16,9 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from nomoat import system_errors
+from nomoat import hardware, system_errors
 from nomoat.engine import forked
-from nomoat.errors import BadRequestError, ContextExceededError, NomoatError, SettingError, UsageError
+from nomoat.errors import BadRequestError, BusyError, ContextExceededError, NomoatError, SettingError, UsageError
 from nomoat.records import Chunk, Place, Request, Usage
 from nomoat.responder import Responder
 from nomoat.serve import replies, wire
@@ -26,6 +26,7 @@ from nomoat.serve.answers import Answer, Answers, Item, stopped
 from nomoat.serve.decisions import Decisions
 from nomoat.serve.metrics import Metrics
 from nomoat.serve.models import Models
+from nomoat.serve.sharing import client_of
 
 MAX_BODY_BYTES = 2 << 20  # some 400,000 tokens
 MAX_BODY_BYTES_AT_ONCE = 64 << 10  # what is longer is parsed beside the event loop, which all clients share
@@ -53,9 +54,18 @@ async def read_body(
     request: HttpRequest, parse: Callable[[bytes], T], *, max_bytes: int = MAX_BODY_BYTES, advice: str = ""
 ) -> T:  # fmt: skip
     """The request's body, parsed. Raises BadRequestError if it is packed, and as soon as it is too long: the rest is not read into
-    memory; and what `parse` raises."""
+    memory; BusyError where others take all the memory for bodies; and what `parse` raises."""
     body = await _body(request, max_bytes, advice)
-    return parse(body) if len(body) <= MAX_BODY_BYTES_AT_ONCE else await asyncio.to_thread(parse, body)
+    if len(body) <= MAX_BODY_BYTES_AT_ONCE:
+        return parse(body)
+
+    def parsed() -> T:
+        try:
+            return parse(body)
+        finally:  # else bodies that were read before this one stay in memory, while what they say waits
+            hardware.give_back_freed_memory()
+
+    return await asyncio.to_thread(parsed)
 
 
 async def _body(request: HttpRequest, max_bytes: int, advice: str) -> bytes:
@@ -63,31 +73,46 @@ async def _body(request: HttpRequest, max_bytes: int, advice: str) -> bytes:
     if packed.lower() != "identity":
         message = f"`Content-Encoding: {packed}` is not supported; send the body as it is"
         raise BadRequestError(message, code="unsupported", status=415)
-    body = bytearray()
+    body, num_bytes = bytearray(), 0
+    declared = int(request.headers.get("content-length", 0))  # else it is held as it comes
+    busy: BusyError | None = None
     async for piece in request.stream():
-        body += piece
-        if len(body) > max_bytes:
+        num_bytes += len(piece)
+        if num_bytes > max_bytes:
             raise BadRequestError(f"the body is longer than {max_bytes:,} bytes{advice}", code="body_too_long", status=413)
+        if busy is not None:
+            continue
+        try:
+            request.state.held.hold_body(max(declared, num_bytes))
+            body += piece
+        except BusyError as error:
+            busy = error  # told at the end: a client that is still sending may read no answer
+            body.clear()
+    if busy is not None:
+        raise busy
     return bytes(body)
 
 
 class Served:
     """Answers requests: by which model, in which thread, counted where. Whoever has gone is answered with ClientDisconnect."""
 
-    def __init__(self, models: Models, answers: Answers, metrics: Metrics) -> None:
+    def __init__(self, models: Models, answers: Answers, metrics: Metrics, *, max_tokens: int | None = None) -> None:
+        """`max_tokens`: of an answer, where a client asks for more, or says nothing."""
         self._models = models
         self._answers = answers
         self._metrics = metrics
+        self._max_tokens = max_tokens
 
     async def answer(self, request: HttpRequest, call: wire.Call, form: replies.MakeForm = replies.Reply) -> Response:
         """The response to a call, whole or as it is written, in this form."""
-        name = self._models.find(call.model)
+        name = self._find(request, call.model, len(call.requests))
+        call, notes = self._shortened(call)
         asked = [dataclasses.replace(one, max_new_tokens=call.max_new_tokens or None) for one in call.requests]
         if call.max_new_tokens == 0:  # read and counted only, for which likelihoods or at least a tokenizer have to be at hand
             asked = [dataclasses.replace(one, top_logprobs=one.top_logprobs or 0) for one in asked]
-        decisions = self._decisions(request, name, asked, call.n)
+        decisions = self._decisions(request, name, asked, call.n, notes)
         makes = [functools.partial(self._counted, name, call, at, decisions, time.perf_counter()) for at in range(len(call.requests))]
-        answer = self._answers.start(name, makes)
+        answer = self._answers.start(name, makes, client=client_of(request))
         reply = form(call, name)
         try:
             if call.stream:
@@ -131,26 +156,49 @@ class Served:
 
     async def work(self, request: HttpRequest, model: str | None, ask: Callable[[Responder, threading.Event], T]) -> T:
         """What `ask` gives of a model, in a thread. It is told what is set when nobody waits for it any more."""
-        name = self._models.find(model)
+        name = self._find(request, model, 1)
 
         def asked(stop: threading.Event) -> T:
             with self._models.use(name, stop) as loaded:
                 return ask(loaded, stop)
 
         try:
-            found = await _unless_gone(request, self._answers.work(name, asked))
+            found = await _unless_gone(request, self._answers.work(name, asked, client=client_of(request)))
         except BaseException as exc:
             self._count_failed(name, exc)
             raise
         self._metrics.count_request(name, "ok")
         return found
 
+    def _find(self, request: HttpRequest, model: str | None, num_texts: int) -> str:
+        """The name of a model that has as many more texts to write now. Raises UnknownModelError and BusyError."""
+        name = self._models.find(model)
+        try:
+            request.state.held.hold_texts(num_texts)
+        except BusyError as error:
+            self._count_failed(name, error)
+            raise
+        return name
+
+    def _shortened(self, call: wire.Call) -> tuple[wire.Call, list[str]]:
+        """The call with no longer an answer than this server gives, and that as a note where the client asked for a longer one."""
+        asked, most = call.max_new_tokens, self._max_tokens
+        if most is None or (asked is not None and asked <= most):
+            return call, []
+        shortened = dataclasses.replace(call, max_new_tokens=most)
+        if asked is None:
+            return shortened, []
+        return shortened, [f"an answer has at most {most:,} tokens on this server, and {asked:,} were asked for"]
+
     def _count_failed(self, name: str, error: BaseException) -> None:
         self._metrics.count_request(name, "gone" if isinstance(error, ClientDisconnect) else "error")
 
-    def _decisions(self, request: HttpRequest, name: str, asked: Sequence[Request], num_answers: int) -> Decisions:
+    def _decisions(
+        self, request: HttpRequest, name: str, asked: Sequence[Request], num_answers: int, notes: Sequence[str] = ()
+    ) -> Decisions:  # fmt: skip
         """Those of an HTTP request, where `with_decisions` finds them again, if it ends in an error too."""
-        decisions = Decisions(asked, num_answers=num_answers, count=functools.partial(self._metrics.count_routed, name))
+        count = functools.partial(self._metrics.count_routed, name)
+        decisions = Decisions(asked, num_answers=num_answers, count=count, notes=notes)
         request.state.decisions = decisions
         return decisions
 

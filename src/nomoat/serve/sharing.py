@@ -1,0 +1,201 @@
+"""What clients share of a server: they take turns, and none has so much of it that nothing is left for another.
+
+A client is an address: who asks several times has no more turns than who asks once. Behind a proxy it is the one that the proxy names.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from fastapi import Request as HttpRequest
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from nomoat.errors import BusyError, NoThreadError
+
+MAX_TEXTS_HELD = 8192  # being written or waiting, of all clients
+MAX_BODY_BYTES_HELD = 256 << 20  # of requests that are not answered yet, of all clients
+THREAD_NAME = "answer"
+
+T = TypeVar("T")
+
+log = logging.getLogger("nomoat.serve")
+
+
+def client_of(request: HttpRequest) -> str:
+    """Whose turn a request takes."""
+    return request.client.host if request.client else ""
+
+
+class Shares:
+    """So much of something. A client may have as much of it as it leaves free: one alone half, and who comes later finds some.
+
+    Source: Choudhury and Hahne 1998, doi:10.1109/90.664262, alpha = 1. To be used by one thread at a time.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken = 0
+        self._of: Counter[str] = Counter()
+
+    def take(self, client: str, amount: int = 1) -> bool:
+        """Whether that was to be had."""
+        if self._of[client] + amount > self._most - self._taken - amount:
+            return False
+        self._of[client] += amount
+        self._taken += amount
+        return True
+
+    def give_back(self, client: str, amount: int = 1) -> None:
+        self._taken -= amount
+        self._of[client] -= amount
+        if not self._of[client]:
+            del self._of[client]
+
+
+class Sharing:
+    """ASGI middleware: what a request holds (see `Held`) is given back when its response has ended."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._texts, self._body_bytes = Shares(MAX_TEXTS_HELD), Shares(MAX_BODY_BYTES_HELD)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with ExitStack() as at_end:
+            if scope["type"] == "http":
+                held = Held(client_of(HttpRequest(scope)), self._texts, self._body_bytes, at_end)
+                scope.setdefault("state", {})["held"] = held
+            await self._app(scope, receive, send)
+
+
+class Held:
+    """What one request holds until `at_end`. To be used in the event loop's thread."""
+
+    def __init__(self, client: str, texts: Shares, body_bytes: Shares, at_end: ExitStack) -> None:
+        self._client = client
+        self._texts, self._body_bytes = texts, body_bytes
+        self._at_end = at_end
+        self._num_bytes = 0
+
+    def hold_texts(self, amount: int) -> None:
+        """So many more that are asked for. Raises BusyError."""
+        self._take(self._texts, amount, "texts that are being written or wait for their turn")
+
+    def hold_body(self, num_bytes: int) -> None:
+        """So many bytes of its body in all. Raises BusyError."""
+        if num_bytes > self._num_bytes:
+            self._take(self._body_bytes, num_bytes - self._num_bytes, "bytes of requests that are not answered yet")
+            self._num_bytes = num_bytes
+
+    def _take(self, shares: Shares, amount: int, what: str) -> None:
+        if not shares.take(self._client, amount):
+            raise BusyError(f"too much is asked at once: there is no room for {amount:,} more {what}", hint="ask again in a moment")
+        self._at_end.callback(shares.give_back, self._client, amount)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    client: str
+    future: Future[Any]
+    function: Callable[[], Any]
+
+    def run(self) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            self.future.set_result(self.function())
+        except BaseException as exc:  # noqa: BLE001  it is raised where the result is waited for
+            self.future.set_exception(exc)
+
+
+class Row:
+    """Threads for one kind of work, and what waits for one: clients take turns, and one alone may have `most` of them at once."""
+
+    def __init__(self, name: str, most: int) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._shares = Shares(2 * most)
+        self._waiting: dict[str, dict[Future[Any], _Job]] = {}  # by client, in the order of their turns
+        self._begun: deque[_Job] = deque()  # for the next threads of the pool
+        self._pool = ThreadPoolExecutor(max_workers=2 * most, thread_name_prefix=THREAD_NAME)
+        self._is_closed = False
+
+    def put(self, client: str, function: Callable[..., T], *given: Any) -> Future[T]:
+        """What the function returns, called in its turn; cancelled before that, it waits no more. It ends in NoThreadError where the
+        system has no thread for it."""
+        future: Future[T] = Future()
+        with self._lock:
+            self._waiting.setdefault(client, {})[future] = _Job(client, future, functools.partial(function, *given))
+        future.add_done_callback(functools.partial(self._forget, client))
+        if self._is_closed:
+            future.cancel()
+        self._begin()
+        return future
+
+    def close(self) -> None:
+        """Cancel what has not begun, and whatever comes later."""
+        self._is_closed = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            left = [*self._begun, *(job for jobs in self._waiting.values() for job in jobs.values())]
+            self._waiting.clear()
+        for job in left:
+            job.future.cancel()
+
+    def _begin(self) -> None:
+        """All whose turn has come."""
+        while (job := self._next()) is not None:
+            self._begun.append(job)
+            try:
+                self._pool.submit(self._work)
+            except RuntimeError as exc:
+                with suppress(IndexError):  # a thread has it already
+                    self._fail(self._begun.pop(), exc)
+
+    def _next(self) -> _Job | None:
+        with self._lock:
+            client = next((one for one in self._waiting if self._shares.take(one)), None)
+            if client is None:
+                return None
+            jobs = self._waiting.pop(client)
+            job = jobs.pop(next(iter(jobs)))
+            if jobs:
+                self._waiting[client] = jobs  # behind the others
+            return job
+
+    def _work(self) -> None:
+        """In a thread."""
+        try:
+            job = self._begun.popleft()
+        except IndexError:  # it was told that there is no thread for it
+            return
+        job.run()
+        self._leave(job)
+        self._begin()
+
+    def _leave(self, job: _Job) -> None:
+        with self._lock:
+            self._shares.give_back(job.client)
+
+    def _fail(self, job: _Job, why: RuntimeError) -> None:
+        self._leave(job)
+        if self._is_closed:
+            job.future.cancel()
+        elif job.future.set_running_or_notify_cancel():
+            log.error("an answer of `%s` cannot begin: %s", self._name, why)
+            hint = "ask again; the server's system lets a process have so many threads only (`ulimit -u`, or a container's limit)"
+            job.future.set_exception(NoThreadError(f"the server cannot begin the answer: {why}", hint=hint))
+
+    def _forget(self, client: str, future: Future[Any]) -> None:
+        with self._lock:
+            jobs = self._waiting.get(client, {})
+            jobs.pop(future, None)
+            if not jobs:
+                self._waiting.pop(client, None)
