@@ -186,6 +186,13 @@ def test_whether_a_model_chats_is_known_before_it_is_loaded(tmp_path: Path) -> N
     assert {name: chats for name, chats in models.chats(models.names).items() if not chats} == {refs[-2]: None, refs[-1]: None}
 
 
+def test_a_chat_template_that_cannot_be_read_keeps_no_server_from_starting(tiny_gguf: Path, tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path, "llama")
+    (folder / "tokenizer_config.json").write_text("{", encoding="utf-8")
+    models = from_references([str(tiny_gguf), str(folder)], load=lambda refs: [])
+    assert models.chats(models.names) == {tiny_gguf.name: True, folder.name: None}
+
+
 @pytest.mark.parametrize("template", [None, "{{ messages[0]['content'] }}"])
 def test_whether_a_model_chats_is_that_of_what_is_loaded(tmp_path: Path, template: str | None) -> None:
     path = tiny.write_tiny_gguf(tmp_path / "model.gguf", template=template)

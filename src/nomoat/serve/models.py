@@ -98,11 +98,15 @@ def from_references(
 
 
 def _foresee(ref: str, context_tokens: int | None) -> tuple[memory.MemoryNeed | None, str | None]:
-    """Of weights on this disk the memory that they will take, and the chat template that they bring."""
+    """Of weights on this disk the memory that they will take, and the chat template that they bring, "" where that cannot be read."""
     if not references.names_weights(ref):
         return None, None
     source = open_source(references.find_files(ref).weights)
-    return responders.memory_need(source, context_tokens), source.chat_template
+    need = responders.memory_need(source, context_tokens)
+    try:
+        return need, source.chat_template
+    except NomoatError:
+        return need, ""
 
 
 def _spare_bytes(needed: Sequence[int], memory_bytes: int) -> int:
@@ -167,10 +171,11 @@ def _what_is_wrong(refs: Mapping[str, str], name: str) -> NomoatError | None:
 
 
 def _chats(refs: Mapping[str, str], template: str | None, own_template: str | None, name: str) -> bool | None:
-    """None also where what an adapter brings cannot be read: whoever loads it says so."""
+    """None also where a template cannot be read: whoever loads it says so."""
     with suppress(NomoatError):
         if references.names_weights(refs[name]):
-            return references.find_files(refs[name]).template_text(asked=template, own=own_template) is not None
+            found = references.find_files(refs[name]).template_text(asked=template, own=own_template)
+            return None if found == "" else found is not None
     return None
 
 
