@@ -59,6 +59,11 @@ class NomoatError(Exception):
         self.hint = hint
 
     @property
+    def on_the_wire(self) -> str:
+        """What a server tells its client."""
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+    @property
     def hint(self) -> str | None:
         """What to do; None if there is nothing to say. It is a note of the exception as well (PEP 678), the first one."""
         return self._hint
@@ -68,11 +73,6 @@ class NomoatError(Exception):
         others = [note for note in getattr(self, "__notes__", ()) if note != _note(self._hint)]
         self._hint = hint
         self.__notes__ = others if hint is None else [_note(hint), *others]
-
-    @property
-    def on_the_wire(self) -> str:
-        """What a server tells its client."""
-        return f"{self.message}; {self.hint}" if self.hint else self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Whatever its `__init__` takes, an error can be sent from one process to another, and copied. A copy has no traceback and no

@@ -120,7 +120,7 @@ def require_dimensions(asked: int, of_model: int) -> None:
 
 def about_input(error: UsageError, call: EmbeddingCall) -> BadRequestError:
     """What a model has against the texts that are to be embedded, in the request's words."""
-    message = error.on_the_wire
+    message = f"{error.message}; {error.hint}" if error.hint else error.message
     if not all(isinstance(text, str) for text in call.texts):
         message += ". LangChain's `OpenAIEmbeddings` sends OpenAI's tokens unless it has `check_embedding_ctx_length=False`"
     return BadRequestError(message, param="input")
