@@ -118,7 +118,6 @@ def test_what_takes_no_memory_is_not_unloaded_for_want_of_it(shelf: Shelf) -> No
 def test_auto_takes_the_memory_of_its_model_on_this_machine(tiny_gguf: Path) -> None:
     """Both are the same model, loaded twice: one has to go for the other."""
     need = responder.memory_need(open_source(tiny_gguf), None)
-    assert need is not None
     size = need.total_bytes
     loaded: list[str] = []
 
@@ -505,7 +504,6 @@ def test_what_was_given_stays_and_is_left_to_its_maker(shelf: Shelf) -> None:
 def test_a_model_larger_than_the_budget_is_refused_at_the_start(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hint is tested with `catalog.memory`. Without a budget it is 80 % of what this process may have in all."""
     need = responder.memory_need(open_source(tiny_gguf), None)
-    assert need is not None
     size = need.total_bytes
     with pytest.raises(NotEnoughMemoryError) as caught:
         from_references([str(tiny_gguf)], memory_bytes=200_000_000)
@@ -557,7 +555,6 @@ def test_what_models_may_hold_with_their_texts_keeps_within_the_budget(
     other = tmp_path / "other.gguf"
     other.write_bytes(tiny_gguf.read_bytes())
     need = responder.memory_need(open_source(tiny_gguf), None)
-    assert need is not None
     models = from_references([str(tiny_gguf), str(other)], memory_bytes=memory_bytes)
     loaders = [unit.loader for unit in models._units.values() if unit.loader is not None]
     for loader in loaders:
