@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -12,10 +13,12 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 from urllib.parse import urlsplit
 
 import httpcore
 import httpx
+import psutil
 import pytest
 from misbehaving import Server, say
 from patience import PATIENCE_SECONDS
@@ -331,6 +334,16 @@ def test_a_name_that_only_looks_like_this_machine_is_outside() -> None:
         assert net.is_loopback(host), host
     for host in ("localhost.example.com", "127.0.0.1.example.com", "0.0.0.0", "192.168.0.1", "::ffff:192.168.0.1", ""):
         assert not net.is_loopback(host), host
+
+
+@pytest.mark.parametrize("is_ipv6", [False, True])
+def test_this_machine_s_address_for_others_is_one_it_has_and_none_where_it_has_no_network(
+    is_ipv6: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {one.address.partition("%")[0] for addresses in psutil.net_if_addrs().values() for one in addresses}
+    assert net.own_address(is_ipv6=is_ipv6) in own | {None}
+    monkeypatch.setattr(socket, "socket", mock.Mock(side_effect=OSError(errno.ENETUNREACH, "Network is unreachable")))
+    assert net.own_address(is_ipv6=is_ipv6) is None
 
 
 def test_only_the_door_makes_http_clients() -> None:

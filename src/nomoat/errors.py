@@ -15,6 +15,7 @@ NomoatError                  the base: the command line prints it and exits 1
 ├── NotWritableError         a file or folder that cannot be written
 ├── ContextExceededError     prompt and answer do not fit into the model's context
 ├── UnsupportedError         this model or engine cannot do that
+│   └── NoTemplateError      a model without a chat template is asked in a chat
 ├── MissingExtraError        an optional part is not installed
 ├── OfflineError             a connection outside was refused, because offline or not asked for
 │   └── RedirectedError      a server sends requests on to another one, which nobody named
@@ -60,6 +61,11 @@ class NomoatError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    @property
+    def on_the_wire(self) -> str:
+        """What a server tells its client."""
+        return f"{self.message}; {self.hint}" if self.hint else self.message
 
     @property
     def hint(self) -> str | None:
@@ -214,6 +220,15 @@ class ContextExceededError(NomoatError):
 
 class UnsupportedError(NomoatError):
     """This model or engine cannot do what was asked."""
+
+
+class NoTemplateError(UnsupportedError):
+    """A model without a chat template was asked in a chat."""
+
+    @property
+    def on_the_wire(self) -> str:
+        """Without what only who started the server can do."""
+        return f"{self.message}; use `POST /v1/completions`, or another model"
 
 
 class MissingExtraError(NomoatError):

@@ -10,6 +10,7 @@ import ipaddress
 import math
 import os
 import re
+import socket
 import ssl
 import sys
 import threading
@@ -61,6 +62,21 @@ def is_loopback(host: str) -> bool:
     except ValueError:
         return False
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def own_address(*, is_ipv6: bool = False) -> str | None:
+    """This machine's address for the machines of its network: the one by which its way outside leads. None where there is no way.
+
+    Nothing is sent: UDP has no handshake, and `connect` only chooses the way, here to an address that is kept for examples.
+    Not covered: other networks that the machine is in, as by a VPN.
+    """
+    family, elsewhere = (socket.AF_INET6, "2001:db8::1") if is_ipv6 else (socket.AF_INET, "192.0.2.1")
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as way:
+            way.connect((elsewhere, 9))
+            return str(way.getsockname()[0])
+    except OSError:
+        return None
 
 
 def host_of(address: str) -> str:

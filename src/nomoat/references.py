@@ -162,6 +162,14 @@ class LocalFiles:
             return Detected(card.template, "from its card: the file has none")
         return Detected(fallback, "as asked: it has none") if fallback else None
 
+    def template_text(self, *, asked: str | None = None, own: str | None, fallback: str | None = None) -> str | None:
+        """The chat template it answers with, if there is one: see `template`. Raises BadFileError."""
+        from nomoat.engine import templates
+
+        named = self.template(asked=asked, own=own, fallback=fallback)
+        chosen = templates.named(named.value) if named else self.brought
+        return chosen.text if chosen else own
+
     @property
     def question(self) -> str | None:
         """What the adapter learned to answer, be it merged into the file: see `tuned.question_of`."""

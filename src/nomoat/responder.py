@@ -112,6 +112,12 @@ class Responder:
         return self.engine.is_local
 
     @property
+    def chats(self) -> bool | None:
+        """Whether it has a chat template; None where that is not known here, as of a server's."""
+        tokenizer = self.engine.tokenizer
+        return None if tokenizer is None else tokenizer.chat_template is not None
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What has to be known about its answers, whatever they say."""
         return (*self._notes, *self.engine.notes)
@@ -419,23 +425,15 @@ def what_is_wrong(ref: str) -> NomoatError | None:
     return None
 
 
-def memory_need(ref: str, context_tokens: int | None) -> MemoryNeed | None:
-    """About how much memory a reference will take; None for what is not on this disk."""
-    if not references.names_weights(ref):
-        return None
-    from nomoat.engine.source import open_source
-
-    return _need_of(open_source(references.find_files(ref).weights), context_tokens)
-
-
 def require_memory(ref: str, source: ModelSource) -> None:
     """Raises what `load` raises for weights that nomoat cannot run, or that memory does not hold now. Reads none."""
     from nomoat.catalog import memory
 
-    memory.require_room(ref, _need_of(source, None))
+    memory.require_room(ref, memory_need(source, None))
 
 
-def _need_of(source: ModelSource, context_tokens: int | None) -> MemoryNeed:
+def memory_need(source: ModelSource, context_tokens: int | None) -> MemoryNeed:
+    """About how much memory an opened model will take."""
     from nomoat.catalog import memory
 
     return memory.need_at(model_sizes(source, context_tokens), context_tokens)

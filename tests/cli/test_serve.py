@@ -30,19 +30,22 @@ from nomoat.responder import Responder
 from nomoat.route.policy import default_path
 from nomoat.serve import app, connections
 from nomoat.serve.listening import bind
-from nomoat.serve.models import Models
+from nomoat.serve.models import Models, from_references
 
 pytestmark = pytest.mark.usefixtures("plain_httpx")
+TEMPLATES = {"base": None, "chat": "{{ messages[0]['content'] }}"}
 BODY = {"messages": [{"role": "user", "content": "해자가 없다"}]}
 
 
 class Served:
-    """A running `nomoat serve`. `said`: the four lines it begins with; `url`: the base URL in the first."""
+    """A running `nomoat serve`. `said`: the lines it begins with, up to Python's; `url`: the base URL in the first."""
 
     def __init__(self, *arguments: str) -> None:
         self.child = subprocess.Popen([shell.NOMOAT, "serve", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.child.stderr is not None
-        self.said = [self.child.stderr.readline() for _ in range(4)]
+        self.said = [self.child.stderr.readline()]
+        while self.said[-1] and "openai.OpenAI" not in self.said[-1]:
+            self.said.append(self.child.stderr.readline())
         found = re.search(r" at (http://\S+/v1) ", self.said[0])
         assert found, self.said
         self.url = found.group(1).replace("0.0.0.0", "127.0.0.1")
@@ -196,11 +199,11 @@ def test_key_that_is_found_opens_to_other_machines_and_is_never_printed(
     assert httpx.post(f"{server.url}/chat/completions", json=BODY).status_code == 401
     answer = httpx.post(f"{server.url}/chat/completions", json=BODY, headers={"authorization": "Bearer s3cret-key"})
     assert answer.status_code == 200
-    curl = f"{server.said[2].strip().replace('Bearer KEY', 'Bearer s3cret-key')} --silent --noproxy '*'"
+    curl = f"{server.said[-2].strip().replace('Bearer KEY', 'Bearer s3cret-key')} --silent --noproxy '*'"
     done = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, check=True)
     assert '"content":"moat? a is What"' in done.stdout
     key = 'os.environ["NOMOAT_API_KEY"]' if place == "environment" else '"KEY"'
-    assert f"api_key={key})" in server.said[3]
+    assert f"api_key={key})" in server.said[-1]
     if place != "environment":
         assert server.child.stderr is not None
         origin = config.keys_path() if place == "keys.toml" else "--api-key"
@@ -284,6 +287,44 @@ def test_which_models_have_to_be_asked_in_a_table_s_words_is_said_once_and_curl_
     assert said(plain=None, **{f"t{at}": question for at in range(7)})[-1].startswith(
         "note: t0, t1, t2, t3, t4 and 2 more were each tuned on a table, and have to be asked in its words"
     )
+
+
+def test_models_without_a_chat_template_are_named_and_curl_has_the_first_complete_a_text(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    base, chat = (str(write_tiny_gguf(tmp_path / f"{name}.gguf", template=template)) for name, template in TEMPLATES.items())
+
+    def said(*refs: str, **settings: str) -> list[str]:
+        importlib.import_module("nomoat.cli.serve")._say_ready("http://127.0.0.1:1/v1", from_references(refs, **settings), None)
+        return capsys.readouterr().err.splitlines()
+
+    note = (
+        "note: base.gguf has no chat template: it completes texts (`v1/completions`), and chats are refused, the page's too; "
+        "`--template NAME` gives one, to all models of a server, and `nomoat run MODEL hi` says which fits"
+    )
+    lines = said(base, chat, "fake:")
+    assert lines[2].startswith("  curl http://127.0.0.1:1/v1/completions ") and lines[-1] == note
+    assert '\'{"model": "base.gguf", "prompt": "A moat is"}\'' in lines[2]
+    lines = said(chat, base)
+    assert lines[2].startswith("  curl http://127.0.0.1:1/v1/chat/completions ") and lines[-1] == note
+    assert "note: " not in "".join(said(chat) + said(base, template="alpaca"))
+
+
+@pytest.mark.parametrize(("bound", "here", "address"), [("0.0.0.0", "127.0.0.1", "192.168.0.5"), ("[::]", "[::1]", "fd00::5")])
+def test_a_server_for_other_machines_says_where_they_reach_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, bound: str, here: str, address: str
+) -> None:
+    def said(host: str, found: str | None) -> list[str]:
+        monkeypatch.setattr("nomoat.net.own_address", lambda *, is_ipv6: found if is_ipv6 == (":" in address) else "another")
+        models = Models({"m": Responder("m", FakeEngine())})
+        importlib.import_module("nomoat.cli.serve")._say_ready(f"http://{host}:1/v1", models, "--api-key")
+        return capsys.readouterr().err.splitlines()
+
+    shown = f"[{address}]" if ":" in address else address
+    lines = said(bound, address)
+    assert lines[1:3] == [f"  in a browser: http://{here}:1/", f"  from other machines: http://{shown}:1/"]
+    for host, found in ((bound, None), (shown, address), (here, address)):
+        assert "from other machines" not in "".join(said(host, found))
 
 
 def test_auto_whose_model_is_not_here_or_not_named_is_refused_at_the_start() -> None:

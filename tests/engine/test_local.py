@@ -28,6 +28,7 @@ from nomoat.engine import batching, importer, local
 from nomoat.engine.gguf_tokenizer import from_metadata
 from nomoat.engine.local import LocalEngine
 from nomoat.engine.sampling import Pick
+from nomoat.engine.source import open_source
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.engine.weights import Form, quantised, restored
 from nomoat.errors import ContextExceededError, NomoatError, StoppedError, UsageError
@@ -479,8 +480,7 @@ def test_a_cache_that_was_planned_for_a_context_holds_a_text_of_that_length(
     """To the last token of an answer, guesses included."""
     monkeypatch.setattr("nomoat.footprint.USUAL_TOKENS", 32)
     engine = LocalEngine(importer.import_gguf(tiny_gguf), context_tokens=context)
-    need = memory_need(str(tiny_gguf), context)
-    assert need is not None
+    need = memory_need(open_source(tiny_gguf), context)
     engine.bound_cache(need.kv_cache_bytes)
     assert engine.context_tokens == context
     numbers = json.dumps({"type": "array", "items": {"const": 1}, "minItems": CONTEXT})

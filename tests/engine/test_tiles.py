@@ -38,6 +38,7 @@ from nomoat.engine.native import Blueprint, NativeModel
 from nomoat.engine.paged import PagedModel, Row
 from nomoat.engine.program import Program
 from nomoat.engine.sampling import Sampler
+from nomoat.engine.source import open_source
 from nomoat.engine.step_tables import Kind, Step
 from nomoat.errors import BadFileError
 from nomoat.records import Request
@@ -442,11 +443,10 @@ def test_memory_is_planned_as_keys_and_values_are_kept(
     monkeypatch.setattr(footprint, "in_tiles", lambda num_weights, quality: True)  # else `high` would be int8
     monkeypatch.setenv("NOMOAT_QUALITY", quality)
     path = write_tiny_gguf(tmp_path / f"{arch}.gguf", arch=arch, type_name="Q4_0")
-    need = memory_need(str(path), 128)
+    need = memory_need(open_source(path), 128)
     engine = LocalEngine(importer.import_gguf(path))
     model = engine._make_model()
     assert isinstance(model, NativeModel)
-    assert need is not None
     assert need.kv_cache_bytes * BLOCK_TOKENS == 128 * model.block_bytes
     expected = 4 if quality == "high" else {"llama": 2}.get(arch, 3)  # bytes of a key's and a value's numbers together
     sizes = engine._sizes

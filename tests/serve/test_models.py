@@ -117,8 +117,7 @@ def test_what_takes_no_memory_is_not_unloaded_for_want_of_it(shelf: Shelf) -> No
 
 def test_auto_takes_the_memory_of_its_model_on_this_machine(tiny_gguf: Path) -> None:
     """Both are the same model, loaded twice: one has to go for the other."""
-    need = responder.memory_need(str(tiny_gguf), None)
-    assert need is not None
+    need = responder.memory_need(open_source(tiny_gguf), None)
     size = need.total_bytes
     loaded: list[str] = []
 
@@ -169,6 +168,35 @@ def test_what_a_model_learned_to_answer_is_known_before_it_is_loaded_and_what_is
     given = {name: Responder(name, FakeEngine(), question=question) for name, question in (("a", "{text}!"), ("b", None))}
     models = Models(given, [shelf.loader("later")])
     assert models.questions(models.names) == {"a": "{text}!"}
+
+
+def test_whether_a_model_chats_is_known_before_it_is_loaded(tmp_path: Path) -> None:
+    base = tiny.write_tiny_gguf(tmp_path / "base.gguf", template=None)
+    chat = tiny.write_tiny_gguf(tmp_path / "chat.gguf")
+    adapters = {name: tiny.write_adapter(tmp_path / name) for name in ("plain", "named", "brings", "damaged")}
+    (adapters["named"] / "provenance.json").write_text('{"task": {"template": "chatml"}}', encoding="utf-8")
+    (adapters["brings"] / "chat_template.jinja").write_text("{{ messages[0]['content'] }}", encoding="utf-8")
+    (adapters["damaged"] / "tokenizer_config.json").write_text("{", encoding="utf-8")
+    refs = [str(base), str(chat), *(f"{base}+{adapter}" for adapter in adapters.values()), "fake:", "http://127.0.0.1:9/v1#m"]
+    known = dict(zip(map(references.shown_name, refs), (False, True, False, True, True, None, None, None), strict=True))
+    models = from_references(refs, load=lambda refs: [])
+    assert models.chats(models.names) == known
+    models = from_references(refs, load=lambda refs: [], template="alpaca")
+    assert {name: chats for name, chats in models.chats(models.names).items() if not chats} == {refs[-2]: None, refs[-1]: None}
+
+
+def test_a_chat_template_that_cannot_be_read_keeps_no_server_from_starting(tiny_gguf: Path, tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path, "llama")
+    (folder / "tokenizer_config.json").write_text("{", encoding="utf-8")
+    models = from_references([str(tiny_gguf), str(folder)], load=lambda refs: [])
+    assert models.chats(models.names) == {tiny_gguf.name: True, folder.name: None}
+
+
+@pytest.mark.parametrize("template", [None, "{{ messages[0]['content'] }}"])
+def test_whether_a_model_chats_is_that_of_what_is_loaded(tmp_path: Path, template: str | None) -> None:
+    path = tiny.write_tiny_gguf(tmp_path / "model.gguf", template=template)
+    with responder.load(str(path)) as given:
+        assert Models({"given": given}).chats(["given"]) == {"given": template is not None}
 
 
 def test_files_are_read_for_the_questions_of_those_models_alone_that_are_asked_about(shelf: Shelf) -> None:
@@ -475,8 +503,7 @@ def test_what_was_given_stays_and_is_left_to_its_maker(shelf: Shelf) -> None:
 
 def test_a_model_larger_than_the_budget_is_refused_at_the_start(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hint is tested with `catalog.memory`. Without a budget it is 80 % of what this process may have in all."""
-    need = responder.memory_need(str(tiny_gguf), None)
-    assert need is not None
+    need = responder.memory_need(open_source(tiny_gguf), None)
     size = need.total_bytes
     with pytest.raises(NotEnoughMemoryError) as caught:
         from_references([str(tiny_gguf)], memory_bytes=200_000_000)
@@ -527,8 +554,7 @@ def test_what_models_may_hold_with_their_texts_keeps_within_the_budget(
 ) -> None:
     other = tmp_path / "other.gguf"
     other.write_bytes(tiny_gguf.read_bytes())
-    need = responder.memory_need(str(tiny_gguf), None)
-    assert need is not None
+    need = responder.memory_need(open_source(tiny_gguf), None)
     models = from_references([str(tiny_gguf), str(other)], memory_bytes=memory_bytes)
     loaders = [unit.loader for unit in models._units.values() if unit.loader is not None]
     for loader in loaders:
@@ -548,7 +574,7 @@ def test_what_models_may_hold_with_their_texts_keeps_within_the_budget(
 def test_show_and_serve_count_the_same_memory_of_what_is_pulled(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nomoat.catalog.pull.find_installed", lambda ref: tiny_gguf if ref == "smollm2-135m" else None)
     for context in (None, tiny.CONTEXT // 2, 100 * tiny.CONTEXT):
-        assert model_facts.card_need(cards.card("smollm2-135m"), context) == responder.memory_need("smollm2-135m", context)
+        assert model_facts.card_need(cards.card("smollm2-135m"), context) == responder.memory_need(open_source(tiny_gguf), context)
     assert model_facts.card_need(cards.card("qwen2.5-7b"), None) == memory.memory_need(cards.card("qwen2.5-7b"))
 
 
@@ -559,11 +585,11 @@ def test_show_and_serve_count_the_same_memory_of_every_family(name: str, tmp_pat
     monkeypatch.setattr("nomoat.catalog.pull.find_installed", lambda ref: path)
     of_family = replace(cards.card("smollm2-135m"), architecture=CASES[name].arch)
     for context in (None, CONTEXT, None):  # the last from the notes of the first
-        served = responder.memory_need(str(path), context)
+        served = responder.memory_need(open_source(path), context)
         assert model_facts.file_need(open_source(path), context) == (served, CONTEXT)
         assert model_facts.card_need(of_family, context) == served
     monkeypatch.setenv("NOMOAT_CONTEXT_TOKENS", str(CONTEXT))
-    assert model_facts.card_need(of_family, None) == responder.memory_need(str(path), CONTEXT)
+    assert model_facts.card_need(of_family, None) == responder.memory_need(open_source(path), CONTEXT)
 
 
 def test_show_and_serve_count_the_same_memory_of_what_optimum_intel_converts(tmp_path: Path) -> None:
@@ -573,5 +599,5 @@ def test_show_and_serve_count_the_same_memory_of_what_optimum_intel_converts(tmp
     source = ForeignFolder(folder)
     for context in (None, 64):
         need, longest = model_facts.file_need(source, context)
-        assert (need, longest) == (responder._need_of(source, context), CONTEXT)
+        assert (need, longest) == (responder.memory_need(source, context), CONTEXT)
     assert model_facts.can_run(source)

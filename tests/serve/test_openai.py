@@ -332,6 +332,18 @@ def test_variables_of_the_chat_template_change_the_prompt_and_those_it_does_not_
     engine.close()
 
 
+def test_a_chat_with_a_model_without_template_is_refused_in_words_for_clients(tmp_path: Path, start: Start) -> None:
+    """What `nomoat run` may be told, or the server's command line, is nothing that its clients can do."""
+    path = write_tiny_gguf(tmp_path / "base.gguf", template=None)
+    url = start(from_references([str(path)]))
+    for call, said in {"chat/completions": {"messages": [{"role": "user", "content": "hi"}]}, "responses": {"input": "hi"}}.items():
+        answer = httpx.post(f"{url}/{call}", json=said, timeout=PATIENCE_SECONDS)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported")
+        assert answer.json()["error"]["message"] == (
+            "this model has no chat template: it completes texts, it does not chat; use `POST /v1/completions`, or another model"
+        )
+
+
 def test_echo_tells_what_the_prompts_tokens_are_worth(fake: openai.OpenAI) -> None:
     (choice,) = fake.completions.create(model="fake", prompt="c b a", echo=True, logprobs=1, max_tokens=1).choices
     assert choice.text == "c b aa"
@@ -550,6 +562,12 @@ def test_a_model_that_was_not_asked_yet_is_told_with_where_its_prompts_go(start:
         ("fake:", False, True), ("https://llm.example/v1#m", False, False),
     ]  # fmt: skip
     assert httpx.get(f"{url}/models/fake:").json() == rows[0]
+
+
+def test_models_are_told_with_whether_they_chat(tmp_path: Path, start: Start) -> None:
+    paths = [write_tiny_gguf(tmp_path / f"{name}.gguf", template=template) for name, template in (("base", None), ("chat", TEMPLATE))]
+    rows = httpx.get(f"{start(from_references([*map(str, paths), 'fake:']))}/models").json()["data"]
+    assert [row["chats"] for row in rows] == [False, True, None]
 
 
 def test_metrics_count_requests_tokens_and_seconds_and_no_words(fake: openai.OpenAI) -> None:

@@ -192,6 +192,21 @@ def test_a_text_moves_on_while_its_pieces_come_faster_than_they_are_rendered(
     assert renderings.most_at_once == 1
 
 
+def test_a_text_that_is_written_for_long_is_rendered_less_often(page: Page, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    def goes_on() -> Iterator[Chunk]:
+        while len(begun) < 9:
+            yield Chunk(text="word ")
+            time.sleep(0.02)
+        yield END
+
+    begun: list[float] = []
+    Renderings(monkeypatch, lambda number: begun.append(time.monotonic()))
+    page.open(start(Responder("fake", ScriptedEngine(goes_on))))
+    page.ask("go")
+    page.until("article[aria-busy=false].assistant .facts", "tokens")
+    assert begun[8] - begun[5] > 1.5, "three pauses of a quarter of a second"
+
+
 def test_a_rendering_that_fails_after_the_end_does_not_undo_that_of_the_whole_answer(
     page: Page, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -393,6 +408,50 @@ def test_enter_that_ends_a_korean_syllable_sends_nothing(page: Page, start: Star
         assert len(page.all("article.user")) == (composing == "false")
 
 
+@pytest.mark.parametrize(
+    ("page", "made", "kept", "where"),
+    [
+        (
+            "en-US",
+            "written on the machine that serves this page.",
+            "recognises stays on the server.",
+            "on the server, small, it holds",
+        ),
+        ("ko-KR", "답변은 이 페이지를 제공하는 서버 컴퓨터에서 만듭니다.", "들어 있으면 서버에 남고", "서버 컴퓨터, small, "),
+    ],
+    indirect=["page"],
+)
+def test_whoever_comes_from_another_machine_is_not_told_that_what_they_write_stays_on_theirs(
+    page: Page, start: Start, made: str, kept: str, where: str
+) -> None:
+    sides = [Responder(ref, ScriptedEngine(lambda: iter([Chunk(text="a"), END]))) for ref in ("small", "http://other:1/v1#big")]
+    auto = RouterEngine(Policy(local="small", cloud="http://other:1/v1#big", default="cloud"), *sides, learned=None)
+    page.open(start({"fake": Responder("fake", FakeEngine()), "auto": Responder("auto", auto)}))
+    page.until("#about", made)
+    Select(page.find("#model")).select_by_value("auto")
+    page.until("#about", kept)
+    page.ask("010-1234-5678")
+    page.until("article.assistant .facts", where)
+
+
+@pytest.mark.parametrize(
+    ("page", "said"), [("en-US", "base has no chat template"), ("ko-KR", "base에는 대화 템플릿이 없습니다.")], indirect=["page"]
+)
+def test_a_model_that_does_not_chat_is_not_asked_nor_loaded_and_another_may_be_chosen(page: Page, start: Start, said: str) -> None:
+    loads: list[str] = []
+    base = Loader(names=("base",), planned_bytes=1, load=lambda: loads.append("base") or [], chats=lambda name: False)
+    page.open(start(Models({"fake": Responder("fake", FakeEngine())}, [base], memory_bytes=1)))
+    page.until("#model", "base")
+    Select(page.find("#model")).select_by_value("base")
+    page.until("#about", said)
+    page.ask("one two")
+    wait_until(lambda: page.browser.switch_to.active_element == page.find("#model"), "the focus to go where another is chosen")
+    assert (page.all("article"), loads) == ([], [])
+    Select(page.find("#model")).select_by_value("fake")
+    page.find("#send").click()
+    page.until("article.assistant .text", "two one")
+
+
 @pytest.mark.parametrize("page", ["ko-KR"], indirect=True)
 def test_the_korean_page_says_in_korean_what_may_be_done_with_a_model_and_where_auto_went(page: Page, start: Start) -> None:
     policy = Policy(local="small", cloud="http://other:1/v1#big", default="cloud")
@@ -408,7 +467,7 @@ def test_the_korean_page_says_in_korean_what_may_be_done_with_a_model_and_where_
         "unknown": "알 수 없음",
         "yes (Apache License 2.0, your own data)": "가능 (Apache License 2.0, 직접 준비한 데이터)",
         "unknown (terms not known)": "알 수 없음 (조건을 알 수 없음)",
-        "local: yes (Apache License 2.0); cloud: unknown": "이 컴퓨터: 가능 (Apache License 2.0); 클라우드: 알 수 없음",
+        "local: yes (Apache License 2.0); cloud: unknown": "서버 컴퓨터: 가능 (Apache License 2.0); 클라우드: 알 수 없음",
     }
     page.open(start({f"model-{at}": Responder("auto", auto, licence=licence) for at, licence in enumerate(shown)}))
     for at, korean in enumerate(shown.values()):
@@ -416,7 +475,7 @@ def test_the_korean_page_says_in_korean_what_may_be_done_with_a_model_and_where_
         page.find(f"#model option:nth-child({at + 1})").click()
         page.until("#about", f"상업적 이용: {korean}.")
     page.ask("010-1234-5678")
-    page.until("article.assistant .facts", "이 컴퓨터, small, 정책이 밖으로 내보내지 않는 개인정보가 들어 있음")
+    page.until("article.assistant .facts", "서버 컴퓨터, small, 정책이 밖으로 내보내지 않는 개인정보가 들어 있음")
 
 
 def test_stop_ends_the_answer_and_keeps_what_was_written(page: Page, start: Start) -> None:
@@ -557,6 +616,44 @@ def test_a_server_that_is_gone_in_mid_answer_is_said_to_be(page: Page, start: St
     page.until("article.assistant .wrong", said)
     assert "network error" not in page.find("article.assistant .wrong").text
     page.until("article.assistant .text", "half")
+
+
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        (
+            "en-US",
+            {
+                429: "Too many questions in a short time.", 413: "What was sent is too long.", 502: "The server cannot be reached.",
+                503: "The server is busy, or not running.", 403: "The request was not answered.",
+            },
+        ),
+        (
+            "ko-KR",
+            {
+                429: "짧은 시간에 질문이 너무 많았습니다.", 413: "보낸 내용이 너무 깁니다.", 502: "서버에 연결할 수 없습니다.",
+                503: "서버가 바쁘거나 실행되고 있지 않습니다.", 403: "요청을 처리하지 못했습니다.",
+            },
+        ),
+    ],
+    indirect=["page"],
+)  # fmt: skip
+def test_what_a_proxy_refuses_in_its_own_form_is_said_by_its_status(page: Page, start: Start, said: dict[int, str]) -> None:
+    refuses = """
+        const real = window.fetch;
+        const bodies = ["<html>no</html>", '{"message": "no"}', '{"error": "no"}', "null"];
+        window.fetch = async (path, ...rest) =>
+            path === "v1/chat/completions" ? new Response(bodies[window.turn++ % 4], { status: window.status_ }) : real(path, ...rest);
+        window.turn = 0;
+    """
+    page.open(start(Responder("fake", FakeEngine())))
+    page.until("#model", "fake")
+    page.browser.execute_script(refuses)
+    for status, words in said.items():
+        page.browser.execute_script("window.status_ = arguments[0]", status)
+        page.ask("go")
+        page.until("article.assistant:last-child .wrong", words)
+        page.until("article.assistant:last-child .wrong", f"(HTTP {status})")
 
 
 @pytest.mark.parametrize("page", ["ko-KR"], indirect=True)
@@ -883,7 +980,10 @@ def test_an_answer_that_was_broken_off_is_saved_as_one_that_is_not_learned(page:
         for _ in range(2):
             page.find("#save").click()
         said = page.find("#about").text
-        return said.count("Nothing was saved: no answer was written to its end.") == 1 and "Nothing is sent anywhere else" in said
+        return (
+            said.count("Nothing was saved: no answer was written to its end, and tuning") == 1
+            and "Nothing is sent anywhere else" in said
+        )
 
     engine = ScriptedEngine(answers)
     page.open(start(Responder("fake", engine)))
@@ -904,6 +1004,50 @@ def test_an_answer_that_was_broken_off_is_saved_as_one_that_is_not_learned(page:
     assert texts == [f"{kind} {number}" for number in (1, 2, 3) for kind in ("question", "answer")]
     (line,) = (json.loads(text) for text in saved.read_text(encoding="utf-8").splitlines())
     assert [message.get("weight") for message in line["messages"]] == [None, 0, None, 0, None, None]
+
+
+@pytest.mark.parametrize(
+    ("page", "empty", "shown"),
+    [
+        (
+            "en-US",
+            "There is nothing to save yet. Answers are",
+            "System message: Be brief.\n\nYou: 하나?\n\nAnswer: **half**\n\n- an item\n(9 tokens · ended at the limit)\n\n"
+            "You: two\n\nAnswer: \nthe cable was cut\n",
+        ),
+        (
+            "ko-KR",
+            "아직 저장할 대화가 없습니다. 답변은",
+            "시스템 메시지: Be brief.\n\n나: 하나?\n\n답변: **half**\n\n- an item\n(9 토큰 · 길이 제한에서 끝남)\n\n"
+            "나: two\n\n답변: \n모델이 실행되는 다른 서버에서 오류가 났습니다. (the cable was cut)\n",
+        ),
+    ],
+    indirect=["page"],
+)
+def test_what_the_page_shows_is_saved_as_a_text_also_where_no_answer_was_written_to_its_end(
+    page: Page, start: Start, tmp_path: Path, empty: str, shown: str
+) -> None:
+    def answers() -> Iterator[Chunk]:
+        if len(engine.asked) == 2:
+            raise RemoteError("the cable was cut")
+        yield Chunk(text="**half**\n\n- an item")
+        yield dataclasses.replace(END, finish_reason="length")
+
+    engine = ScriptedEngine(answers)
+    page.open(start(Responder("fake", engine)))
+    page.browser.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    page.until("#model", "fake")
+    page.find("#save-text").click()
+    page.until("#about", empty)
+    page.browser.execute_script("system.value = 'Be brief.'")
+    for number, question in enumerate(("하나?", "two"), start=1):
+        page.ask(question)
+        wait_until(lambda: len(page.all("article[aria-busy=false].assistant")) == number, "the answer")  # noqa: B023
+    page.find("#save-text").click()
+    saved = tmp_path / "conversation.txt"
+    wait_until(saved.exists, "the file")
+    assert saved.read_text(encoding="utf-8") == shown
+    assert list(tmp_path.iterdir()) == [saved]
 
 
 def test_the_words_in_an_empty_box_are_dark_enough_to_be_read(page: Page, start: Start) -> None:

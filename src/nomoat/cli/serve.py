@@ -108,12 +108,10 @@ def serve(
     responder.require_template_taken(models, template)
     policy, auto_local = _policy() if references.AUTO in models else (None, None)
     served = from_references(
-        models,
+        models, context_tokens=context_tokens, template=template, auto_local=auto_local,
         memory_bytes=None if memory_gigabytes is None else int(memory_gigabytes * 1e9),
-        context_tokens=context_tokens,
-        auto_local=auto_local,
         load=functools.partial(load_sharing_with_bar, context_tokens=context_tokens, template=template, policy=policy),
-    )
+    )  # fmt: skip
     with suppress(KeyboardInterrupt):  # while the model is loaded; once it serves, `app.serve` returns
         app.serve(
             served, host=host, port=port, api_key=api_key, cors=cors or (), drain_seconds=drain_seconds, max_tokens=max_tokens,
@@ -154,13 +152,15 @@ def _end_without(threads: str) -> None:
 
 
 def _say_ready(url: str, models: Models, key_from: str | None) -> None:
-    """How to ask, and which models have to be asked in their own words.
+    """How to ask, from here and from other machines, and which models have to be asked otherwise: in their own words, or no chats.
 
     The key is not shown: the lines name the variable if it is from the environment, else KEY, and where that is.
 
     `key_from` None: there is none.
     """
-    reachable = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+    from nomoat import net
+
+    reachable = _at(url, "127.0.0.1", "::1")
     header, key = "", '"none"'
     if key_from == "environment":
         variable = "%NOMOAT_API_KEY%" if sys.platform == "win32" else "$NOMOAT_API_KEY"
@@ -168,16 +168,29 @@ def _say_ready(url: str, models: Models, key_from: str | None) -> None:
     elif key_from:
         header, key = ' -H "Authorization: Bearer KEY"', '"KEY"'
     questions, first = models.questions(models.names), models.names[0]
+    without_chat = [name for name, chats in models.chats(models.names).items() if chats is False]
     console.say(f"{', '.join(models.names)} at {url} (Ctrl-C stops)")
     console.say(f"  in a browser: {reachable.removesuffix('v1')}")
+    if reachable != url and (address := net.own_address(is_ipv6="[" in url)):
+        console.say(f"  from other machines: {_at(url, address, address).removesuffix('v1')}")
     content = labelling.put_question(questions.get(first, labelling.TEXT), "What is a moat?")
-    asked = json.dumps({"model": first, "messages": [{"role": "user", "content": content}]}, ensure_ascii=False)
-    console.say(f'  curl {reachable}/chat/completions{header} -H "Content-Type: application/json" -d {paths.as_command([asked])}')
+    call, body = "chat/completions", {"model": first, "messages": [{"role": "user", "content": content}]}
+    if first in without_chat:
+        call, body = "completions", {"model": first, "prompt": "A moat is"}
+    asked = paths.as_command([json.dumps(body, ensure_ascii=False)])
+    console.say(f'  curl {reachable}/{call}{header} -H "Content-Type: application/json" -d {asked}')
     console.say(f'  openai.OpenAI(base_url="{reachable}", api_key={key})')
     if key_from not in (None, "environment"):
         console.say(f"  KEY: the one of {key_from}")
     if questions:
         answering.say_notes([_ask_as_tuned(list(questions))])
+    if without_chat:
+        answering.say_notes([_ask_for_texts(without_chat)])
+
+
+def _at(url: str, ipv4: str, ipv6: str) -> str:
+    """The URL of a server that is bound to all addresses, at this one of them; another server's stays."""
+    return url.replace("//0.0.0.0:", f"//{ipv4}:").replace("//[::]:", f"//[{ipv6}]:")
 
 
 def _ask_as_tuned(names: Sequence[str]) -> str:
@@ -185,4 +198,12 @@ def _ask_as_tuned(names: Sequence[str]) -> str:
     return (
         f"{first_few(names, NAMED)} {each} to be asked in its words, which `nomoat show MODEL` prints and `v1/models` has as "
         "`question`; an answer to other words says so in the header `x-nomoat-notes`"
+    )
+
+
+def _ask_for_texts(names: Sequence[str]) -> str:
+    each = "has no chat template: it completes" if len(names) == 1 else "have no chat template: they complete"
+    return (
+        f"{first_few(names, NAMED)} {each} texts (`v1/completions`), and chats are refused, the page's too; `--template NAME` gives "
+        "one, to all models of a server, and `nomoat run MODEL hi` says which fits"
     )

@@ -21,7 +21,7 @@ from nomoat import hardware
 from nomoat.engine import harmony, rendering, templates, tool_calls
 from nomoat.engine.decode_stream import DecodeStream
 from nomoat.engine.imported import not_whole
-from nomoat.errors import BadFileError, UnsupportedError
+from nomoat.errors import BadFileError, NoTemplateError, UnsupportedError
 from nomoat.records import Message, Request
 
 LONG_TEXT = 50_000  # characters; takes some 50 ms
@@ -204,11 +204,11 @@ class Tokenizer:
         """The prompt of a conversation, up to where the assistant's answer begins. `variables`: what the template is told besides;
         `tools`: see `Request`.
 
-        Raises UnsupportedError if the model has no chat template, or if its template refuses the conversation or fails.
+        Raises NoTemplateError if the model has no chat template, UnsupportedError if its template refuses the conversation or fails.
         """
         template = self.template_for(tools)
         if template is None:
-            raise UnsupportedError(
+            raise NoTemplateError(
                 "this model has no chat template: it completes texts, it does not chat",
                 hint="use `run --raw` (in Python: `Request(prompt=…)`) or `POST /v1/completions`, or "
                 "`--template NAME` (in Python: `template`) for the one it was tuned with: "

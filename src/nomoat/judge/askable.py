@@ -21,7 +21,7 @@ from nomoat.judge import sandbox
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.records import Example, Message
-from nomoat.references import AUTO, STORED, LocalFiles
+from nomoat.references import AUTO, STORED
 from nomoat.responder import Responder
 
 if TYPE_CHECKING:
@@ -129,14 +129,8 @@ def template_of(model: Responder, asked_as: str, settings: RunSettings) -> str |
         return None
     with suppress(UnknownModelError):
         files = references.find_files(asked_as)
-        return _template(files, open_source(files.weights), settings)
+        return files.template_text(own=open_source(files.weights).chat_template, fallback=settings.template)
     return None
-
-
-def _template(files: LocalFiles, source: ModelSource, settings: RunSettings) -> str | None:
-    named = files.template(own=source.chat_template, fallback=settings.template)
-    chosen = templates.named(named.value) if named else files.brought
-    return chosen.text if chosen else source.chat_template
 
 
 def _require(model: str | Responder, chat: _Chat, settings: RunSettings) -> None:
@@ -150,7 +144,7 @@ def _require(model: str | Responder, chat: _Chat, settings: RunSettings) -> None
         files = references.find_files(model)
         source = open_source(files.weights)
         responders.require_memory(model, source)
-        template = _template(files, source, settings)
+        template = files.template_text(own=source.chat_template, fallback=settings.template)
         _require_chat(model, template, chat, partial(_read_tokenizer, source, template), weights=files.weights)
 
 

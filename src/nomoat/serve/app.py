@@ -123,7 +123,8 @@ def create_app(
 
 
 def _listed(models: Models, names: Sequence[str], created: int) -> dict[str, Any]:
-    return replies.render_models(names, models.loaded(), models.local(), models.questions(names), created=created)
+    told = models.local(), models.chats(names), models.questions(names)
+    return replies.render_models(names, models.loaded(), *told, created=created)
 
 
 def _metrics(models: Models, answers: Answers) -> Metrics:

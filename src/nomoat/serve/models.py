@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from nomoat import bounds, hardware, references
 from nomoat import responder as responders
 from nomoat.catalog import memory
+from nomoat.engine.source import open_source
 from nomoat.errors import NomoatError, SettingError, UnknownModelError, UsageError
 from nomoat.responder import Responder
 from nomoat.serve.answers import stopped
@@ -36,7 +37,7 @@ class Loader:
 
     `planned_bytes` is all they may hold, no more than the `memory_bytes` of their `Models`; `cache_bytes` of it are their KV cache's,
     where that is to be bounded. `is_local`: whether prompts for them stay on this machine; None where that is not known before they
-    are loaded. `question`: of a name that is not loaded, see `Models.questions`.
+    are loaded. `chats`, `question`: of a name that is not loaded, see `Models.chats`, `Models.questions`.
     """
 
     names: tuple[str, ...]
@@ -45,18 +46,19 @@ class Loader:
     what_is_wrong: Callable[[str], NomoatError | None] = lambda name: None
     cache_bytes: int | None = None
     is_local: Callable[[], bool | None] = lambda: None
+    chats: Callable[[str], bool | None] = lambda name: None
     question: Callable[[str], str | None] = lambda name: None
 
 
 def from_references(
     refs: Sequence[str], *, memory_bytes: int | None = None, context_tokens: int | None = None, load: Load | None = None,
-    auto_local: str | None = None,
+    template: str | None = None, auto_local: str | None = None,
 ) -> Models:  # fmt: skip
     """The models of references, under their shown names, loaded when they are first asked for; several of one base on one copy of it.
 
     `memory_bytes` None: MEMORY_SHARE of what is free now. `load` loads references that share their weights, one or several; without
-    it `auto` is refused, which only layers above can load. It sees to `context_tokens` itself. `auto_local` is the model on this
-    machine that `auto` answers with.
+    it `auto` is refused, which only layers above can load. It sees to `context_tokens` itself, and to a chat template that is named
+    for all of them, the `template`. `auto_local` is the model on this machine that `auto` answers with.
     Raises UnknownModelError for what is not there, NotEnoughMemoryError for what could never be loaded, UsageError for two that
     would have one name, SettingError for a server whose key is not set.
     """
@@ -72,10 +74,11 @@ def from_references(
         references.require_key(ref)
     groups = responders.groups(refs)
     held = [auto_local if group[0] == references.AUTO and auto_local is not None else group[0] for group in groups]
-    needs = [responders.memory_need(ref, context_tokens) for ref in held]
+    foreseen = [_foresee(ref, context_tokens) for ref in held]
+    needs = [need for need, _ in foreseen]
     spare_bytes = _spare_bytes([need.total_bytes for need in needs if need is not None], memory_bytes)
     loaders = []
-    for group, need in zip(groups, needs, strict=True):
+    for group, (need, own_template) in zip(groups, foreseen, strict=True):
         names = tuple(references.shown_name(ref) for ref in group)
         refs_of = dict(zip(names, group, strict=True))
         planned, cache = 0, None
@@ -87,10 +90,23 @@ def from_references(
             names=names, planned_bytes=planned, cache_bytes=cache, is_local=functools.partial(references.is_local, group[0]),
             load=functools.partial(_load_what_can_be, load, group),
             what_is_wrong=functools.partial(_what_is_wrong, refs_of),
+            chats=functools.partial(_chats, refs_of, template, own_template),
             question=functools.partial(_question, refs_of),
         )  # fmt: skip
         loaders.append(loader)
     return Models(loaders=loaders, memory_bytes=memory_bytes)
+
+
+def _foresee(ref: str, context_tokens: int | None) -> tuple[memory.MemoryNeed | None, str | None]:
+    """Of weights on this disk the memory that they will take, and the chat template that they bring, "" where that cannot be read."""
+    if not references.names_weights(ref):
+        return None, None
+    source = open_source(references.find_files(ref).weights)
+    need = responders.memory_need(source, context_tokens)
+    try:
+        return need, source.chat_template
+    except NomoatError:
+        return need, ""
 
 
 def _spare_bytes(needed: Sequence[int], memory_bytes: int) -> int:
@@ -122,6 +138,12 @@ def _is_local(loaded: Responder | None, loader: Loader | None) -> bool | None:
         return False
 
 
+def _known_to_chat(loaded: Responder | None, name: str, loader: Loader | None) -> bool | None:
+    if loaded is not None:
+        return loaded.chats
+    return None if loader is None else loader.chats(name)
+
+
 def _load(refs: Sequence[str], *, context_tokens: int | None) -> Sequence[Responder]:
     if len(refs) > 1:
         return responders.load_sharing(refs, context_tokens=context_tokens)
@@ -146,6 +168,15 @@ def _load_what_can_be(load: Load, refs: Sequence[str]) -> Sequence[Responder | N
 
 def _what_is_wrong(refs: Mapping[str, str], name: str) -> NomoatError | None:
     return responders.what_is_wrong(refs[name])
+
+
+def _chats(refs: Mapping[str, str], template: str | None, own_template: str | None, name: str) -> bool | None:
+    """None also where a template cannot be read: whoever loads it says so."""
+    with suppress(NomoatError):
+        if references.names_weights(refs[name]):
+            found = references.find_files(refs[name]).template_text(asked=template, own=own_template)
+            return None if found == "" else found is not None
+    return None
 
 
 def _question(refs: Mapping[str, str], name: str) -> str | None:
@@ -250,6 +281,11 @@ class Models:
         """Of each model whether prompts for it stay on this machine by now: see `Loader`; not where `gateways` cannot be meant."""
         there = self.loaded()
         return {name: _is_local(there.get(name), unit.loader) for name, unit in self._units.items()}
+
+    def chats(self, names: Sequence[str]) -> dict[str, bool | None]:
+        """Whether each of these models has a chat template, see `Responder.chats`; of those not in memory by their files."""
+        there = self.loaded()
+        return {name: _known_to_chat(there.get(name), name, self._units[name].loader) for name in names}
 
     def questions(self, names: Sequence[str]) -> dict[str, str]:
         """What those of these models learned to answer that were tuned on a table: see `labelling.kept_question`. Of those not in

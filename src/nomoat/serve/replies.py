@@ -258,12 +258,12 @@ def render_usage(*usages: Usage, each: int = 1) -> dict[str, Any] | None:
 
 
 def render_models(
-    names: Sequence[str], loaded: Mapping[str, Responder], local: Mapping[str, bool | None], questions: Mapping[str, str], *,
-    created: int,
+    names: Sequence[str], loaded: Mapping[str, Responder], local: Mapping[str, bool | None], chats: Mapping[str, bool | None],
+    questions: Mapping[str, str], *, created: int,
 ) -> dict[str, Any]:  # fmt: skip
     """The body of /v1/models. What is known of a model only while it is in memory is null before.
 
-    `local` and `questions`: see `Models`.
+    `local`, `chats` and `questions`: see `Models`.
     """
     rows = []
     for name in names:
@@ -273,6 +273,7 @@ def render_models(
             "context_tokens": responder.engine.context_tokens if responder else None,
             "licence": responder.licence if responder else None,
             "local": local[name],
+            "chats": chats[name],
             "question": questions.get(name),
             "digest": responder.digest if responder else None,
         }
@@ -285,7 +286,7 @@ def render_error(error: NomoatError) -> tuple[int, dict[str, Any]]:
 
     What is wrong with the server's own files is logged.
     """
-    message = f"{error.message}; {error.hint}" if error.hint else error.message
+    message = error.on_the_wire
     if isinstance(error, BadRequestError):
         return error.status, error_body(message, param=error.param, code=error.code)
     if isinstance(error, SchemaError):
@@ -297,8 +298,6 @@ def render_error(error: NomoatError) -> tuple[int, dict[str, Any]]:
         if isinstance(error, of):
             log.error("%s", message)
             return status, error_body(f"{words}; its log says more", kind="server_error", code=code)
-    if isinstance(error, ContextExceededError):
-        message = error.on_the_wire
     for of, status, kind, named in STATUS_AND_TYPE:
         if isinstance(error, of):
             return status, error_body(message, kind=kind, code=named, param="model" if status == 404 else None)

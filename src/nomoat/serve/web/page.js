@@ -1,6 +1,6 @@
 // A conversation with one of the server's models. It uses the public API (v1/...) and keeps what was said in this tab alone.
 
-const WHERE_KO = { local: "이 컴퓨터", cloud: "클라우드" };
+const WHERE_KO = { local: "서버 컴퓨터", cloud: "클라우드" };
 const LICENCE_KO = {
   ...WHERE_KO,
   yes: "가능",
@@ -26,7 +26,9 @@ const WORDS = {
     limit: "Longest answer, tokens",
     key: "API key of this server",
     save: "Save",
-    unsaved: "Nothing was saved: no answer was written to its end.",
+    saveText: "Save as text",
+    unsaid: "There is nothing to save yet.",
+    unsaved: "Nothing was saved: no answer was written to its end, and tuning learns no others. “Save as text” keeps all there is.",
     fresh: "New conversation",
     ask: "Ask something. Enter sends, Shift+Enter is a new line.",
     askByTouch: "Ask something.",
@@ -39,14 +41,15 @@ const WORDS = {
     here: "Answers are written on the machine that serves this page. Nothing is sent anywhere else.",
     away: (model) => `${model} runs on another server: what you write, and this conversation so far, is sent there.`,
     routed:
-      "auto: what holds private data it recognises stays on this machine. Else what you write, and this conversation so far, " +
+      "auto: what holds private data it recognises stays on the server. Else what you write, and this conversation so far, " +
       "may be sent to the cloud of its policy.",
     gone: (model) => `${model} is not on this server any more. Choose a model.`,
+    mute: (model) => `${model} has no chat template: it completes texts, and cannot be talked to. Choose another model.`,
     licence: (verdict) => `Commercial use: ${verdict}.`,
     tuned: "Tuned on a table: it knows the question it learned and no other.",
     asTuned: "Put what I write into that question",
-    where: {}, // the server's own words
-    why: {},
+    where: { local: "on the server", cloud: "in the cloud" },
+    why: {}, // the server's own words
     cut: "ended at the limit",
     stopped: "stopped",
     filtered: "ended by the server's filter",
@@ -56,6 +59,12 @@ const WORDS = {
     needsKey: "This server asks for its API key: open the settings.",
     wrongKey: "This is not the API key of this server.",
     oddKey: "The API key holds characters that cannot be sent. Was it typed with another keyboard layout?",
+    refused: {
+      413: "What was sent is too long.",
+      429: "Too many questions in a short time. Ask again a little later.",
+      503: "The server is busy, or not running. Ask again a little later.",
+      other: "The request was not answered.",
+    }, // by the status, of a proxy before the server
     wrong: {}, // the server's own words
   },
   ko: {
@@ -68,7 +77,9 @@ const WORDS = {
     limit: "답변의 최대 토큰 수",
     key: "이 서버의 API 키",
     save: "저장",
-    unsaved: "끝까지 작성된 답변이 없어 저장하지 않았습니다.",
+    saveText: "글로 저장",
+    unsaid: "아직 저장할 대화가 없습니다.",
+    unsaved: "끝까지 작성된 답변이 없어 저장하지 않았습니다. 튜닝은 온전한 답변만 학습합니다. ‘글로 저장’은 대화를 모두 저장합니다.",
     fresh: "새 대화",
     ask: "무엇이든 물어보세요. Enter는 보내기, Shift+Enter는 줄바꿈입니다.",
     askByTouch: "무엇이든 물어보세요.",
@@ -78,11 +89,12 @@ const WORDS = {
     copy: "복사",
     copied: "복사했습니다",
     again: "다시",
-    here: "답변은 이 페이지를 띄운 컴퓨터에서 만듭니다. 다른 곳으로는 아무것도 보내지 않습니다.",
+    here: "답변은 이 페이지를 제공하는 서버 컴퓨터에서 만듭니다. 그 밖의 곳으로는 아무것도 보내지 않습니다.",
     away: (model) => `${model}은(는) 다른 서버에서 실행됩니다. 입력한 내용과 지금까지의 대화가 그 서버로 전송됩니다.`,
     routed:
-      "auto: 알아본 개인정보가 들어 있으면 이 컴퓨터에 남고, 아니면 입력한 내용과 지금까지의 대화가 정책에 적힌 클라우드로 전송될 수 있습니다.",
+      "auto: 알아본 개인정보가 들어 있으면 서버에 남고, 아니면 입력한 내용과 지금까지의 대화가 정책에 적힌 클라우드로 전송될 수 있습니다.",
     gone: (model) => `${model}은(는) 이제 이 서버에 없습니다. 모델을 고르세요.`,
+    mute: (model) => `${model}에는 대화 템플릿이 없습니다. 글을 이어 쓸 뿐 대화하지 못합니다. 다른 모델을 고르세요.`,
     licence: (verdict) => {
       const said = verdict.replace(LICENCE_WORDS, (all, before, words) => before + (LICENCE_KO[words] ?? words));
       return `상업적 이용: ${said.replace(LICENCE_TITLES, (title) => LICENCE_KO[title])}.`;
@@ -100,7 +112,7 @@ const WORDS = {
       default: "쓸 수 있는 학습된 라우터가 없어 정책의 기본값을 따름",
       learned: "학습된 라우터의 판단",
       budget: "정책의 예산을 넘을 수 있음",
-      cloud_failed: "클라우드 모델이 응답하지 못해 정책에 따라 이 컴퓨터에서 답함",
+      cloud_failed: "클라우드 모델이 응답하지 못해 정책에 따라 서버 컴퓨터에서 답함",
     },
     cut: "길이 제한에서 끝남",
     stopped: "멈춤",
@@ -111,6 +123,12 @@ const WORDS = {
     needsKey: "이 서버는 API 키가 필요합니다. 설정에서 입력하세요.",
     wrongKey: "이 서버의 API 키가 아닙니다.",
     oddKey: "API 키에 보낼 수 없는 글자가 들어 있습니다. 한글 입력 상태는 아닌가요?",
+    refused: {
+      413: "보낸 내용이 너무 깁니다.",
+      429: "짧은 시간에 질문이 너무 많았습니다. 잠시 뒤에 다시 시도하세요.",
+      503: "서버가 바쁘거나 실행되고 있지 않습니다. 잠시 뒤에 다시 시도하세요.",
+      other: "요청을 처리하지 못했습니다.",
+    },
     wrong: {
       bad_file: "서버가 내부 파일을 읽지 못했습니다. 서버의 로그를 보세요.",
       bad_setting: "서버에 키가 없거나 잘못된 설정이 있습니다. 서버의 로그를 보세요.",
@@ -137,7 +155,11 @@ const LANGUAGE = navigator.language.startsWith("ko") ? "ko" : "en";
 const SAY = WORDS[LANGUAGE];
 const KEPT = ["model", "system", "temperature", "limit", "key", "question"]; // what was typed and chosen, for this tab
 const KEEP_MS = 2000; // between two times that an answer is kept which is being written
-const RENDER_MS = 250; // between two renderings of an answer that is being written
+const FIRST_PAUSE_MS = 250; // between two renderings of an answer that is being written; the longer it is, the more each one takes
+const PAUSE_GROWTH = 1.2;
+const LAST_PAUSE_MS = 1000;
+const QUIET_MS = 250; // the browser tells of changes some time after them
+const NO_SERVER = [502, 504]; // what a proxy says of a server that it does not reach
 const TEXT = "{text}"; // where the text stands in a model's question, as `labelling.TEXT` has it
 const SENDABLE = /^[\x20-\x7e]*$/; // the characters that keys of servers may have, as `require_sendable` has them
 const MIN_PIECES = 3; // of an answer, and the time from first to last, that tell how fast it is written
@@ -175,6 +197,12 @@ function failed({ type, code, message }) {
   return new Error(known ? `${known} (${message})` : message);
 }
 
+// The server itself says more: this is a proxy's page, with the status alone to go by.
+function refused(status) {
+  const said = NO_SERVER.includes(status) ? SAY.lost : (SAY.refused[status] ?? SAY.refused.other);
+  return new Error(`${said} (HTTP ${status})`);
+}
+
 function brokenOff(error) {
   return error.name === "AbortError" ? error : new Error(SAY.lost);
 }
@@ -190,8 +218,9 @@ async function call(path, options = {}) {
     throw brokenOff(error);
   }
   if (response.status === 401) throw new KeyError(key ? SAY.wrongKey : SAY.needsKey);
-  if (!response.ok) throw failed((await response.json().catch(() => null))?.error ?? { message: `HTTP ${response.status}` });
-  return response;
+  if (response.ok) return response;
+  const error = (await response.json().catch(() => null))?.error;
+  throw error?.message ? failed(error) : refused(response.status);
 }
 
 async function* eventsOf(response) {
@@ -253,10 +282,16 @@ function chosenModel() {
   return models.find(({ id }) => id === at("model").value);
 }
 
+// Of a model that is elsewhere nobody knows.
+function canChat(model) {
+  return Boolean(model) && model.chats !== false;
+}
+
 function tellAbout() {
   const model = chosenModel();
   at("words").hidden = !model?.question;
   if (!model) return tell(SAY.gone(at("model").value));
+  if (!canChat(model)) return tell(SAY.mute(model.id));
   const where = model.id === "auto" ? SAY.routed : { true: SAY.here, false: SAY.away(model.id) }[model.local];
   tell([where, model.licence && SAY.licence(model.licence), model.question && SAY.tuned].filter(Boolean).join(" "));
 }
@@ -351,7 +386,7 @@ function inside(className, block) {
   return place;
 }
 
-// The text of an answer that is being written, until nothing has come since: one rendering at a time, and RENDER_MS between two.
+// The text of an answer that is being written, until nothing has come since: one rendering at a time, each of the whole text.
 async function showPieces(article) {
   if (article.isGrowing) return;
   article.isGrowing = true;
@@ -361,7 +396,8 @@ async function showPieces(article) {
     article.rendering = showText(article);
     await article.rendering;
     if (performance.now() - keptAt > KEEP_MS) keep();
-    await new Promise((done) => setTimeout(done, RENDER_MS));
+    article.pause = Math.min((article.pause ?? FIRST_PAUSE_MS / PAUSE_GROWTH) * PAUSE_GROWTH, LAST_PAUSE_MS);
+    await new Promise((done) => setTimeout(done, article.pause));
   }
   article.isGrowing = false;
 }
@@ -390,7 +426,7 @@ async function quietly(renderings) {
   numQuiet += 1;
   at("talk").ariaBusy = true;
   await Promise.allSettled(renderings);
-  await new Promise((done) => setTimeout(done, RENDER_MS)); // the browser tells of changes some time after them
+  await new Promise((done) => setTimeout(done, QUIET_MS));
   numQuiet -= 1;
   at("talk").ariaBusy = numQuiet > 0;
 }
@@ -490,8 +526,8 @@ function decided(headers) {
 async function isReady() {
   if (writing || !areFit()) return false;
   if (!chosenModel()) await tryModels();
-  if (!chosenModel() && models.length) at("model").focus();
-  return Boolean(chosenModel()) && !writing;
+  if (!canChat(chosenModel()) && models.length) at("model").focus();
+  return canChat(chosenModel()) && !writing;
 }
 
 // Whether the server would take the settings; else the browser says at the box what is wrong with them.
@@ -545,11 +581,28 @@ function save() {
   const asMessage = ({ role, content, isWhole }) => ({ role, content, ...(role === "assistant" && !isWhole && { weight: 0 }) });
   const isLearned = ({ role, weight }) => role === "assistant" && weight !== 0;
   const lessons = conversations().map((some) => said(some, asMessage)).filter((messages) => messages.some(isLearned));
-  if (!lessons.length) return tell(`${SAY.unsaved} ${at("about").textContent.replace(SAY.unsaved, "").trimStart()}`);
+  if (!lessons.length) return tellUnsaved(turns.length ? SAY.unsaved : SAY.unsaid);
+  download("conversation.jsonl", lessons.map((messages) => `${JSON.stringify({ messages })}\n`));
+}
+
+// What the page shows, for people: questions without an answer, and what is known of each answer, too.
+function saveText() {
+  if (!turns.length) return tellUnsaved(SAY.unsaid);
+  const system = at("system").value.trim();
+  const shown = turns.map(({ role, content, wrong, facts }) => [`${SAY[role]}: ${content}`, wrong, facts && `(${facts})`]);
+  if (system) shown.unshift([`${SAY.system}: ${system}`]);
+  download("conversation.txt", [shown.map((lines) => `${lines.filter(Boolean).join("\n")}\n`).join("\n")]);
+}
+
+function tellUnsaved(why) {
+  const told = [SAY.unsaid, SAY.unsaved].reduce((text, said) => text.replace(said, ""), at("about").textContent);
+  tell(`${why} ${told.trimStart()}`);
+}
+
+function download(name, texts) {
   const link = document.createElement("a");
-  const lines = lessons.map((messages) => `${JSON.stringify({ messages })}\n`);
-  link.href = URL.createObjectURL(new Blob(lines, { type: "application/jsonl" }));
-  link.download = "conversation.jsonl";
+  link.href = URL.createObjectURL(new Blob(texts));
+  link.download = name;
   link.click();
   URL.revokeObjectURL(link.href);
 }
@@ -620,6 +673,7 @@ for (const leaving of ["beforeunload", "pagehide"]) {
 }
 at("fresh").addEventListener("click", startAnew);
 at("save").addEventListener("click", save);
+at("save-text").addEventListener("click", saveText);
 for (const turn of turns) if (turn.role === "assistant") end(turn); // the page was closed or loaded anew meanwhile
 quietly(turns.map((turn) => show(turn).rendering));
 fit();
