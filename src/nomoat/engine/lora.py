@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import math
 import re
 from collections.abc import Collection, KeysView
 from pathlib import Path
@@ -14,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import paths
-from nomoat.engine import peft_names
-from nomoat.engine.arch import ROUTERS, Architecture, Dimensions
-from nomoat.engine.gguf import LARGEST_WEIGHT, FloatArray
+from nomoat.engine import expert_lora, peft_names
+from nomoat.engine.arch import EXPERTS, ROUTERS, Architecture, Dimensions
+from nomoat.engine.gguf import LARGEST_WEIGHT, FloatArray, rows_by_expert
 from nomoat.engine.safetensors import Stored, as_numbers, read_tensors
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.hub_folder import ADAPTER_CONFIG, ADAPTER_INDEX, ADAPTER_PICKLE, ADAPTER_WEIGHTS, cannot_read, read_object
@@ -64,13 +65,14 @@ class LoraDelta:
 
     Its layers have the names they have in the folder, and their rows lie as there, until it is `of_model`.
 
-    Shapes: R rank, I input, O output; A_RI, B_OR. Raises BadFileError for what is not a LoRA of plain linear layers.
+    Shapes: R rank, I input, O output; A_RI, B_OR; of a mixture's E experts, one after another, A_ERI, B_EOR.
+    Raises BadFileError for what is not a LoRA of plain linear layers.
     """
 
     def __init__(self, folder: Path, *, header_only: bool = False) -> None:
         """`header_only`: no weight is read or checked, for who asks only whether the rest of the folder is sound."""
         self.weights_path = folder / ADAPTER_WEIGHTS
-        scaling = _Scaling(folder)
+        self._scaling = scaling = _Scaling(folder)
         self.alpha = scaling.of_layer("", scaling.rank) * scaling.rank or 1.0  # as others have it, who divide it by the rank
         stored = _read_stored(folder)
         read = _as_stored if header_only else self._numbers
@@ -130,8 +132,14 @@ class LoraDelta:
         """
         made = copy.copy(self)
         made._pairs, made._scales = {}, {}
-        read = [name for name in self._pairs if not peft_names.is_unread(arch, name)]
-        for name in read or self._pairs:
+        read = [name for name in self._pairs if not peft_names.is_unread(arch, name)] or [*self._pairs]
+        of_experts = {name: self._pairs[name] for name in read if expert_lora.is_of_experts(arch, name)}
+        try:
+            made._pairs |= expert_lora.of_layers(arch, sizes, of_experts, self._scaling.of_layer)
+        except ValueError as exc:
+            raise BadFileError(f"`{self.weights_path}` changes {exc}", hint=OTHER_BASE) from exc
+        made._scales |= dict.fromkeys(made._pairs, 1.0)
+        for name in (name for name in read if name not in of_experts):
             ours = peft_names.our_name(arch, name)
             layer = name if ours in made._pairs else ours
             if layer in made._pairs:
@@ -155,15 +163,17 @@ class LoraDelta:
         found = self._pairs.get(layer)
         if found is None:
             return None
-        factor = self._scales[layer] * len(found[0]) / self.alpha  # 1 but for a layer with a rank or a scale of its own
+        factor = self._scales[layer] * found[0].shape[-2] / self.alpha  # 1 but for a layer with a rank or a scale of its own
         return found if factor == 1 else (found[0], found[1] * np.float32(factor))
 
     def __call__(self, layer: str, rows: npt.NDArray[np.intp]) -> FloatArray | None:
         found = self._pairs.get(layer)
         if found is None:
             return None
-        a_RI, b_OR = found
-        return np.asarray(b_OR[rows] @ a_RI * self._scales[layer], np.float32)
+        a, b = found
+        if b.ndim == 3:
+            return rows_by_expert(rows, b.shape[1], lambda expert, within: b[expert, within] @ a[expert])
+        return np.asarray(b[rows] @ a * self._scales[layer], np.float32)
 
     @property
     def layers(self) -> KeysView[str]:
@@ -182,7 +192,7 @@ class LoraDelta:
         """Raises BadFileError if what is added to this layer of the model is not of its sizes (rows, columns)."""
         self._unused.discard(layer)
         found = self._pairs.get(layer)
-        if found is not None and (own := (len(found[1]), found[0].shape[1])) != sizes:
+        if found is not None and (own := (math.prod(found[1].shape[:-1]), found[0].shape[-1])) != sizes:
             raise BadFileError(
                 f"`{self.weights_path}` changes `{layer}` as one of {list(own)}, and the model's is {list(sizes)}", hint=OTHER_BASE
             )
@@ -220,11 +230,13 @@ class LoraDelta:
     def require_standing_beside(self) -> None:
         """Raises UnsupportedError for one of a layer that one beside the weights cannot change.
 
-        The output layer is computed for some of a pass's tokens only, and who reads which with what is told of all. What makes the
-        weights of experts is no product that another is added to.
+        The output layer is computed for some of a pass's tokens only, and who reads which with what is told of all. A mixture's
+        experts, and what makes their weights, are no products that another is added to.
         """
-        if strange := next((layer for layer in self._pairs if layer == OUTPUT or layer.endswith(ROUTERS)), None):
-            what = f"`{OUTPUT}`" if strange == OUTPUT else f"what makes the weights of experts (`{strange}`)"
+        alone = (layer for layer in self._pairs if layer == OUTPUT or layer.endswith((*ROUTERS, *EXPERTS)))
+        if strange := next(alone, None):
+            kind = "what makes the weights of experts" if strange.endswith(ROUTERS) else "experts"
+            what = f"`{OUTPUT}`" if strange == OUTPUT else f"{kind} (`{strange}`)"
             raise UnsupportedError(
                 f"`{self.weights_path}` changes {what}, which one beside the weights cannot here", hint="load it alone"
             )
