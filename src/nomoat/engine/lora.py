@@ -50,6 +50,8 @@ A, B = ".lora_A.weight", ".lora_B.weight"  # names of matrices end so
 OUTPUT = "lm_head"
 # The output layer as it was before, which PEFT saves beside the matrices that change it, though it is not learned.
 COPY = re.compile(r"base_model\.model\.((?:.+\.)?lm_head)\.base_layer\.(weight|bias)")
+# A matrix's name within PEFT has the adapter's own in it, and so has a state that a trainer saves, which PEFT reads as well.
+WITH_ITS_NAME = re.compile(r"(\.lora_[AB])\.([^.]+)(?=\.weight$)")
 NAMED = 3  # in a message
 LARGEST_RANK = 1 << 20  # no layer is as wide
 # What regular expressions of a config may cost; the names of layers take microseconds. A count behind a letter or a class repeats no
@@ -82,7 +84,7 @@ class LoraDelta:
             if name.endswith(A):
                 layer = name.removeprefix("base_model.model.").removesuffix(A)
                 self._pairs[layer] = (a_RI, tensors[name.removesuffix(A) + B])
-        self._require_pairs()
+        self._require_fitting_pairs()
         self._scales = {layer: scaling.of_layer(layer, len(a_RI)) for layer, (a_RI, _) in self._pairs.items()}
         self._told_scales = self._scales
         self._unused = set(self._pairs)
@@ -96,14 +98,14 @@ class LoraDelta:
                 f"`{self.weights_path}` holds `{strange}`, which is no LoRA matrix of a layer: answers would be wrong without it",
                 hint=_how_to_merge(read_object(folder / ADAPTER_CONFIG, hint=AGAIN)),
             )
+        if not self._pairs:
+            raise BadFileError(f"`{self.weights_path}` holds no LoRA matrices", hint=AGAIN)
 
-    def _require_pairs(self) -> None:
+    def _require_fitting_pairs(self) -> None:
         for layer, (a_RI, b_OR) in self._pairs.items():
             if a_RI.ndim != 2 or b_OR.ndim != 2 or len(a_RI) != b_OR.shape[1] or not len(a_RI):
                 both = f"{list(a_RI.shape)} and {list(b_OR.shape)}"
                 raise BadFileError(f"the matrices of `{layer}` in `{self.weights_path}` do not go together: {both}", hint=AGAIN)
-        if not self._pairs:
-            raise BadFileError(f"`{self.weights_path}` holds no LoRA matrices", hint=AGAIN)
 
     def _numbers(self, name: str, found: Stored) -> FloatArray:
         return as_numbers(found.values, found.type_name, what=f"tensor `{name}` of `{self.weights_path}`")
@@ -321,9 +323,16 @@ def _read_stored(folder: Path) -> dict[str, Stored]:
     if not path.exists():
         raise _without_weights(folder)
     try:
-        stored = dict(read_tensors(path, hint=AGAIN))
+        found = dict(read_tensors(path, hint=AGAIN))
     except OSError as exc:
         raise cannot_read(path, exc, if_absent=AGAIN) from exc
+    stored = {WITH_ITS_NAME.sub(r"\1", name): tensor for name, tensor in found.items()}
+    if len(stored) < len(found):
+        names = sorted({match[2] for match in filter(None, map(WITH_ITS_NAME.search, found))})
+        raise BadFileError(
+            f"`{path}` holds several adapters: {first_few(names, NAMED)}",
+            hint="save each into a folder of its own, with PEFT's `save_pretrained`",
+        )
     partners = {name: name.removesuffix(A) + B for name in stored if name.endswith(A)}
     partners |= {name: name.removesuffix(B) + A for name in stored if name.endswith(B)}
     if missing := sorted({*partners.values()}.difference(stored)):
