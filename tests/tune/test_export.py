@@ -491,12 +491,14 @@ def test_the_terms_of_what_was_learned_go_with_the_file(
     assert claims == {"general.license": "other", "general.license.name": f"commercial use: {commercial} ({title})"}
     shown = json.loads(CliRunner().invoke(app, ["show", str(made), "--json"]).stdout)
     assert (shown["licence"]["commercial"], len(shown["licence"]["links"])) == (commercial, 2)
+    assert "claims the licence" not in CliRunner().invoke(app, ["show", str(made)]).stdout  # it is this very chain's
     named = {"own": "the maker's own data", "cc-by-nc-4.0": "Creative Commons BY-NC 4.0"}[data]
     assert [link["title"] for link in shown["licence"]["links"] if link["role"] == "data"] == [named]
     assert licence_chain(made, [licences.stated_data("d.csv", "own")], (), None).commercial == commercial
     made.write_bytes(base.read_bytes())  # another file under its name
     assert references.weights_chain(made).links[0].name == "weights of unknown origin"
     assert len(references.weights_chain(made).links) == 1
+    assert "claims the licence apache-2.0 (Apache), which nobody" in CliRunner().invoke(app, ["show", str(made)]).stdout
 
 
 @pytest.mark.parametrize("form", ["gguf", "lora", "ollama"])
