@@ -313,10 +313,12 @@ def test_a_folder_s_adapter_becomes_the_lora_file_of_the_gguf_made_of_it(tmp_pat
     assert "convert_hf_to_gguf.py, and the adapter that runs beside it with `nomoat export --form lora`; or merge" in caught.value.hint
 
 
-def test_an_architecture_llama_cpp_does_not_know_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("exported", [export.merged_gguf, export.lora_gguf])
+def test_an_architecture_llama_cpp_does_not_know_is_refused(exported: Callable[..., Path], tmp_path: Path) -> None:
+    """And not sent to llama.cpp's converter, as other folders are."""
     _, folder = write_folder(tmp_path / "model", "opt")
     with pytest.raises(UnsupportedError, match="`opt`, which llama"):
-        export.lora_gguf(folder, make_adapter(tmp_path / "adapter", folder), tmp_path / "lora.gguf")
+        exported(folder, make_adapter(tmp_path / "adapter", folder), tmp_path / "made.gguf")
 
 
 def test_an_adapter_of_another_model_is_refused_and_nothing_is_left(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def merged_gguf(
     import gguf
 
     if weights.is_dir():
+        _require_in_gguf(architectures.of(open_source(weights)), weights)
         raise UnsupportedError(
             f"`{weights}` is a Hugging Face folder, whose tokenizer nomoat cannot write into a GGUF file",
             hint="make a GGUF of the folder with llama.cpp's convert_hf_to_gguf.py, and the adapter that runs beside it with "
@@ -93,10 +94,7 @@ def lora_gguf(weights: Path, adapter: Path, target: Path, *, terms: ChainVerdict
 
     file = open_source(weights)
     arch, sizes, delta, layers = _fitted(file, adapter)
-    if arch.name not in gguf.MODEL_ARCH_NAMES.values():
-        raise UnsupportedError(
-            f"`{weights}` is of the architecture `{arch.name}`, which llama.cpp does not know", hint="`nomoat run` runs it as it is"
-        )
+    _require_in_gguf(arch, weights)
     with sidecar.whole_with_chain(target, terms, _facts(weights, adapter)) as part:
         writer = gguf.GGUFWriter(str(part), arch.name)
         writer.add_type(gguf.GGUFType.ADAPTER)
@@ -113,6 +111,15 @@ def lora_gguf(weights: Path, adapter: Path, target: Path, *, terms: ChainVerdict
                     matrices.append(matrix)
         _write(writer, matrices)
     return target
+
+
+def _require_in_gguf(arch: Architecture, weights: Path) -> None:
+    import gguf
+
+    if arch.name not in gguf.MODEL_ARCH_NAMES.values():
+        raise UnsupportedError(
+            f"`{weights}` is of the architecture `{arch.name}`, which llama.cpp does not know", hint="`nomoat run` runs it as it is"
+        )
 
 
 def _name(writer: Any, file: ModelSource, weights: Path, adapter: Path) -> None:
