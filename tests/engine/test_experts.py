@@ -343,6 +343,25 @@ def test_an_adapter_of_what_chooses_among_experts_is_loaded_alone(tmp_path: Path
     )
 
 
+@needs_instructions
+def test_room_is_asked_for_experts_as_an_adapter_leaves_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In 8 bits, though the file has them in 4."""
+    monkeypatch.setattr(footprint, "FEW_WEIGHTS", 0)
+    path = write_gguf(tmp_path / "whole.gguf", MIXTURES["mixtral"], make_model(MIXTURES["mixtral"]))
+    parts = {"self_attn.v_proj": (32, 64)}
+    small = export.merged_gguf(path, write_adapter(tmp_path / "a", parts=parts), tmp_path / "small.gguf", quantisation="Q4_0")
+    of_one = {f"mlp.experts.{number}.{part}": (128, 64) for number in range(4) for part in ("gate_proj", "up_proj")}
+    adapter, told = write_adapter(tmp_path / "adapter", parts=of_one), []
+
+    def check(sizes: object, num_values: int, num_bytes: int, *_: object) -> None:
+        told.append(num_bytes)
+
+    for given in (None, adapter):
+        folder = importer.import_gguf(small, adapter=given, check=check)
+        assert told[-1] == pytest.approx((folder / "openvino_model.bin").stat().st_size, rel=0.15)
+    assert told[1] > 1.3 * told[0]
+
+
 def test_rows_of_experts_that_are_no_whole_tiles_are_no_tiles() -> None:
     """Though the rows of all experts together are."""
     for rows, form in ((32, layout.TILES), (24, layout.ROWS)):

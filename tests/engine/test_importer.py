@@ -241,7 +241,11 @@ def test_an_adapter_for_layers_that_are_not_there_is_refused_and_nothing_is_left
             lambda folder: save_file({"x": np.full(3, np.nan)}, folder / "adapter_model.safetensors"),
             "holds values that are no weights",
         ),
-        (lambda folder: save_file({"x": np.ones(3)}, folder / "adapter_model.safetensors"), "holds no LoRA matrices"),
+        (lambda folder: save_file({}, folder / "adapter_model.safetensors"), "holds no LoRA matrices"),
+        (
+            lambda folder: save_file({"x.lora_embedding_A": np.ones((4, 9))}, folder / "adapter_model.safetensors"),
+            "holds `x.lora_embedding_A`, which is no LoRA matrix",
+        ),
         (
             lambda folder: save_file(
                 {f"x.lora_{part}.weight": np.ones((4, 4)) for part in "AB"} | {"lm_head.weight": np.ones((4, 4))},
@@ -415,6 +419,24 @@ def test_weights_of_an_adapter_in_parts_are_named_with_what_makes_one_file_of_th
         name: tensor.tolist() for name, tensor in tensors.items()
     }
     assert len(LoraDelta(folder).layers) > 0
+
+
+def test_an_adapter_s_own_name_in_those_of_its_tensors_is_passed_over(tmp_path: Path) -> None:
+    """As the state of a model within PEFT has it, which some trainers save; of two adapters neither is taken."""
+    folder, plain = write_adapter(tmp_path / "a"), LoraDelta(write_adapter(tmp_path / "plain"))
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    for names in (["default"], ["my_task", "default"]):
+        save_file({name.replace(".weight", f".{own}.weight"): tensor for name, tensor in tensors.items() for own in names}, path)
+        if len(names) == 1:
+            found = LoraDelta(folder)
+            assert found.layers == plain.layers
+            for layer in plain.layers:
+                np.testing.assert_array_equal((found.scaled(layer) or (0, 0))[1], (plain.scaled(layer) or (0, 0))[1])
+    with pytest.raises(BadFileError) as caught:
+        LoraDelta(folder)
+    assert caught.value.message == f"`{path}` holds several adapters: default, my_task"
+    assert caught.value.hint == "save each into a folder of its own, with PEFT's `save_pretrained`"
 
 
 def test_merging_is_advised_for_the_kinds_of_adapters_that_peft_can_merge(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,14 @@ from reference import (
 )
 from safetensors.numpy import load_file, save_file
 
+from nomoat import footprint
 from nomoat.catalog import licences
 from nomoat.engine import arch as architectures
-from nomoat.engine import importer, tensor_check
+from nomoat.engine import importer, peft_names, tensor_check
+from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.lora import LoraDelta
+from nomoat.engine.native import Blueprint, NativeModel
 from nomoat.engine.paged import PagedModel, Row
 from nomoat.engine.source import open_source
 from nomoat.errors import BadFileError, UnsupportedError
@@ -57,7 +61,7 @@ def logits_of(model: Any) -> Any:
         return model(input_ids=torch.tensor(rows()), use_cache=False).logits.numpy()
 
 
-def adapt(model: Any, folder: Path, targets: str | Sequence[str], **saving: Any) -> Any:
+def adapt(model: Any, folder: Path, targets: str | Sequence[str], config: Mapping[str, Any] | None = None, **saving: Any) -> Any:
     """The logits of the model with an adapter of PEFT, which is saved. It changes them by more than they may differ."""
     from peft import LoraConfig, get_peft_model
 
@@ -66,7 +70,8 @@ def adapt(model: Any, folder: Path, targets: str | Sequence[str], **saving: Any)
     with warnings.catch_warnings():  # PEFT says what it does by itself, and asks transformers for attributes under old names
         warnings.simplefilter("ignore")
         targets = targets if isinstance(targets, str) else list(targets)
-        adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules=targets))
+        settings = {"r": 4, "lora_alpha": 8, "target_modules": targets} | dict(config or {})
+        adapted = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **settings))
         for name, weight in adapted.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, 0, 0.3)
@@ -74,6 +79,18 @@ def adapt(model: Any, folder: Path, targets: str | Sequence[str], **saving: Any)
         after = logits_of(adapted.eval())
     assert np.abs(after - before).max() > 0.1
     return after
+
+
+def write_matrices(folder: Path, shapes: Mapping[str, tuple[int, int]], **config: Any) -> None:
+    """A PEFT folder of random matrices of rank 4 for layers of these names, [rows, columns]."""
+    chance, tensors = np.random.default_rng(3), {}
+    for layer, (rows_here, columns) in shapes.items():
+        tensors[f"base_model.model.{layer}.lora_A.weight"] = chance.standard_normal((4, columns)).astype(np.float32) / columns**0.5
+        tensors[f"base_model.model.{layer}.lora_B.weight"] = chance.standard_normal((rows_here, 4)).astype(np.float32) * 0.3
+    folder.mkdir()
+    save_file(tensors, folder / "adapter_model.safetensors")
+    told = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8, **config}
+    (folder / "adapter_config.json").write_text(json.dumps(told))
 
 
 def beside_logits(weights: Path, adapted: Path) -> Any:
@@ -109,7 +126,7 @@ def test_an_adapter_of_all_linear_layers_gives_what_peft_gives(name: str, tmp_pa
 
 
 def test_an_adapter_of_a_mixture_s_linear_layers_gives_what_peft_gives(tmp_path: Path) -> None:
-    """Of attention, of the expert that all tokens ask, and of its gate; those that are chosen are no linear layers of PEFT's."""
+    """Of attention, of the expert that all tokens ask, and of its gate; those that are chosen are no linear layers, see below."""
     model, folder = write_folder(tmp_path / "model", "qwen2moe")
     in_gguf = write_gguf(tmp_path / "model.gguf", MIXTURES["qwen2moe"], model)
     expected = adapt(model, tmp_path / "adapter", "all-linear")
@@ -117,6 +134,120 @@ def test_an_adapter_of_a_mixture_s_linear_layers_gives_what_peft_gives(tmp_path:
     assert "base_model.model.model.layers.0.mlp.shared_expert_gate.lora_A.weight" in names
     for weights in (folder, in_gguf):
         assert_baked(weights, tmp_path / "adapter", expected, tmp_path)
+
+
+def assert_experts_baked(weights: Path, adapted: Path, expected: Any, scratch: Path) -> None:
+    """In float32, and in tiles, where a token may ask another expert, of two of nearly one score."""
+    ov.save_model(importer.exact_model(weights, adapter=adapted), scratch / "openvino_model.xml", compress_to_fp16=False)
+    np.testing.assert_allclose(our_logits(scratch, rows()), expected, atol=1e-3)
+    if not footprint.has_native_kernels():
+        return
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(footprint, "FEW_WEIGHTS", 0)
+        model = NativeModel(Blueprint(importer.import_gguf(weights, adapter=adapted)))
+    model.allocate(4)
+    served = model.run([Row(ids, 0, [at], LENGTH) for at, ids in enumerate(rows())])[0].reshape(expected.shape)
+    assert np.median(np.abs(served - expected)) < 0.05
+
+
+def experts_of(name: str) -> dict[str, Any]:
+    """Settings of PEFT for all that a mixture's experts are and what chooses them, the first with a scale of its own."""
+    block = "block_sparse_moe" if name == "granitemoe" else "mlp"
+    router = "router" if name in ("granitemoe", "gpt-oss") else "gate"
+    parts = [f"{block}.experts.gate_up_proj", f"{block}.experts.down_proj", f"{block}.{router}.weight"]
+    return {"target_parameters": parts, "alpha_pattern": {parts[0]: 6}, "r": 2}
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_an_adapter_of_experts_gives_what_peft_gives(name: str, tmp_path: Path) -> None:
+    """Of those that are chosen, and of what chooses."""
+    model, folder = write_folder(tmp_path / "model", name)
+    in_gguf = write_gguf(tmp_path / "model.gguf", MIXTURES[name], model)
+    expected = adapt(model, tmp_path / "adapter", ["q_proj"], experts_of(name))
+    for weights in (folder, in_gguf):
+        assert_experts_baked(weights, tmp_path / "adapter", expected, tmp_path)
+    with pytest.raises(UnsupportedError, match=r"changes .*experts \(`model\.layers\.0\.mlp\..*`\), which one beside the weights"):
+        importer.require_beside(folder, [tmp_path / "adapter"])
+
+
+@pytest.mark.parametrize("name", ["mixtral", "qwen3moe"])
+def test_an_adapter_of_experts_that_transformers_4_had_apart_gives_what_peft_gives(name: str, tmp_path: Path) -> None:
+    """PEFT reads such ones, too, and makes of them what `transformers` 5 has."""
+    from peft import PeftModel
+
+    model, folder = write_folder(tmp_path / "model", name)
+    _, sizes = importer.family_of(importer.import_gguf(folder))
+    block, parts = ("block_sparse_moe", ("w1", "w3", "w2")) if name == "mixtral" else ("mlp", ("gate_proj", "up_proj", "down_proj"))
+    shapes = {f"{block}.gate": (sizes.experts, sizes.width)}
+    for number in range(sizes.experts):
+        both = (sizes.hidden, sizes.width), (sizes.hidden, sizes.width), (sizes.width, sizes.hidden)
+        shapes |= {f"{block}.experts.{number}.{part}": shape for part, shape in zip(parts, both, strict=True)}
+    adapted = tmp_path / "adapter"
+    every = {f"model.layers.{layer}.{part}": shape for layer in range(sizes.layers) for part, shape in shapes.items()}
+    write_matrices(adapted, every, target_modules=["gate", *parts])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("error", message=".*missing adapter keys.*")
+        theirs = PeftModel.from_pretrained(make_model(MIXTURES[name]), str(adapted)).eval()
+    expected = logits_of(theirs)
+    assert np.abs(expected - logits_of(model)).max() > 0.1
+    assert_experts_baked(folder, adapted, expected, tmp_path)
+
+
+def mixtral_of_8() -> tuple[Architecture, Dimensions]:
+    """Three experts, 8 wide, of 6 in between."""
+    sizes = Dimensions(
+        layers=1, width=8, heads=1, kv_heads=1, head_dim=8, hidden=6, vocabulary=9, context_tokens=9, norm_epsilon=1e-5, rope_base=1e4,
+        experts=3, experts_chosen=2,
+    )  # fmt: skip
+    return architectures.with_experts(architectures.find("llama"), sizes.experts), sizes
+
+
+def test_experts_that_an_adapter_leaves_as_they_are_get_nothing_and_ranks_may_differ(tmp_path: Path) -> None:
+    names = {number: f"model.layers.0.block_sparse_moe.experts.{number}.w3" for number in (0, 2)}
+    write_matrices(tmp_path / "a", dict.fromkeys(names.values(), (6, 8)))
+    path = tmp_path / "a" / "adapter_model.safetensors"
+    saved = load_file(path)
+    lower = f"base_model.model.{names[2]}.lora"
+    saved[f"{lower}_A.weight"], saved[f"{lower}_B.weight"] = saved[f"{lower}_A.weight"][:2], saved[f"{lower}_B.weight"][:, :2].copy()
+    save_file(saved, path)
+    delta, layer = LoraDelta(tmp_path / "a").of_model(*mixtral_of_8()), "model.layers.0.mlp.experts.up_proj"
+    a_ERI, b_EOR = delta.matrices(layer) or (np.zeros(0), np.zeros(0))
+    for found in (delta(layer, np.arange(18)), delta.alpha / a_ERI.shape[1] * (b_EOR @ a_ERI).reshape(18, 8)):
+        assert found is not None
+        assert not found[6:12].any()
+        for number, scale in ((0, 8 / 4), (2, 8 / 2)):
+            a_RI, b_OR = (saved[f"base_model.model.{names[number]}.lora_{end}.weight"] for end in "AB")
+            np.testing.assert_allclose(found[6 * number : 6 * number + 6], scale * b_OR @ a_RI, atol=1e-5)
+    assert delta(layer, np.array([17, 0])) == pytest.approx(delta(layer, np.arange(18))[[17, 0]], abs=1e-5)  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ({"mlp.experts.3.w1": (6, 8)}, "mlp.experts.3.w1` as one of [6, 8], which no expert of the model has"),
+        ({"mlp.experts.0.w9": (6, 8)}, "mlp.experts.0.w9` as one of [6, 8], which no expert of the model has"),
+        ({"mlp.experts.0.w2": (6, 8)}, "mlp.experts.0.w2` as one of [6, 8], which no expert of the model has"),
+        ({"mlp.experts": (12, 8)}, "mlp.experts` as one of [12, 8], which no 3 experts of the model have"),
+        ({"mlp.experts.0.w1": (6, 8), "mlp.experts.0.gate_proj": (6, 8)}, "mlp.experts.gate_proj` twice, under two names"),
+    ],
+    ids=["number", "part", "sizes", "rank", "twice"],
+)
+def test_an_adapter_of_experts_that_a_mixture_does_not_have_is_refused(
+    shapes: dict[str, tuple[int, int]], message: str, tmp_path: Path
+) -> None:
+    write_matrices(tmp_path / "a", {f"model.layers.0.{name}": shape for name, shape in shapes.items()})
+    with pytest.raises(BadFileError) as caught:
+        LoraDelta(tmp_path / "a").of_model(*mixtral_of_8())
+    assert caught.value.message == f"`{tmp_path / 'a' / 'adapter_model.safetensors'}` changes `model.layers.0.{message}"
+    assert caught.value.hint == "an adapter fits only the model it was tuned on"
+
+
+def test_what_chooses_among_experts_has_other_names_elsewhere() -> None:
+    """Granite's in `transformers` 4 is a linear layer within another."""
+    arch, _ = mixtral_of_8()
+    for name in ("block_sparse_moe.gate", "block_sparse_moe.router.layer", "block_sparse_moe.router", "mlp.router", "mlp.gate"):
+        assert peft_names.our_name(arch, f"model.layers.3.{name}") == "model.layers.3.mlp.gate"
 
 
 @pytest.mark.parametrize("name", ONE_PART)
@@ -186,6 +317,23 @@ def test_exports_of_an_adapter_hold_the_change_in_the_file_s_order_of_rows(name:
     for tensor in changed:
         change = 2 * lora.rows(f"{tensor}.lora_b") @ lora.rows(f"{tensor}.lora_a")
         np.testing.assert_allclose(whole.rows(tensor) - base.rows(tensor), change, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mixtral", "gpt-oss"])
+def test_exports_of_an_adapter_of_experts_hold_the_change_of_each(name: str, tmp_path: Path) -> None:
+    model, folder = write_folder(tmp_path / "model", name)
+    weights = write_gguf(tmp_path / "model.gguf", MIXTURES[name], model)
+    expected = adapt(model, tmp_path / "adapter", ["q_proj"], experts_of(name))
+    merged = export.merged_gguf(weights, tmp_path / "adapter", tmp_path / "merged.gguf", quantisation="F32")
+    ov.save_model(importer.exact_model(merged), tmp_path / "openvino_model.xml", compress_to_fp16=False)
+    np.testing.assert_allclose(our_logits(tmp_path, rows()), expected, atol=1e-3)
+    lora, base, whole = (GGUFFile(path) for path in (export.lora_gguf(folder, tmp_path / "adapter", tmp_path / "l"), weights, merged))
+    up, sizes = "blk.0.ffn_up_exps.weight", importer.read_sizes(base)
+    assert lora.tensor(f"{up}.lora_a").shape == (sizes.experts, 2, sizes.width)  # as llama.cpp takes them
+    assert lora.tensor(f"{up}.lora_b").shape == (sizes.experts, sizes.hidden, 2)
+    a_ERI, b_EOR = (lora.rows(f"{up}.lora_{end}").reshape(lora.tensor(f"{up}.lora_{end}").shape) for end in "ab")
+    change = lora.metadata["adapter.lora.alpha"] / 2 * (b_EOR @ a_ERI)
+    np.testing.assert_allclose(whole.rows(up) - base.rows(up), change.reshape(-1, sizes.width), atol=1e-5)
 
 
 @pytest.mark.parametrize(("name", "other"), [("bloom", "llama"), ("gptj", "gpt2")])

@@ -313,10 +313,12 @@ def test_a_folder_s_adapter_becomes_the_lora_file_of_the_gguf_made_of_it(tmp_pat
     assert "convert_hf_to_gguf.py, and the adapter that runs beside it with `nomoat export --form lora`; or merge" in caught.value.hint
 
 
-def test_an_architecture_llama_cpp_does_not_know_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("exported", [export.merged_gguf, export.lora_gguf])
+def test_an_architecture_llama_cpp_does_not_know_is_refused(exported: Callable[..., Path], tmp_path: Path) -> None:
+    """And not sent to llama.cpp's converter, as other folders are."""
     _, folder = write_folder(tmp_path / "model", "opt")
     with pytest.raises(UnsupportedError, match="`opt`, which llama"):
-        export.lora_gguf(folder, make_adapter(tmp_path / "adapter", folder), tmp_path / "lora.gguf")
+        exported(folder, make_adapter(tmp_path / "adapter", folder), tmp_path / "made.gguf")
 
 
 def test_an_adapter_of_another_model_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
@@ -491,12 +493,14 @@ def test_the_terms_of_what_was_learned_go_with_the_file(
     assert claims == {"general.license": "other", "general.license.name": f"commercial use: {commercial} ({title})"}
     shown = json.loads(CliRunner().invoke(app, ["show", str(made), "--json"]).stdout)
     assert (shown["licence"]["commercial"], len(shown["licence"]["links"])) == (commercial, 2)
+    assert "claims the licence" not in CliRunner().invoke(app, ["show", str(made)]).stdout  # it is this very chain's
     named = {"own": "the maker's own data", "cc-by-nc-4.0": "Creative Commons BY-NC 4.0"}[data]
     assert [link["title"] for link in shown["licence"]["links"] if link["role"] == "data"] == [named]
     assert licence_chain(made, [licences.stated_data("d.csv", "own")], (), None).commercial == commercial
     made.write_bytes(base.read_bytes())  # another file under its name
     assert references.weights_chain(made).links[0].name == "weights of unknown origin"
     assert len(references.weights_chain(made).links) == 1
+    assert "claims the licence apache-2.0 (Apache), which nobody" in CliRunner().invoke(app, ["show", str(made)]).stdout
 
 
 @pytest.mark.parametrize("form", ["gguf", "lora", "ollama"])

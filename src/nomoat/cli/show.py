@@ -127,7 +127,8 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
     architecture = model_facts.architecture_of(source)
     sha256 = importer.sha256_of_model(path)
     card = pull.card_of(path, importer.sha256_of_model)
-    found, question = references.weights_chain(path), tuned.question_of(references.exported_facts(path))
+    found, exported = references.weights_chain(path), references.exported_facts(path)
+    question = tuned.question_of(exported)
     need, longest = model_facts.file_need(source, context)
     facts: dict[str, Any] = {
         "path": str(path),
@@ -148,7 +149,7 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
         f"card: {card.id if card is not None else 'none has this sha256'}",
     ]
     lines.append(f"says of itself: {said.get('general.name', 'no name')}; {model_facts.parameters(source.num_values)}; {architecture}")
-    if card is None and "general.license" in said:
+    if card is None and not exported and "general.license" in said:
         name = f" ({said['general.license.name']})" if "general.license.name" in said else ""
         lines.append(f"claims the licence {said['general.license']}{name}, which nobody here has checked")
     lines += [

@@ -56,6 +56,15 @@ class _Plan:
     delta: LoraDelta | None
     progress: Progress | None = None
 
+    @property
+    def num_bytes(self) -> int:
+        """What its matrices take."""
+        if self.delta is None or isinstance(self.source, ForeignFolder):
+            return self.stored.bytes_of(self.source)
+        names = tensor_check.layer_names(architectures.of(self.source), self.sizes)
+        changed = {tensor for tensor, layer in names.items() if layer in self.delta.layers}
+        return self.stored.bytes_of(self.source, changed)
+
 
 def remembered_sha256(path: Path) -> str:
     """The file's sha256, computed once: remembered under its path, size and times of change, one of them the system's own."""
@@ -143,16 +152,17 @@ def _import(
             if if_tiled and not stored.has_tiles:
                 return None
             _require_few_experts(source, sizes, stored)
+            plan = _Plan(source, sizes, stored, _fitted(delta, source, sizes), progress)
             if check:  # of free memory without the child's 40 MB, which the import needs as well
                 family = str(source.require("general.architecture"))
-                check(sizes, source.num_values, stored.bytes_of(source), stored.has_tiles, family)
+                check(sizes, source.num_values, plan.num_bytes, stored.has_tiles, family)
             road = ["optimum-intel"] if isinstance(source, ForeignFolder) else []  # nomoat may know the architecture one day
             digest = paths.sha256_of_texts(stored.key(), *origin, *(["long"] if sizes.long_factors else []), *road)
             made_of = {"source": path.name, "source_sha256": origin[0], "adapter_sha256": origin[1]}
-            if not (here or isinstance(source, ForeignFolder)) and stored.bytes_of(source) >= ELSEWHERE_FROM_BYTES:
+            if not (here or isinstance(source, ForeignFolder)) and plan.num_bytes >= ELSEWHERE_FROM_BYTES:
                 told = {"context_tokens": context_tokens, "quality": quality, "fused": fused}
                 _make_elsewhere(child, _folder_of(digest), json.dumps([str(path), adapter and str(adapter), told]), progress)
-            _make(digest, _Plan(source, sizes, stored, _fitted(delta, source, sizes), progress), made_of)
+            _make(digest, plan, made_of)
             return _folder_of(cache.write_note(asked, digest))
         if check:
             has_tiles = layout.Storage.from_dict(facts["storage"]).has_tiles
@@ -283,7 +293,7 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
     with whole_files.alone(folder):
         if _facts_if_whole(folder) is not None:  # another process has made it meanwhile
             return
-        system_errors.require_free_disk(folder, plan.stored.bytes_of(plan.source) + SPARE_DISK_BYTES)
+        system_errors.require_free_disk(folder, plan.num_bytes + SPARE_DISK_BYTES)
         with whole_files.whole_folder(folder) as part:
             _write_model(part, plan)
             write_native(part)

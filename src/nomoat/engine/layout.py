@@ -10,7 +10,7 @@ What this does not cover: families and sizes that were not measured follow the r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,17 +88,18 @@ class Storage:
         how = [*(["fine"] if self.rounds_less else []), "fused" if self.fused else "apart"]
         return "; ".join([imported.VERSION, *(f"{end}={form}" for end, form in self.forms.items()), *how])
 
-    def bytes_of(self, file: ModelSource) -> int:
-        """What the matrices take, in memory and on disk."""
-        return sum(self.tensor_bytes(tensor) for tensor in file.tensors.values() if tensor.is_matrix)
+    def bytes_of(self, file: ModelSource, changed: Container[str] = ()) -> int:
+        """What the matrices take, in memory and on disk. `changed`: tensors that an adapter is added to."""
+        matrices = [tensor for tensor in file.tensors.values() if tensor.is_matrix]
+        return sum(self.tensor_bytes(tensor, changed=tensor.name in changed) for tensor in matrices)
 
-    def form_of(self, tensor: Tensor) -> Form:
-        """The form of one matrix as the file has it."""
-        return self.form(_layer_name(tensor.name), tensor, changed=False)
+    def form_of(self, tensor: Tensor, *, changed: bool = False) -> Form:
+        """The form of one matrix; `changed`: see `form`."""
+        return self.form(_layer_name(tensor.name), tensor, changed=changed)
 
-    def tensor_bytes(self, tensor: Tensor) -> int:
+    def tensor_bytes(self, tensor: Tensor, *, changed: bool = False) -> int:
         """What one matrix takes."""
-        form = self.form_of(tensor)
+        form = self.form_of(tensor, changed=changed)
         if form.is_tiled:
             type_name = tensor.type_name if form.kind == "tiles" else tiles.WHOLE_BYTES
             return tiles.size(type_name, tensor.num_rows, tensor.shape[-1])

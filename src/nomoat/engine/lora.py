@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import math
 import re
 from collections.abc import Collection, KeysView
 from pathlib import Path
@@ -14,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import paths
-from nomoat.engine import peft_names
-from nomoat.engine.arch import ROUTERS, Architecture, Dimensions
-from nomoat.engine.gguf import LARGEST_WEIGHT, FloatArray
+from nomoat.engine import expert_lora, peft_names
+from nomoat.engine.arch import EXPERTS, ROUTERS, Architecture, Dimensions
+from nomoat.engine.gguf import LARGEST_WEIGHT, FloatArray, rows_by_expert
 from nomoat.engine.safetensors import Stored, as_numbers, read_tensors
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.hub_folder import ADAPTER_CONFIG, ADAPTER_INDEX, ADAPTER_PICKLE, ADAPTER_WEIGHTS, cannot_read, read_object
@@ -49,6 +50,8 @@ A, B = ".lora_A.weight", ".lora_B.weight"  # names of matrices end so
 OUTPUT = "lm_head"
 # The output layer as it was before, which PEFT saves beside the matrices that change it, though it is not learned.
 COPY = re.compile(r"base_model\.model\.((?:.+\.)?lm_head)\.base_layer\.(weight|bias)")
+# A matrix's name within PEFT has the adapter's own in it, and so has a state that a trainer saves, which PEFT reads as well.
+WITH_ITS_NAME = re.compile(r"(\.lora_[AB])\.([^.]+)(?=\.weight$)")
 NAMED = 3  # in a message
 LARGEST_RANK = 1 << 20  # no layer is as wide
 # What regular expressions of a config may cost; the names of layers take microseconds. A count behind a letter or a class repeats no
@@ -64,13 +67,14 @@ class LoraDelta:
 
     Its layers have the names they have in the folder, and their rows lie as there, until it is `of_model`.
 
-    Shapes: R rank, I input, O output; A_RI, B_OR. Raises BadFileError for what is not a LoRA of plain linear layers.
+    Shapes: R rank, I input, O output; A_RI, B_OR; of a mixture's E experts, one after another, A_ERI, B_EOR.
+    Raises BadFileError for what is not a LoRA of plain linear layers.
     """
 
     def __init__(self, folder: Path, *, header_only: bool = False) -> None:
         """`header_only`: no weight is read or checked, for who asks only whether the rest of the folder is sound."""
         self.weights_path = folder / ADAPTER_WEIGHTS
-        scaling = _Scaling(folder)
+        self._scaling = scaling = _Scaling(folder)
         self.alpha = scaling.of_layer("", scaling.rank) * scaling.rank or 1.0  # as others have it, who divide it by the rank
         stored = _read_stored(folder)
         read = _as_stored if header_only else self._numbers
@@ -80,7 +84,7 @@ class LoraDelta:
             if name.endswith(A):
                 layer = name.removeprefix("base_model.model.").removesuffix(A)
                 self._pairs[layer] = (a_RI, tensors[name.removesuffix(A) + B])
-        self._require_pairs()
+        self._require_fitting_pairs()
         self._scales = {layer: scaling.of_layer(layer, len(a_RI)) for layer, (a_RI, _) in self._pairs.items()}
         self._told_scales = self._scales
         self._unused = set(self._pairs)
@@ -94,14 +98,14 @@ class LoraDelta:
                 f"`{self.weights_path}` holds `{strange}`, which is no LoRA matrix of a layer: answers would be wrong without it",
                 hint=_how_to_merge(read_object(folder / ADAPTER_CONFIG, hint=AGAIN)),
             )
+        if not self._pairs:
+            raise BadFileError(f"`{self.weights_path}` holds no LoRA matrices", hint=AGAIN)
 
-    def _require_pairs(self) -> None:
+    def _require_fitting_pairs(self) -> None:
         for layer, (a_RI, b_OR) in self._pairs.items():
             if a_RI.ndim != 2 or b_OR.ndim != 2 or len(a_RI) != b_OR.shape[1] or not len(a_RI):
                 both = f"{list(a_RI.shape)} and {list(b_OR.shape)}"
                 raise BadFileError(f"the matrices of `{layer}` in `{self.weights_path}` do not go together: {both}", hint=AGAIN)
-        if not self._pairs:
-            raise BadFileError(f"`{self.weights_path}` holds no LoRA matrices", hint=AGAIN)
 
     def _numbers(self, name: str, found: Stored) -> FloatArray:
         return as_numbers(found.values, found.type_name, what=f"tensor `{name}` of `{self.weights_path}`")
@@ -130,8 +134,14 @@ class LoraDelta:
         """
         made = copy.copy(self)
         made._pairs, made._scales = {}, {}
-        read = [name for name in self._pairs if not peft_names.is_unread(arch, name)]
-        for name in read or self._pairs:
+        read = [name for name in self._pairs if not peft_names.is_unread(arch, name)] or [*self._pairs]
+        of_experts = {name: self._pairs[name] for name in read if expert_lora.is_of_experts(arch, name)}
+        try:
+            made._pairs |= expert_lora.of_layers(arch, sizes, of_experts, self._scaling.of_layer)
+        except ValueError as exc:
+            raise BadFileError(f"`{self.weights_path}` changes {exc}", hint=OTHER_BASE) from exc
+        made._scales |= dict.fromkeys(made._pairs, 1.0)
+        for name in (name for name in read if name not in of_experts):
             ours = peft_names.our_name(arch, name)
             layer = name if ours in made._pairs else ours
             if layer in made._pairs:
@@ -155,15 +165,17 @@ class LoraDelta:
         found = self._pairs.get(layer)
         if found is None:
             return None
-        factor = self._scales[layer] * len(found[0]) / self.alpha  # 1 but for a layer with a rank or a scale of its own
+        factor = self._scales[layer] * found[0].shape[-2] / self.alpha  # 1 but for a layer with a rank or a scale of its own
         return found if factor == 1 else (found[0], found[1] * np.float32(factor))
 
     def __call__(self, layer: str, rows: npt.NDArray[np.intp]) -> FloatArray | None:
         found = self._pairs.get(layer)
         if found is None:
             return None
-        a_RI, b_OR = found
-        return np.asarray(b_OR[rows] @ a_RI * self._scales[layer], np.float32)
+        a, b = found
+        if b.ndim == 3:
+            return rows_by_expert(rows, b.shape[1], lambda expert, within: b[expert, within] @ a[expert])
+        return np.asarray(b[rows] @ a * self._scales[layer], np.float32)
 
     @property
     def layers(self) -> KeysView[str]:
@@ -182,7 +194,7 @@ class LoraDelta:
         """Raises BadFileError if what is added to this layer of the model is not of its sizes (rows, columns)."""
         self._unused.discard(layer)
         found = self._pairs.get(layer)
-        if found is not None and (own := (len(found[1]), found[0].shape[1])) != sizes:
+        if found is not None and (own := (math.prod(found[1].shape[:-1]), found[0].shape[-1])) != sizes:
             raise BadFileError(
                 f"`{self.weights_path}` changes `{layer}` as one of {list(own)}, and the model's is {list(sizes)}", hint=OTHER_BASE
             )
@@ -220,11 +232,13 @@ class LoraDelta:
     def require_standing_beside(self) -> None:
         """Raises UnsupportedError for one of a layer that one beside the weights cannot change.
 
-        The output layer is computed for some of a pass's tokens only, and who reads which with what is told of all. What makes the
-        weights of experts is no product that another is added to.
+        The output layer is computed for some of a pass's tokens only, and who reads which with what is told of all. A mixture's
+        experts, and what makes their weights, are no products that another is added to.
         """
-        if strange := next((layer for layer in self._pairs if layer == OUTPUT or layer.endswith(ROUTERS)), None):
-            what = f"`{OUTPUT}`" if strange == OUTPUT else f"what makes the weights of experts (`{strange}`)"
+        alone = (layer for layer in self._pairs if layer == OUTPUT or layer.endswith((*ROUTERS, *EXPERTS)))
+        if strange := next(alone, None):
+            kind = "what makes the weights of experts" if strange.endswith(ROUTERS) else "experts"
+            what = f"`{OUTPUT}`" if strange == OUTPUT else f"{kind} (`{strange}`)"
             raise UnsupportedError(
                 f"`{self.weights_path}` changes {what}, which one beside the weights cannot here", hint="load it alone"
             )
@@ -309,9 +323,16 @@ def _read_stored(folder: Path) -> dict[str, Stored]:
     if not path.exists():
         raise _without_weights(folder)
     try:
-        stored = dict(read_tensors(path, hint=AGAIN))
+        found = dict(read_tensors(path, hint=AGAIN))
     except OSError as exc:
         raise cannot_read(path, exc, if_absent=AGAIN) from exc
+    stored = {WITH_ITS_NAME.sub(r"\1", name): tensor for name, tensor in found.items()}
+    if len(stored) < len(found):
+        names = sorted({match[2] for match in filter(None, map(WITH_ITS_NAME.search, found))})
+        raise BadFileError(
+            f"`{path}` holds several adapters: {first_few(names, NAMED)}",
+            hint="save each into a folder of its own, with PEFT's `save_pretrained`",
+        )
     partners = {name: name.removesuffix(A) + B for name in stored if name.endswith(A)}
     partners |= {name: name.removesuffix(B) + A for name in stored if name.endswith(B)}
     if missing := sorted({*partners.values()}.difference(stored)):

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine import hf_families
-from nomoat.engine.arch import Architecture, Dimensions
+from nomoat.engine.arch import ROUTER, Architecture, Dimensions
 from nomoat.engine.hf_families import FAMILIES, Family
 
 LLAMAS = "model.layers"
@@ -21,6 +21,11 @@ AROUND = re.compile(r"((model|language_model|transformer|gpt_neox|decoder)\.)*")
 BESIDE_LAYERS = {
     "lm_head": "lm_head", "embed_out": "lm_head", "project_in": "model.project_in", "project_out": "model.project_out",
 }  # fmt: skip
+
+# of mixtures: Mixtral's before `transformers` 5, Granite's then and since, GPT-OSS's
+THEIR_ROUTERS = tuple(
+    f"layers.{name}" for name in ("block_sparse_moe.gate", "block_sparse_moe.router.layer", "block_sparse_moe.router", "mlp.router")
+)
 
 
 def _families(arch: Architecture) -> list[Family]:
@@ -45,6 +50,7 @@ def our_name(arch: Architecture, name: str) -> str:
         return BESIDE_LAYERS[bare]
     theirs = {f"{arch.hf_layers.rpartition('.')[2]}.{arch.hf_names.get(part, part)}": part for part in arch.projections}
     theirs |= {f"h.{own}": part for part, own in arch.own_names.items()}
+    theirs |= dict.fromkeys(THEIR_ROUTERS, ROUTER) if arch.has_experts else {}
     found = re.fullmatch(r"(\w+)\.(\d+)\.(.+)", bare)
     part = found and theirs.get(f"{found[1]}.{found[3]}")
     return f"{LLAMAS}.{found[2]}.{part}" if found and part else name

@@ -80,6 +80,15 @@ def of_layers(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, Shap
             yield f"model.layers.{layer}.{part}", shapes[part]
 
 
+def layer_names(arch: Architecture, sizes: Dimensions) -> dict[str, str]:
+    """The layer each tensor belongs to, from the lowest on: an adapter speaks of layers, a file of tensors."""
+    return {
+        f"blk.{layer}.{tensor}.weight": f"model.layers.{layer}.{part}"
+        for layer in range(sizes.layers)
+        for part, tensor in arch.projections.items()
+    }
+
+
 def _around_layers(file: ModelSource, sizes: Dimensions) -> Iterator[tuple[str, Shape]]:
     """Embedding and output, and what lies between them and the layers in files where their rows have another width than the layers.
 

@@ -20,7 +20,7 @@ from nomoat import __version__, bounds, hardware, paths, references, system_erro
 from nomoat.catalog import licences, tuned
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine import arch as architectures
-from nomoat.engine import importer, peft_names
+from nomoat.engine import importer, peft_names, tensor_check
 from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.gguf import FloatArray
 from nomoat.engine.lora import USUAL_SCALE, LoraDelta
@@ -119,17 +119,8 @@ def read_start(base: str, weights: Path, folder: Path, file: ModelSource) -> Sta
 def _shapes_from_the_top(file: ModelSource, arch: Architecture, sizes: Dimensions, least: int) -> dict[str, tuple[int, ...]]:
     """The shapes (rows, columns) of the linear layers of so many upper layers as have at least so many of them."""
     whole = -(-least // len(arch.projections)) * len(arch.projections)
-    upper = list(layer_names(arch, sizes).items())[-whole:]
+    upper = list(tensor_check.layer_names(arch, sizes).items())[-whole:]
     return {layer: file.tensor(tensor).shape for tensor, layer in upper}
-
-
-def layer_names(arch: Architecture, sizes: Dimensions) -> dict[str, str]:
-    """The layer each tensor belongs to, from the lowest on: an adapter speaks of layers, a file of tensors."""
-    return {
-        f"blk.{layer}.{tensor}.weight": f"model.layers.{layer}.{part}"
-        for layer in range(sizes.layers)
-        for part, tensor in arch.projections.items()
-    }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from nomoat import system_errors
 from nomoat.catalog import licences, sidecar, tuned
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine import arch as architectures
-from nomoat.engine import importer, positions
+from nomoat.engine import importer, positions, tensor_check
 from nomoat.engine.arch import EXPERTS, ROUTERS, SHARED_EXPERT, Architecture, Dimensions
 from nomoat.engine.gguf import FloatArray, GGUFFile, Tensor, parts_of
 from nomoat.engine.lora import OUTPUT, LoraDelta
@@ -24,7 +24,6 @@ from nomoat.engine.source import ModelSource, open_source
 from nomoat.engine.tied_embeddings import head_tensor, output_tensor
 from nomoat.errors import UnsupportedError
 from nomoat.progress import Progress
-from nomoat.tune.adapter import layer_names
 
 Quantisation = Literal["Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "BF16", "F16", "F32"]  # those the gguf package can write
 # Keys, or how they begin, of which the tuned model has its own: who made the base did not make it.
@@ -52,6 +51,7 @@ def merged_gguf(
     import gguf
 
     if weights.is_dir():
+        _require_in_gguf(architectures.of(open_source(weights)), weights)
         raise UnsupportedError(
             f"`{weights}` is a Hugging Face folder, whose tokenizer nomoat cannot write into a GGUF file",
             hint="make a GGUF of the folder with llama.cpp's convert_hf_to_gguf.py, and the adapter that runs beside it with "
@@ -94,10 +94,7 @@ def lora_gguf(weights: Path, adapter: Path, target: Path, *, terms: ChainVerdict
 
     file = open_source(weights)
     arch, sizes, delta, layers = _fitted(file, adapter)
-    if arch.name not in gguf.MODEL_ARCH_NAMES.values():
-        raise UnsupportedError(
-            f"`{weights}` is of the architecture `{arch.name}`, which llama.cpp does not know", hint="`nomoat run` runs it as it is"
-        )
+    _require_in_gguf(arch, weights)
     with sidecar.whole_with_chain(target, terms, _facts(weights, adapter)) as part:
         writer = gguf.GGUFWriter(str(part), arch.name)
         writer.add_type(gguf.GGUFType.ADAPTER)
@@ -114,6 +111,15 @@ def lora_gguf(weights: Path, adapter: Path, target: Path, *, terms: ChainVerdict
                     matrices.append(matrix)
         _write(writer, matrices)
     return target
+
+
+def _require_in_gguf(arch: Architecture, weights: Path) -> None:
+    import gguf
+
+    if arch.name not in gguf.MODEL_ARCH_NAMES.values():
+        raise UnsupportedError(
+            f"`{weights}` is of the architecture `{arch.name}`, which llama.cpp does not know", hint="`nomoat run` runs it as it is"
+        )
 
 
 def _name(writer: Any, file: ModelSource, weights: Path, adapter: Path) -> None:
@@ -157,14 +163,14 @@ def _facts(weights: Path, adapter: Path) -> dict[str, Any]:
 
 
 def _fitted(file: ModelSource, adapter: Path) -> tuple[Architecture, Dimensions, LoraDelta, dict[str, str]]:
-    """The base's architecture and sizes, what the adapter changes, and the layer each of its tensors belongs to (`layer_names`).
+    """The base's architecture and sizes, what the adapter changes, and the layer each of its tensors belongs to.
 
     Raises BadFileError if the adapter changes a layer the base does not have, or one of other sizes, UnsupportedError for the output
     layer, which is none of these.
     """
     arch, sizes = architectures.of(file), importer.read_sizes(file)
     delta = LoraDelta(adapter).of_model(arch, sizes)
-    layers = layer_names(arch, sizes)
+    layers = tensor_check.layer_names(arch, sizes)
     if OUTPUT in delta.layers:
         if len({*head_tensor(file)}) == 1:
             delta.require_other_than_output()
