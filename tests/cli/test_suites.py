@@ -157,10 +157,20 @@ def test_a_suite_of_ones_own_is_removed_and_nothing_else(empty_home: Path) -> No
     (folder / "whole").mkdir(parents=True)
     for name in ("a.toml", "a.jsonl", "a.schema.json", "a.b.toml", "a.b.jsonl", "half.jsonl", "whole/x.jsonl"):
         (folder / name).write_text("")
-    assert run("rm", "a") == "a: removed a.jsonl, a.schema.json, a.toml; what was asked and answered: `nomoat rm --answers`\n"
+    assert run("rm", "a", "--yes") == "a: removed a.jsonl, a.schema.json, a.toml; what was asked and answered: `nomoat rm --answers`\n"
     run("rm", "half", "--yes")
-    run("rm", "whole")
+    run("rm", "whole", "--yes")
     assert sorted(path.name for path in folder.iterdir()) == ["a.b.jsonl", "a.b.toml"]
+
+
+def test_a_suite_is_not_removed_where_nobody_can_be_asked(empty_home: Path) -> None:
+    file = empty_home / "suites" / "a.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_text("")
+    with pytest.raises(UsageError) as caught:
+        run("rm", "a")
+    assert caught.value.message == f"there is no terminal to ask on whether to remove {file}; nothing was removed"
+    assert (caught.value.hint, file.exists()) == ("if that is meant, add --yes", True)
 
 
 def test_a_link_to_a_suite_is_removed_and_what_it_points_to_stays(tmp_path: Path, empty_home: Path) -> None:
@@ -168,7 +178,7 @@ def test_a_link_to_a_suite_is_removed_and_what_it_points_to_stays(tmp_path: Path
     (tmp_path / "kept" / "x.jsonl").write_text("")
     (empty_home / "suites").mkdir(parents=True)
     (empty_home / "suites" / "linked").symlink_to(tmp_path / "kept")
-    run("rm", "linked")
+    run("rm", "linked", "--yes")
     assert not (empty_home / "suites" / "linked").is_symlink()
     assert (tmp_path / "kept" / "x.jsonl").exists()
 

@@ -117,10 +117,14 @@ def has_person() -> bool:
 
 
 def confirm_removal(what: str, *, yes: bool) -> None:
-    """End the command if a person is there and does not want this removed."""
+    """End the command if the person does not want this removed. Raises UsageError where there is nobody to ask."""
     import typer
 
-    if not yes and has_person() and not typer.confirm(f"Remove {what}?", err=True):
+    if yes:
+        return
+    if not has_person():
+        raise UsageError(f"there is no terminal to ask on whether to remove {what}; nothing was removed", hint="if that is meant, add --yes")
+    if not typer.confirm(f"Remove {what}?", err=True):
         raise typer.Exit(1)
 
 

@@ -159,7 +159,7 @@ def rm(
     name: Annotated[
         str, typer.Argument(metavar="SUITE", help="A suite in NOMOAT_HOME/suites, by its name.", autocompletion=completion.own_suites)
     ],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask. Needed where there is no terminal to ask on.")] = False,
 ) -> None:
     """Remove a suite of your own: NAME.jsonl, NAME.toml and NAME.schema.json, or the folder NAME. Files with other names, which
     NAME.toml may name, stay.
