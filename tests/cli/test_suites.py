@@ -99,7 +99,24 @@ def test_a_file_with_a_space_in_its_name_becomes_a_suite_that_can_be_called(tmp_
     assert "name: 고객_문의\n" in run("show", "고객_문의")
     with pytest.raises(UsageError) as caught:
         run("new", str(table), "--name", "고객 문의")
-    assert caught.value.hint == "choose letters, digits, `-`, `_`, `.` (--name, in Python: `name`)"
+    assert caught.value.hint == "choose letters, digits, `_`, `-`, `.`, the last two not first (--name, in Python: `name`)"
+
+
+def test_a_suite_of_ones_own_is_never_told_to_be_a_built_in_one(tmp_path: Path, empty_home: Path) -> None:
+    """`suites new` gives no such name, but its file may lie there all the same; then the name means it."""
+    table = tmp_path / "gsm8k.csv"
+    table.write_text("text,label\nIt broke.,fault\nWhere is it?,question\n")
+    for words in ((), ("--name", "gsm8k", "--to", str(tmp_path / "out")), ("--replace",)):
+        with pytest.raises(UsageError) as caught:
+            run("new", str(table), *words)
+        assert (caught.value.message, caught.value.hint) == ("`gsm8k` is a suite that comes with nomoat", "choose another --name")
+    run("new", str(table), "--name", "mine")
+    for suffix in (".toml", ".jsonl"):
+        text = (empty_home / "suites" / f"mine{suffix}").read_text().replace("mine", "gsm8k")
+        (empty_home / "suites" / f"gsm8k{suffix}").write_text(text)
+    assert [(row["from"], row["num_examples"]) for row in json.loads(run("--json")) if row["name"] == "gsm8k"] == [("yours", 2)]
+    assert json.loads(run("show", "gsm8k", "--json"))["from"] == "yours"
+    assert json.loads(run("show", str(empty_home / "suites" / "gsm8k.toml"), "--json"))["from"] == "yours"
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".toml", ".schema.json"])

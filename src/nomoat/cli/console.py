@@ -123,7 +123,9 @@ def confirm_removal(what: str, *, yes: bool) -> None:
     if yes:
         return
     if not has_person():
-        raise UsageError(f"there is no terminal to ask on whether to remove {what}; nothing was removed", hint="if that is meant, add --yes")
+        raise UsageError(
+            f"there is no terminal to ask on whether to remove {what}; nothing was removed", hint="if that is meant, add --yes"
+        )
     if not typer.confirm(f"Remove {what}?", err=True):
         raise typer.Exit(1)
 
