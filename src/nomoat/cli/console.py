@@ -234,8 +234,9 @@ def _text_column(text: str) -> TextColumn:
 
 
 def shows_bars() -> bool:
-    """Whether stderr is a terminal, as far as both the system and rich can tell."""
-    return stderr_console().is_terminal and sys.stderr.isatty()
+    """Whether stderr is a terminal, as far as both the system and rich can tell, on which a line can be drawn again (TERM)."""
+    out = stderr_console()
+    return out.is_terminal and not out.is_dumb_terminal and sys.stderr.isatty()
 
 
 def _progress(*columns: Any) -> Progress:
