@@ -402,6 +402,7 @@ class Outcome:
     """One answer to one example, scored. `score` lies in 0..1, or on the judge's own scale. `group` is that of all it belongs to.
 
     `same_as` is the id of the example whose equal question got this answer, where one was asked, and paid for, once for several.
+    `ended` is how the program of an answer of code ended ("passed", "failed", "out of time", "out of memory"), `said` its exception.
     """
 
     suite: str
@@ -417,6 +418,8 @@ class Outcome:
     cost_usd: float | None = None
     group: str = ""
     same_as: str = ""
+    ended: str = ""
+    said: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,17 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.mark.parametrize(("term", "said"), [("dumb", "a model: 50%\n"), ("xterm", "")])
+def test_a_terminal_that_draws_no_line_again_is_told_of_progress_as_a_log_is(
+    term: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of TERM=dumb rich would draw nothing at all."""
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr("sys.stderr", Terminal())
+    console.Tenths(console.item_progress()).show("a model", 0.5, "")
+    assert sys.stderr.getvalue() == said  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(("out", "shown"), [(Terminal, "a]0;PWNED, 31mred"), (io.StringIO, "a\x1b]0;PWNED\x07, \x9b31mred")])
 def test_what_is_printed_does_not_drive_a_terminal_and_is_whole_elsewhere(
     out: type[io.StringIO], shown: str, monkeypatch: pytest.MonkeyPatch

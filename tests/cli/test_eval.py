@@ -20,6 +20,7 @@ from patience import PATIENCE_SECONDS
 from nomoat import __version__ as nomoat_version
 from nomoat import hardware, paths
 from nomoat.errors import NotEnoughDiskError
+from nomoat.judge import sandbox
 
 nomoat = functools.partial(shell.nomoat, COLUMNS="100")
 
@@ -81,6 +82,31 @@ def test_json_holds_what_the_command_needs_to_be_given_again_and_every_score(sui
     assert (datetime.now(UTC) - datetime.fromisoformat(run["date"])).total_seconds() < 60 * PATIENCE_SECONDS
     assert run["machine"] == hardware.summary()
     assert sum(item["score"] for item in said["items"]) / 2 == said["side"]["score"]
+
+
+@pytest.mark.skipif(sandbox.missing_wall() != "", reason=f"this machine walls nothing off: {sandbox.missing_wall()}")
+def test_why_answers_of_code_failed_is_told_for_each_and_counted(tmp_path: Path) -> None:
+    suite, page = tmp_path / "programs.jsonl", tmp_path / "r.html"
+    rows = [{"input": text, "target": "{answer}\nassert x == 1"} for text in ("1 = x", "2 = x", "bytearray(1<<50) = x", "x")]
+    suite.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    note = (
+        "of 4 programs of `fake:` 2 failed, 0 ran out of time and 1 out of memory; `--json` and `--report` show what each said "
+        "(in Python: `Outcome.said`)"
+    )
+    said = json.loads(nomoat("eval", "fake:", str(suite), "--json").stdout)
+    assert said["notes"] == [note]
+    assert [(item["ended"], item["said"]) for item in said["items"]] == [
+        ("passed", ""),
+        ("failed", "AssertionError (line 2)"),
+        ("out of memory", "MemoryError"),
+        ("failed", "NameError: name 'x' is not defined (line 1)"),
+    ]
+    assert nomoat("eval", "stored:programs/fake:", str(suite), "--report", str(page)).returncode == 0
+    shown = '<span lang="en">wrong</span><span lang="ko">틀림</span> · <span lang="en">{}</span><span lang="ko">{}</span>: {}</p>'
+    assert shown.format("failed", "실패", "AssertionError (line 2)") in page.read_text(encoding="utf-8")
+    assert shown.format("out of memory", "메모리 부족", "MemoryError") in page.read_text(encoding="utf-8")
+    together = json.loads(nomoat("duel", "fake:", "fake:", "--suite", str(suite), "--json").stdout)["items"]
+    assert {"id": "2", "ended": ["failed"] * 2, "said": ["AssertionError (line 2)"] * 2}.items() <= together[1].items()
 
 
 def test_broken_suite_is_named_with_its_line(suite: Path) -> None:

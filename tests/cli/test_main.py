@@ -125,16 +125,29 @@ def test_a_terminal_that_is_closed_stops_nothing_under_nohup() -> None:
     assert (done.returncode, done.stdout) == (0, "x\n")
 
 
-@pytest.mark.parametrize(
-    ("verb", "closed"),
-    [("run fake: hi", streams) for streams in (">&-", "<&-", "2>&-", ">&- 2>&- <&-")]
-    + [(verb, ">&-") for verb in ("run fake: hi --json", "config --json", "models")],
-)
-def test_what_is_closed_is_written_and_read_as_nothing(verb: str, closed: str) -> None:
-    done = subprocess.run(
-        f"{NOMOAT} {verb} {closed}", shell=True, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False
-    )
+def in_posix_shell(command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(f"{NOMOAT} {command}", shell=True, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell closes it")
+@pytest.mark.parametrize("command", ["run fake: hi <&-", "run fake: hi 2>&-", "rm --cache >&- 2>&- <&-"])
+def test_what_is_closed_is_read_as_nothing_and_words_to_a_person_may_be_lost(command: str) -> None:
+    done = in_posix_shell(command)
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell closes it")
+@pytest.mark.parametrize("command", ["run fake: hi", "run fake: hi --json", "config --json", "models", "--version"])
+def test_what_a_closed_stdout_loses_is_an_error(command: str) -> None:
+    done = in_posix_shell(f"{command} >&-")
+    assert (done.returncode, done.stderr.splitlines()[-2:]) == (
+        1,
+        [
+            "error: stdout is closed (`>&-`), and what was to be written there is lost",
+            "hint: where it is not wanted, `>/dev/null`",
+        ],
+    )
+    assert in_posix_shell(f"{command} >&- 2>&-").returncode == 1
 
 
 def test_a_home_that_is_a_file_is_said_whatever_the_verb(nomoat: Nomoat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

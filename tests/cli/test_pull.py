@@ -44,7 +44,7 @@ def test_pull_prints_the_path_and_rm_takes_it_away(mirror: Path, empty_home: Pat
     again = nomoat("pull", HUB)
     assert (again.stdout, again.stderr.splitlines()[0]) == (f"{path}\n", f"{HUB}: here already")
     assert [row["id"] for row in json.loads(nomoat("models", "--pulled", "--json").stdout)] == [HUB]
-    assert nomoat("rm", HUB).stderr == f"{HUB}: removed, 1 kB free again\n"
+    assert nomoat("rm", HUB, "--yes").stderr == f"{HUB}: removed, 1 kB free again\n"
     assert not path.exists()
 
 

@@ -22,10 +22,30 @@ from nomoat.tune.adapter import alone_with, tuning
 Nomoat = Callable[..., Done]
 
 
+@pytest.mark.parametrize("piped", [b"", b"n\n", b"y\n"])
+def test_where_nobody_can_be_asked_nothing_is_removed_without_yes(
+    piped: bytes, empty_home: Path, tmp_path: Path, nomoat: Nomoat, tuned: Callable[[str], Path]
+) -> None:
+    """What is piped in is no answer. What can be made again is removed all the same."""
+    adapter, weights = tuned("own"), pulled(empty_home, "a.gguf", "llama")
+    imported = importer.import_gguf(weights)
+    (tmp_path / "s.jsonl").write_text('{"input": "question", "target": "a"}\n')
+    assert nomoat("eval", "fake:", str(tmp_path / "s.jsonl")).returncode == 0
+    answers = empty_home / "runs" / "answers.sqlite"
+    before = answers.read_bytes()
+    for what in ("openllama-3b+후기", "hf:o/r/a.gguf", "--answers", "--damaged"):
+        done = nomoat("rm", what, piped=piped)
+        assert done.returncode == 1 and done.stderr.startswith("error: there is no terminal to ask on whether to remove ")
+        assert done.stderr.endswith("; nothing was removed\nhint: if that is meant, add --yes\n")
+    assert (adapter.exists(), weights.exists(), answers.read_bytes()) == (True, True, before)
+    assert nomoat("rm", "--cache", piped=piped).returncode == 0
+    assert not imported.exists()
+
+
 def test_rm_removes_an_adapter_and_nothing_else(empty_home: Path, nomoat: Nomoat, tuned: Callable[[str], Path]) -> None:
     (tuned("own") / "adapter_model.safetensors").write_bytes(bytes(2_000_000))
     (empty_home / "adapters" / "other").mkdir()
-    assert nomoat("rm", "openllama-3b+후기").stderr == "openllama-3b+후기: removed, 2 MB free again\n"
+    assert nomoat("rm", "openllama-3b+후기", "--yes").stderr == "openllama-3b+후기: removed, 2 MB free again\n"
     assert [path.name for path in (empty_home / "adapters").iterdir()] == ["other"]
 
 
@@ -56,7 +76,7 @@ def test_a_link_to_an_adapter_is_removed_and_what_it_points_to_stays(
     kept = tuned("own").rename(tmp_path / "kept")
     link = empty_home / "adapters" / "linked"
     link.symlink_to(kept)
-    assert program("rm", "openllama-3b+linked").stderr == "openllama-3b+linked: removed\n"
+    assert program("rm", "openllama-3b+linked", "--yes").stderr == "openllama-3b+linked: removed\n"
     assert not link.is_symlink()
     assert (kept / "provenance.json").is_file()
 
@@ -66,14 +86,14 @@ def test_what_is_being_tuned_stays_and_so_does_what_was_imported_with_it(empty_h
     folder = write_adapter(empty_home / "adapters" / "후기")
     baked = importer.import_gguf(pulled(empty_home, "a.gguf", "llama"), adapter=folder)
     with alone_with(folder, hint=""):
-        done = nomoat("rm", "hf:o/r/a.gguf+후기")
+        done = nomoat("rm", "hf:o/r/a.gguf+후기", "--yes")
     assert done.returncode == 1 and "is being tuned by another nomoat right now" in done.stderr
     assert (folder.exists(), baked.exists()) == (True, True)
 
 
 def test_what_is_being_tuned_and_has_no_folder_yet_is_not_taken_for_unknown(empty_home: Path, nomoat: Nomoat) -> None:
     with alone_with(empty_home / "adapters" / "후기", hint=""):
-        done = nomoat("rm", "openllama-3b+후기")
+        done = nomoat("rm", "openllama-3b+후기", "--yes")
     assert done.stderr == "error: `후기` is being tuned by another nomoat right now\nhint: end that, or wait for it\n"
 
 
@@ -81,11 +101,11 @@ def test_weights_stay_while_something_is_tuned_on_them(empty_home: Path, nomoat:
     """It would end well, where the system lets it read on, and could not be gone on with."""
     weights, other = pulled(empty_home, "a.gguf", "llama"), pulled(empty_home, "b.gguf", "llama")
     with tuning(empty_home / "adapters" / "후기", weights):
-        done = nomoat("rm", "hf:o/r/a.gguf")
-        assert nomoat("rm", "hf:o/r/b.gguf").returncode == 0
+        done = nomoat("rm", "hf:o/r/a.gguf", "--yes")
+        assert nomoat("rm", "hf:o/r/b.gguf", "--yes").returncode == 0
     assert done.stderr == "error: `후기` is being tuned on `hf:o/r/a.gguf` right now\nhint: end that, or wait for it\n"
     assert (weights.exists(), other.exists()) == (True, False)
-    assert nomoat("rm", "hf:o/r/a.gguf").returncode == 0
+    assert nomoat("rm", "hf:o/r/a.gguf", "--yes").returncode == 0
 
 
 def test_in_a_home_that_somebody_else_filled_the_model_is_named_and_not_a_lock(
@@ -106,7 +126,7 @@ def test_in_a_home_that_somebody_else_filled_the_model_is_named_and_not_a_lock(
 
     monkeypatch.setattr(Path, "open", refusing(Path.open))
     monkeypatch.setattr(Path, "unlink", refusing(Path.unlink))
-    done = nomoat("rm", "hf:o/r/a.gguf")
+    done = nomoat("rm", "hf:o/r/a.gguf", "--yes")
     assert (done.returncode, done.stderr) == (
         1,
         f"error: cannot remove `{weights}`: Permission denied\n"
@@ -123,7 +143,7 @@ def test_with_an_adapter_goes_what_an_interrupted_training_left(
     left = empty_home / "adapters" / ".후기.checkpoint"
     left.mkdir(parents=True)
     (left / "checkpoint.pt").write_bytes(bytes(3_000_000))
-    assert nomoat("rm", "openllama-3b+후기").stderr == "openllama-3b+후기: removed, 3 MB free again\n"
+    assert nomoat("rm", "openllama-3b+후기", "--yes").stderr == "openllama-3b+후기: removed, 3 MB free again\n"
     assert list((empty_home / "adapters").iterdir()) == []
 
 
@@ -150,7 +170,7 @@ def pulled(home: Path, name: str, arch: str) -> Path:
 def test_with_a_model_goes_what_was_imported_of_it(empty_home: Path, nomoat: Nomoat) -> None:
     kept, doomed = pulled(empty_home, "a.gguf", "llama"), pulled(empty_home, "b.gguf", "qwen2")
     folders = [importer.import_gguf(path) for path in (kept, doomed)]
-    done = nomoat("rm", "hf:o/r/b.gguf")
+    done = nomoat("rm", "hf:o/r/b.gguf", "--yes")
     assert done.stderr.startswith("hf:o/r/b.gguf: removed, ")
     assert [folder.exists() for folder in folders] == [True, False]
     assert (kept.exists(), doomed.exists()) == (True, False)
@@ -161,7 +181,7 @@ def test_with_an_adapter_goes_what_was_imported_with_it(empty_home: Path, nomoat
     folder = write_adapter(empty_home / "adapters" / "후기")
     base = pulled(empty_home, "a.gguf", "llama")
     plain, baked = importer.import_gguf(base), importer.import_gguf(base, adapter=folder)
-    assert nomoat("rm", "hf:o/r/a.gguf+후기").returncode == 0
+    assert nomoat("rm", "hf:o/r/a.gguf+후기", "--yes").returncode == 0
     assert (plain.exists(), baked.exists(), folder.exists(), base.exists()) == (True, False, False, True)
 
 

@@ -210,6 +210,7 @@ def test_explain_reads_what_is_piped_in() -> None:
         "kinds": [],
         "max_new_tokens": None,
     }
+    assert nomoat("route", "explain", "-", "--json", piped=b"What is a moat?\n", NOMOAT_OFFLINE="0").stdout == done.stdout
 
 
 def test_explain_of_nothing_says_what_to_do() -> None:

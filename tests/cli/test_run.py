@@ -51,6 +51,8 @@ def test_a_model_that_is_not_here_leaves_nothing_in_its_place(tmp_path: Path) ->
 def test_piped_text_is_the_prompt_and_follows_an_argument() -> None:
     assert run("fake:", piped="b a".encode("utf-8-sig")).stdout == "a b\n"
     assert run("fake:", "one", piped=b"two\n").stdout == "two one\n"
+    assert run("fake:", "-", piped=b"b a").stdout == "a b\n"
+    assert run("fake:", "-").stderr == f"error: the prompt is empty\n{HINT}"
 
 
 def test_what_is_written_to_a_pipe_in_the_letters_of_a_korean_windows_is_read_from_one() -> None:

@@ -99,7 +99,24 @@ def test_a_file_with_a_space_in_its_name_becomes_a_suite_that_can_be_called(tmp_
     assert "name: 고객_문의\n" in run("show", "고객_문의")
     with pytest.raises(UsageError) as caught:
         run("new", str(table), "--name", "고객 문의")
-    assert caught.value.hint == "choose letters, digits, `-`, `_`, `.` (--name, in Python: `name`)"
+    assert caught.value.hint == "choose letters, digits, `_`, `-`, `.`, the last two not first (--name, in Python: `name`)"
+
+
+def test_a_suite_of_ones_own_is_never_told_to_be_a_built_in_one(tmp_path: Path, empty_home: Path) -> None:
+    """`suites new` gives no such name, but its file may lie there all the same; then the name means it."""
+    table = tmp_path / "gsm8k.csv"
+    table.write_text("text,label\nIt broke.,fault\nWhere is it?,question\n")
+    for words in ((), ("--name", "gsm8k", "--to", str(tmp_path / "out")), ("--replace",)):
+        with pytest.raises(UsageError) as caught:
+            run("new", str(table), *words)
+        assert (caught.value.message, caught.value.hint) == ("`gsm8k` is a suite that comes with nomoat", "choose another --name")
+    run("new", str(table), "--name", "mine")
+    for suffix in (".toml", ".jsonl"):
+        text = (empty_home / "suites" / f"mine{suffix}").read_text().replace("mine", "gsm8k")
+        (empty_home / "suites" / f"gsm8k{suffix}").write_text(text)
+    assert [(row["from"], row["num_examples"]) for row in json.loads(run("--json")) if row["name"] == "gsm8k"] == [("yours", 2)]
+    assert json.loads(run("show", "gsm8k", "--json"))["from"] == "yours"
+    assert json.loads(run("show", str(empty_home / "suites" / "gsm8k.toml"), "--json"))["from"] == "yours"
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".toml", ".schema.json"])
@@ -157,10 +174,20 @@ def test_a_suite_of_ones_own_is_removed_and_nothing_else(empty_home: Path) -> No
     (folder / "whole").mkdir(parents=True)
     for name in ("a.toml", "a.jsonl", "a.schema.json", "a.b.toml", "a.b.jsonl", "half.jsonl", "whole/x.jsonl"):
         (folder / name).write_text("")
-    assert run("rm", "a") == "a: removed a.jsonl, a.schema.json, a.toml; what was asked and answered: `nomoat rm --answers`\n"
+    assert run("rm", "a", "--yes") == "a: removed a.jsonl, a.schema.json, a.toml; what was asked and answered: `nomoat rm --answers`\n"
     run("rm", "half", "--yes")
-    run("rm", "whole")
+    run("rm", "whole", "--yes")
     assert sorted(path.name for path in folder.iterdir()) == ["a.b.jsonl", "a.b.toml"]
+
+
+def test_a_suite_is_not_removed_where_nobody_can_be_asked(empty_home: Path) -> None:
+    file = empty_home / "suites" / "a.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_text("")
+    with pytest.raises(UsageError) as caught:
+        run("rm", "a")
+    assert caught.value.message == f"there is no terminal to ask on whether to remove {file}; nothing was removed"
+    assert (caught.value.hint, file.exists()) == ("if that is meant, add --yes", True)
 
 
 def test_a_link_to_a_suite_is_removed_and_what_it_points_to_stays(tmp_path: Path, empty_home: Path) -> None:
@@ -168,7 +195,7 @@ def test_a_link_to_a_suite_is_removed_and_what_it_points_to_stays(tmp_path: Path
     (tmp_path / "kept" / "x.jsonl").write_text("")
     (empty_home / "suites").mkdir(parents=True)
     (empty_home / "suites" / "linked").symlink_to(tmp_path / "kept")
-    run("rm", "linked")
+    run("rm", "linked", "--yes")
     assert not (empty_home / "suites" / "linked").is_symlink()
     assert (tmp_path / "kept" / "x.jsonl").exists()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 import warnings
+from collections.abc import Sequence
 
 import pytest
 
@@ -15,6 +16,10 @@ from nomoat.judge.examples import asked, code_target
 from nomoat.records import Example
 
 walled = pytest.mark.skipif(sandbox.missing_wall() != "", reason=f"this machine walls nothing off: {sandbox.missing_wall()}")
+
+
+def passed(pairs: Sequence[tuple[Example, str]], *, chat: bool) -> list[bool]:
+    return [ran.passed for ran in code.run_answers(pairs, chat=chat)]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +88,12 @@ def test_a_continuation_ends_at_a_fence() -> None:
 def test_answer_is_put_to_its_tests() -> None:
     example = Example(id="1", messages=asked("add"), target=code_target(before="import math", after="assert add(1, 2) == 3"))
     answers = ["```python\ndef add(a, b):\n    return a + b\n```", "def add(a, b): return math.prod((a, b))", "I cannot.", ""]
-    assert code.score_code([(example, answer) for answer in answers], chat=True) == [1.0, 0.0, 0.0, 0.0]
+    assert code.run_answers([(example, answer) for answer in answers], chat=True) == [
+        sandbox.Ran(outcome="passed"),
+        sandbox.Ran(outcome="failed", said="AssertionError (line 4)"),
+        sandbox.Ran(outcome="failed", said="SyntaxError: invalid syntax (answer.py, line 2)"),
+        sandbox.Ran(outcome="failed", said="NameError: name 'add' is not defined (line 3)"),
+    ]
 
 
 @walled
@@ -92,8 +102,8 @@ def test_an_answer_that_imports_from_the_future_is_put_to_its_tests_with_the_imp
     example = Example(id="1", messages=asked("first"), target=target)
     imported = '"""A pair."""\nfrom __future__ import annotations\n'
     body = "def first(pair: Pair) -> int:\n    return 3\n\nclass Pair: ...\n"
-    assert code.score_code([(example, f"```python\n{imported}{body}```")], chat=True) == [1.0]
-    assert code.score_code([(example, imported)], chat=True) == [0.0]
+    assert passed([(example, f"```python\n{imported}{body}```")], chat=True) == [True]
+    assert passed([(example, imported)], chat=True) == [False]
 
 
 @walled
@@ -102,7 +112,9 @@ def test_an_answer_may_pass_any_of_its_examples_targets() -> None:
         id="1", messages=asked("add"), target="{answer}\nassert add(1, 2) == 3", other_targets=("{answer}\nassert plus(1, 2) == 3",)
     )  # fmt: skip
     answers = [f"def {name}(a, b): return a + b" for name in ("add", "plus", "sum")]
-    assert code.score_code([(example, answer) for answer in answers], chat=True) == [1.0, 1.0, 0.0]
+    ended = code.run_answers([(example, answer) for answer in answers], chat=True)
+    assert [ran.passed for ran in ended] == [True, True, False]
+    assert ended[2].said == "NameError: name 'add' is not defined (line 3)"
 
 
 def test_what_python_warns_of_in_an_answer_is_neither_shown_nor_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +130,7 @@ def test_what_python_warns_of_in_an_answer_is_neither_shown_nor_an_error(monkeyp
     example = Example(id="1", messages=asked("digits"), target="{answer}")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert code.score_code([(example, answer)], chat=True) == [1.0]
+        assert passed([(example, answer)], chat=True) == [True]
     assert programs == ["import re\n\ndef digits(text):\n    return re.findall('\\\\d', text)"]
 
 
@@ -139,7 +151,7 @@ def test_as_many_programs_run_at_once_as_there_are_cpus_in_a_containers_share(mo
     monkeypatch.setattr(hardware, "allowed_cores", lambda: set(range(4)))
     monkeypatch.setattr(hardware, "cpus", lambda: 1)
     example = Example(id="1", messages=asked("x"), target=code_target(before="", after=""))
-    assert code.score_code([(example, "x = 1")] * 6, chat=True) == [1.0] * 6
+    assert passed([(example, "x = 1")] * 6, chat=True) == [True] * 6
     assert most == 1
 
 
@@ -152,7 +164,7 @@ def test_every_canonical_solution_of_humaneval_passes_and_no_empty_one() -> None
     rows = code_tasks.humaneval_rows(folder)
     chat, base = builtin.BUILT_IN["humaneval"], builtin.BUILT_IN["humaneval-base"]
     fenced = [f"```python\n{row['prompt']}{row['canonical_solution']}\n```" for row in rows]
-    assert sum(code.score_code(list(zip(chat.read(folder), fenced, strict=True)), chat=True)) == 164
+    assert sum(passed(list(zip(chat.read(folder), fenced, strict=True)), chat=True)) == 164
     bodies = [row["canonical_solution"] for row in rows]
-    assert sum(code.score_code(list(zip(base.read(folder), bodies, strict=True)), chat=False)) == 164
-    assert sum(code.score_code([(example, "    return None\n") for example in base.read(folder)], chat=False)) == 0
+    assert sum(passed(list(zip(base.read(folder), bodies, strict=True)), chat=False)) == 164
+    assert sum(passed([(example, "    return None\n") for example in base.read(folder)], chat=False)) == 0

@@ -549,7 +549,9 @@ def test_a_column_of_mail_addresses_is_no_text(tmp_path: Path) -> None:
     assert suite_from_file(path, input_column="메일").reasons[0] == "input: column `메일` (as told)"
 
 
-@pytest.mark.parametrize(("stem", "name"), [("고객 문의", "고객_문의"), ("my reviews (1)", "my_reviews_1"), (".a b", "a_b")])
+@pytest.mark.parametrize(
+    ("stem", "name"), [("고객 문의", "고객_문의"), ("my reviews (1)", "my_reviews_1"), (".a b", "a_b"), ("-a", "a")]
+)
 def test_a_file_whose_name_no_suite_can_have_gives_one_near_to_it(tmp_path: Path, stem: str, name: str) -> None:
     path = tmp_path / f"{stem}.csv"
     path.write_text("text,label\na,x\nb,y\n")

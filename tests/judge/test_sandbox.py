@@ -31,6 +31,9 @@ walled = pytest.mark.skipif(sandbox.missing_wall() != "", reason=f"this machine 
         "import tempfile\nwith tempfile.NamedTemporaryFile('w') as f: f.write('x')",
         "import dataclasses\n@dataclasses.dataclass\nclass A:\n    a: 'int' = 1\nassert A().a == 1",
         "import threading\nt = threading.Thread(target=print); t.start(); t.join()",
+        "import multiprocessing\nwith multiprocessing.Pool(2) as pool: assert pool.map(abs, [-1, 2]) == [1, 2]",
+        "import multiprocessing\nqueue = multiprocessing.Queue(); queue.put(1); assert queue.get() == 1",
+        "import multiprocessing\nwith multiprocessing.Lock(): assert multiprocessing.Array('i', 2)[:] == [0, 0]",
         "print('좋아요' * 100_000)",
         "def f(x: int): pass\nassert f.__annotations__['x'] is int",  # evaluated, as in a file of one's own
     ],
@@ -59,6 +62,12 @@ def test_what_a_solution_needs_is_there(program: str) -> None:
         ("f = open('big', 'wb')\nwhile True: f.write(bytes(1 << 20))", "failed", "OSError"),
         ("import itertools\nfor n in itertools.count(): open(f'{n}', 'wb').write(bytes(1 << 20))", "failed", "No space left"),
         ("import itertools\nfor n in itertools.count(): open(f'{n}', 'w').close()", "failed", "No space left"),
+        (
+            "from multiprocessing.shared_memory import SharedMemory\nfor n in range(9):\n"
+            "    shared = SharedMemory(create=True, size=1 << 20); shared.buf[::4096] = bytes(256)",
+            "failed",
+            "ended by SIGBUS",  # shared memory is files
+        ),
         ("import socket; socket.create_connection(('127.0.0.1', 80))", "failed", "no network in a sandbox"),
         ("import os; assert not [k for k in os.environ if k != 'LC_CTYPE']; assert os.getppid() == 1 and os.getuid()", "passed", ""),
     ],

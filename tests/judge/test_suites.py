@@ -182,7 +182,7 @@ def test_changed_examples_no_longer_match_their_toml(table: Path, tmp_path: Path
     )
 
 
-@pytest.mark.parametrize("name", ["", "../up", ".hidden", "a/b"])
+@pytest.mark.parametrize("name", ["", "../up", ".hidden", "-dash", "a/b"])
 def test_suite_is_not_written_outside_its_folder(table: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="cannot be a suite's name"):
         write_suite(dataclasses.replace(suite_from_csv(table, "text", "label"), name=name), tmp_path / "to")

@@ -193,12 +193,10 @@ def _parts_here(path: Path) -> list[Path]:
 def remove(ref: str, *, first: Callable[[], int] = lambda: 0) -> int:
     """Remove a pulled model, and what is left of a pull that was cut off. Returns the bytes that got free.
 
-    `first` is done before, when nobody else is at the model, and returns the bytes that it freed. Raises UnknownModelError if nothing
-    of that name is here, and DownloadError while it is being pulled.
+    `first` is done before, when nobody else is at the model, and returns the bytes that it freed. Raises what `require_here` raises,
+    and DownloadError while it is being pulled.
     """
-    if not _files(ref):
-        here = ", ".join(f"`{model.ref}`" for model in installed())
-        raise UnknownModelError(f"no model called `{ref}` is pulled", hint=f"pulled: {here}" if here else "nothing is pulled yet")
+    require_here(ref)
     with ExitStack() as held:
         if repo := _repository(ref):
             with suppress(NotEnoughDiskError, NotWritableError):  # of the lock: what is removed may be what fills the disk
@@ -215,6 +213,13 @@ def remove(ref: str, *, first: Callable[[], int] = lambda: 0) -> int:
     for folder in {path.parent for path in doomed}:
         whole_files.remove_empty(folder)
     return freed
+
+
+def require_here(ref: str) -> None:
+    """Raise UnknownModelError if there is nothing for `remove`."""
+    if not _files(ref):
+        here = ", ".join(f"`{model.ref}`" for model in installed())
+        raise UnknownModelError(f"no model called `{ref}` is pulled", hint=f"pulled: {here}" if here else "nothing is pulled yet")
 
 
 def _files(ref: str) -> list[Path]:

@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NoReturn
 
 import typer
@@ -17,7 +16,7 @@ import typer
 from nomoat import __version__, paths, system_errors
 from nomoat.cli import console
 from nomoat.cli.groups import Group, Verbs
-from nomoat.errors import NomoatError
+from nomoat.errors import NomoatError, UsageError
 
 # Each is a function, or commands, of that name in the module of that name.
 VERBS = (
@@ -129,12 +128,17 @@ def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
     again.start()
 
 
-def _open_what_is_closed() -> None:
-    """What a daemon closed (`>&-`) is read and written as nothing. Else a file of ours would be opened as 1, where others print."""
-    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+def _open_what_is_closed() -> bool:
+    """What a daemon closed is read as nothing (`<&-`), and words to a person are lost (`2>&-`). Else a file of ours would be opened
+    as 1, where others print. Returns whether stdout is closed (`>&-`): then data for it is no success, and each write there fails.
+    """
+    is_closed = sys.stdout is None
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - as long as the process
-            os.dup2(getattr(sys, name).fileno(), number)
+            mode = "r" if name == "stdin" else "w"
+            os.dup2(os.open(os.devnull, os.O_WRONLY if name == "stderr" else os.O_RDONLY), number)
+            setattr(sys, name, open(number, mode, buffering=1, encoding="utf-8", closefd=False))  # noqa: SIM115 - as long as the process
+    return is_closed
 
 
 def _map_little() -> None:
@@ -167,6 +171,13 @@ def _end_without_terminal(exc: OSError) -> None:
             sys.exit(130)
 
 
+def _end_without_stdout() -> NoReturn:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes there once more at its end
+    _fail(
+        UsageError("stdout is closed (`>&-`), and what was to be written there is lost", hint="where it is not wanted, `>/dev/null`")
+    )
+
+
 def _fail(error: NomoatError) -> NoReturn:
     console.say(f"error: {error.message}")
     for note in getattr(error, "__notes__", ()):  # the hint is the first
@@ -176,7 +187,7 @@ def _fail(error: NomoatError) -> NoReturn:
 
 def main() -> None:
     """Entry point: our own errors become a few lines on stderr and exit code 1; anything else is a bug and shows itself."""
-    _open_what_is_closed()
+    has_no_stdout = _open_what_is_closed()
     signal.signal(signal.SIGTERM, _stop)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a terminal that is closed; not under `nohup`
         signal.signal(signal.SIGHUP, _stop)
@@ -192,6 +203,8 @@ def main() -> None:
     except (OSError, MemoryError, RuntimeError, ImportError) as exc:
         if isinstance(exc, OSError):
             _end_without_terminal(exc)
+            if has_no_stdout and exc.errno == errno.EBADF:
+                _end_without_stdout()
         found = system_errors.as_error(exc)
         if found is None:
             raise

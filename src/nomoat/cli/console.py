@@ -117,10 +117,16 @@ def has_person() -> bool:
 
 
 def confirm_removal(what: str, *, yes: bool) -> None:
-    """End the command if a person is there and does not want this removed."""
+    """End the command if the person does not want this removed. Raises UsageError where there is nobody to ask."""
     import typer
 
-    if not yes and has_person() and not typer.confirm(f"Remove {what}?", err=True):
+    if yes:
+        return
+    if not has_person():
+        raise UsageError(
+            f"there is no terminal to ask on whether to remove {what}; nothing was removed", hint="if that is meant, add --yes"
+        )
+    if not typer.confirm(f"Remove {what}?", err=True):
         raise typer.Exit(1)
 
 
@@ -228,8 +234,9 @@ def _text_column(text: str) -> TextColumn:
 
 
 def shows_bars() -> bool:
-    """Whether stderr is a terminal, as far as both the system and rich can tell."""
-    return stderr_console().is_terminal and sys.stderr.isatty()
+    """Whether stderr is a terminal, as far as both the system and rich can tell, on which a line can be drawn again (TERM)."""
+    out = stderr_console()
+    return out.is_terminal and not out.is_dumb_terminal and sys.stderr.isatty()
 
 
 def _progress(*columns: Any) -> Progress:

@@ -62,6 +62,9 @@ def items(sides: Sequence[Evaluation]) -> list[dict[str, Any]]:
         row |= {"target": example.target} | ({"other_targets": example.other_targets} if example.other_targets else {})
         row |= _of_each("answer", "answers", [outcome.answer for outcome in together])
         row |= _of_each("seconds", "seconds", [outcome.seconds or None for outcome in together])
+        if any(outcome.ended for outcome in together):
+            row |= _of_each("ended", "ended", [outcome.ended for outcome in together])
+            row |= _of_each("said", "said", [outcome.said for outcome in together])
         likelihoods = [side.likelihoods.get(example.id) for side in sides]
         if any(likelihoods):
             row |= {"choices": example.choices} | _of_each("likelihoods", "likelihoods", likelihoods)

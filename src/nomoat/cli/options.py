@@ -49,6 +49,11 @@ def as_named(value: Path | None) -> Path | None:
     return None if value is None else textfiles.as_named(value)
 
 
+def not_piped(value: str | None) -> str | None:
+    """The text of an argument; None for `-`, which means what is piped in."""
+    return None if value == "-" else value
+
+
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model reference: see `nomoat models`.", autocompletion=completion.models_here)
 ]

@@ -37,7 +37,9 @@ def rm(
     damaged: Annotated[
         bool, typer.Option("--damaged", help="Remove stored answers that cannot be read any more, and save the others.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask. Where there is no terminal to ask on, all but --cache needs it.")
+    ] = False,
 ) -> None:
     """Remove pulled models, tuned adapters (the base stays), caches, or stored answers.
 
@@ -74,7 +76,8 @@ def rm(
 def _remove_cache(yes: bool) -> None:
     from nomoat import cache
 
-    console.confirm_removal(f"what can be made again, {paths.shown_size(cache.size())}", yes=yes)
+    if console.has_person():  # a script loses nothing by it
+        console.confirm_removal(f"what can be made again, {paths.shown_size(cache.size())}", yes=yes)
     for link in cache.links():
         console.say(f"`{link}` leads to `{link.resolve()}`, which another home may use: left alone")
     console.say(f"cache: removed, {paths.shown_size(cache.clear())} free again")
@@ -159,6 +162,8 @@ def _remove_model(model: str, yes: bool) -> None:
             with alone_with(place, hint=WHILE_TUNED):  # a training that has no checkpoint yet has no folder
                 pass
         raise UnknownModelError(f"no adapter is called `{references.parted(model)[1]}`", hint="adapters lie in NOMOAT_HOME/adapters")
+    if not folders:
+        pull.require_here(model)
     _require_not_tuned_on(model, installed)
     console.confirm_removal(f"the adapter in {' and '.join(map(str, folders))}" if folders else f"`{model}` from this disk", yes=yes)
     _require_not_tuned_on(model, installed)  # a training may have begun while somebody was asked

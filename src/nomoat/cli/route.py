@@ -43,7 +43,10 @@ route = typer.Typer(
 
 @route.command()
 def explain(
-    text: Annotated[str | None, typer.Argument(metavar="TEXT", help="Or pipe it in, which leaves no trace in the shell.")] = None,
+    text: Annotated[
+        str | None,
+        typer.Argument(metavar="TEXT", help="Or pipe it in, which leaves no trace in the shell.", callback=options.not_piped),
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Say where a text would go and why. No model is loaded, nothing is sent, the text is not kept.

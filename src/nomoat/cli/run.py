@@ -57,7 +57,10 @@ AsTuned = Annotated[
 
 def run(
     model: options.Model,
-    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="The question; piped text is put after it.")] = None,
+    prompt: Annotated[
+        str | None,
+        typer.Argument(metavar="PROMPT", help="The question; piped text is put after it.", callback=options.not_piped),
+    ] = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
     max_tokens: LongestAnswer = 512,
     temperature: options.Temperature = 0.0,

@@ -77,10 +77,11 @@ def show(
       nomoat suites show my.toml -n 5
       nomoat suites show my.csv --input-column text --label-column label
     """
+    from nomoat.judge.suite_files import find
     from nomoat.judge.suites import load_suite
 
     suite = load_suite(name, input_column=input_column, label_column=label_column)
-    facts = _facts(suite)
+    facts = _facts(suite, is_own=find(name) is not None)
     if as_json:
         console.print_json({**facts, "examples": suite.examples[:examples]})
         return
@@ -143,7 +144,7 @@ def new(
             metric=None if metric is None else require_metric(metric),
             name=name or "",
         )
-        _require_no_source_replaced(guess.suite.name, target, file)
+        _require_no_other_meant(guess.suite.name, target, file)
         toml = write_suite(guess.suite, target, replace=replace)
     for reason in guess.reasons:
         console.say(reason)
@@ -151,7 +152,7 @@ def new(
     base = KOREAN_BASE if guess.suite.language == "ko" else BASE
     console.say(f"next: nomoat eval {base} {toml if folder else guess.suite.name}")
     if as_json:
-        console.print_json({**_facts(guess.suite), "toml": str(toml), "reasons": guess.reasons})
+        console.print_json({**_facts(guess.suite, is_own=True), "toml": str(toml), "reasons": guess.reasons})
 
 
 @suites.command()
@@ -159,7 +160,7 @@ def rm(
     name: Annotated[
         str, typer.Argument(metavar="SUITE", help="A suite in NOMOAT_HOME/suites, by its name.", autocompletion=completion.own_suites)
     ],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask. Needed where there is no terminal to ask on.")] = False,
 ) -> None:
     """Remove a suite of your own: NAME.jsonl, NAME.toml and NAME.schema.json, or the folder NAME. Files with other names, which
     NAME.toml may name, stay.
@@ -184,10 +185,13 @@ def rm(
     console.say(f"{name}: removed {', '.join(file.name for file in files)}; what was asked and answered: `nomoat rm --answers`")
 
 
-def _require_no_source_replaced(name: str, folder: Path, source: Path) -> None:
-    """Refuse a name of whose files `source` is one, whatever may be replaced."""
+def _require_no_other_meant(name: str, folder: Path, source: Path) -> None:
+    """Refuse a built-in suite's name, and one of whose files `source` is one, whatever may be replaced."""
+    from nomoat.judge.builtin import BUILT_IN
     from nomoat.judge.suite_files import suite_files
 
+    if name in BUILT_IN:
+        raise UsageError(f"`{name}` is a suite that comes with nomoat", hint="choose another --name")
     if any(path.exists() and path.samefile(source) for path in suite_files(name, folder)):
         raise UsageError(
             f"the suite `{name}` in `{folder}` would replace `{source}`, which it is made from", hint="choose another --name"
@@ -195,10 +199,12 @@ def _require_no_source_replaced(name: str, folder: Path, source: Path) -> None:
 
 
 def _built_in() -> list[dict[str, Any]]:
-    """What is known of the built-in suites without their data."""
+    """What is known, without their data, of the built-in suites but those whose name means one's own."""
     from nomoat.catalog.datasets import dataset, where_from
     from nomoat.judge.builtin import BUILT_IN
+    from nomoat.judge.suite_files import own_suites
 
+    own = own_suites()
     return [
         {
             "name": suite.name,
@@ -211,6 +217,7 @@ def _built_in() -> list[dict[str, Any]]:
             "source": dataset(suite.dataset).citation,
         }
         for suite in BUILT_IN.values()
+        if suite.name not in own
     ]
 
 
@@ -222,19 +229,18 @@ def _own() -> list[dict[str, Any]]:
     rows = []
     for name in own_suites():
         try:
-            rows.append(_row(*outline(name)))
+            rows.append(_row(*outline(name), is_own=True))
         except NomoatError as error:
             empty = {"metric": "?", "num_examples": 0, "language": "", "licence": "", "from": "yours", "source": ""}
             rows.append({"name": name, "title": f"cannot be read: {error.message}", **empty})
     return rows
 
 
-def _row(suite: Suite | SuiteFile, num_examples: int) -> dict[str, Any]:
-    """What the list tells of a suite."""
+def _row(suite: Suite | SuiteFile, num_examples: int, *, is_own: bool) -> dict[str, Any]:
+    """What the list tells of a suite. `is_own`: it was read from a file, and does not come with nomoat."""
     from nomoat.catalog.datasets import where_from
     from nomoat.judge.builtin import BUILT_IN
 
-    known = BUILT_IN.get(suite.name)
     return {
         "name": suite.name,
         "title": suite.title,
@@ -242,14 +248,14 @@ def _row(suite: Suite | SuiteFile, num_examples: int) -> dict[str, Any]:
         "num_examples": num_examples,
         "language": suite.language,
         "licence": suite.licence,
-        "from": "yours" if known is None else where_from(known.dataset),
+        "from": "yours" if is_own else where_from(BUILT_IN[suite.name].dataset),
         "source": suite.source,
     }
 
 
-def _facts(suite: Suite) -> dict[str, Any]:
+def _facts(suite: Suite, *, is_own: bool) -> dict[str, Any]:
     return {
-        **_row(suite, len(suite.examples)),
+        **_row(suite, len(suite.examples), is_own=is_own),
         "prompt_source": suite.prompt_source,
         "max_new_tokens": suite.max_new_tokens,
         "answer_start": suite.answer_start,

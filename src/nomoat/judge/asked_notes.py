@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -104,6 +105,12 @@ def notes(run: Asking, earlier: Sequence[Outcome] = ()) -> Iterator[str]:
             f"{run.num_cut_before:,} of {len(run.examples):,} answers of `{run.model.ref}` were cut off by its server, which "
             f"counted fewer new tokens than the limit of {run.max_new_tokens}: a limit of its own, or thinking that it "
             f"does not count ({itself}`--max-tokens`, in Python: `max_new_tokens`, gives more)"
+        )
+    ended = Counter(ran.outcome for ran in run.ran.values())
+    if ended.total() > ended["passed"]:
+        yield (
+            f"of {len(run.ran):,} programs of `{run.model.ref}` {ended['failed']:,} failed, {ended['out of time']:,} ran out of time "
+            f"and {ended['out of memory']:,} out of memory; `--json` and `--report` show what each said (in Python: `Outcome.said`)"
         )
     if run.writes_choices:
         how = "it wrote a letter" if run.lettered else "it wrote its choice"

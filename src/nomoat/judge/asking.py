@@ -13,7 +13,7 @@ from nomoat.asking.room import asked_with_other, with_room
 from nomoat.asking.store import AnswerStore
 from nomoat.engine import templates
 from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
-from nomoat.judge import asked_notes, choices, code
+from nomoat.judge import asked_notes, choices, code, sandbox
 from nomoat.judge.askable import require_context, template_of
 from nomoat.judge.groups import conversations_of, grouped, groups_in
 from nomoat.judge.kept import KeptEngine
@@ -60,6 +60,7 @@ class Asking:
     histories: dict[str, tuple[Message, ...]] = field(default_factory=dict)  # by example: its conversation, and the model's answer
     scores: Mapping[Question, ChoiceScores] = field(default_factory=dict)  # the kept ones of a model that is not here
     likelihoods: dict[str, tuple[ContinuationScore, ...]] = field(default_factory=dict)  # of each answered example's choices
+    ran: dict[str, sandbox.Ran] = field(default_factory=dict)  # how the program of each answer of code ended, by example
     groups: dict[str, str] = field(init=False)
     lettered: bool = field(init=False)  # whether a choice that is written is a letter
     kept_ids: set[str] | None = None  # of the examples that a model which is not here has answered; None before it is looked up
@@ -280,6 +281,7 @@ class Asking:
 
     def outcome(self, example: Example, *, answer: str, score: float, seconds: float) -> Outcome:
         """What this model's answer to an example was worth."""
+        ran = self.ran.get(example.id)
         return Outcome(
             suite=self.suite.name,
             example_id=example.id,
@@ -290,6 +292,8 @@ class Asking:
             group=self.groups[example.id],
             seconds=seconds,
             cost_usd=self.settings.spending.pricing(self.model).likelihoods_usd,
+            ended="" if ran is None else ran.outcome,
+            said="" if ran is None else ran.said,
         )
 
 
@@ -416,7 +420,9 @@ def _scores(run: Asking, pairs: Sequence[tuple[Example, str]]) -> list[float]:
     if suite.metric == "judge":
         return [0.0] * len(pairs)
     if suite.metric == "code":
-        return code.score_code(pairs, chat=suite.chat)
+        ended = code.run_answers(pairs, chat=suite.chat)
+        run.ran |= {example.id: ran for (example, _), ran in zip(pairs, ended, strict=True)}
+        return [float(ran.passed) for ran in ended]
     return [score_text(suite.metric, answer, example, schema=suite.schema) for example, answer in pairs]
 
 

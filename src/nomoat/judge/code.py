@@ -21,10 +21,10 @@ MAX_LINES_LEFT_OUT = 200
 FENCE_AFTER = re.compile(r"^[ \t]*```", re.MULTILINE)
 
 
-def score_code(pairs: Sequence[tuple[Example, str]], *, chat: bool) -> list[float]:
-    """1.0 for each answer that passes the tests of its example, or of one of its targets, else 0.0. Several run at once.
+def run_answers(pairs: Sequence[tuple[Example, str]], *, chat: bool) -> list[sandbox.Ran]:
+    """How each answer ended with the tests of its example: of several targets by the first that it passes, else by the first.
 
-    Raises UnsupportedError.
+    Several run at once. Raises UnsupportedError.
     """
     # Of a text that is read without a file's name: what Python thinks of an answer's style is nobody's matter here.
     warnings.filterwarnings("ignore", module="<unknown>")
@@ -33,11 +33,12 @@ def score_code(pairs: Sequence[tuple[Example, str]], *, chat: bool) -> list[floa
         for at, (example, answer) in enumerate(pairs)
         for target in (example.target, *example.other_targets)
     ]
-    scores = [0.0] * len(pairs)
+    ended: dict[int, sandbox.Ran] = {}
     with ThreadPoolExecutor(max_workers=hardware.cpus()) as pool:  # more at once would share each program's time
         for at, ran in pool.map(lambda program: (program[0], sandbox.run_python(program[1])), programs):
-            scores[at] = max(scores[at], float(ran.outcome == "passed"))
-    return scores
+            if at not in ended or (ran.passed and not ended[at].passed):
+                ended[at] = ran
+    return [ended[at] for at in range(len(pairs))]
 
 
 def _around(target: str, code: str) -> str:

@@ -229,7 +229,7 @@ def _language(examples: Sequence[Example]) -> str:
 def _name(path: Source) -> tuple[str, list[str]]:
     """What a suite of that file is called, and why that is not what the file is called, where it is not."""
     stem = composed(path.stem) if isinstance(path, Path) else path.name
-    usable = "_".join(re.findall(r"[\w.-]+", stem)).lstrip(".") or stem
+    usable = "_".join(re.findall(r"[\w.-]+", stem)).lstrip(".-") or stem
     said = f"name: {usable} (a suite cannot be called `{stem}`; give another with --name, in Python: `name`)"
     return usable, [] if usable == stem else [said]
 

@@ -51,6 +51,11 @@ class Ran:
     outcome: Ended
     said: str = ""
 
+    @property
+    def passed(self) -> bool:
+        """Whether it raised nothing and did not leave early."""
+        return self.outcome == "passed"
+
 
 DEFAULT_LIMITS = Limits()
 
@@ -83,7 +88,7 @@ def missing_wall() -> str:
         ran = _run("pass", DEFAULT_LIMITS, isolated=True)
     except UnsupportedError as exc:
         return exc.message
-    return "" if ran.outcome == "passed" else f"the trial ended with `{ran.said or ran.outcome}`"
+    return "" if ran.passed else f"the trial ended with `{ran.said or ran.outcome}`"
 
 
 def _run(program: str, limits: Limits, *, isolated: bool) -> Ran:

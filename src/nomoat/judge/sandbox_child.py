@@ -153,8 +153,9 @@ def build_root(root: Path, needed: list[str], disk_bytes: int) -> None:
     work = root / WORK.lstrip("/")
     work.mkdir()
     mount("tmpfs", str(work), "tmpfs", MS_NOSUID | MS_NODEV, f"size={disk_bytes},nr_inodes=4096,mode=777")
-    if not (root / "tmp").exists():  # there is one where Python itself lies under /tmp
-        (root / "tmp").symlink_to(WORK)
+    for name in ("tmp", "dev/shm"):  # multiprocessing's locks and queues are files in the latter
+        if not (root / name).exists():  # there is one where Python itself lies below it
+            (root / name).symlink_to(WORK)
     make_read_only(root)  # in a user namespace the root belongs to the user who runs the program
     os.chroot(root)  # who has no capabilities cannot leave it, nor make a user namespace in it
     os.chdir(WORK)
