@@ -436,11 +436,14 @@ def test_guard_stands_in_front_of_web_sockets_too(key: str | None, headers: dict
       "`/v1/responses/resp_1` is not served; served are /v1/chat/completions, /v1/completions, /v1/responses, /v1/embeddings, "
       "/v1/models"),
      ("/v1/rerank", "`/v1/rerank` is not served; likelihoods of texts: `/v1/completions` with `echo`, `logprobs` and `max_tokens` 0"),
+     ("/api/tags",
+      "GET /api/tags: not found; this is OpenAI's API, not Ollama's or LM Studio's: its clients take {base}/v1 as base URL"),
+     ("/reports/score", "GET /reports/score: not found; the API is under /v1, as in /v1/chat/completions"),
      ("/v1/chat/completions", "GET /v1/chat/completions: method not allowed")],
 )  # fmt: skip
 def test_paths_that_are_not_there_answer_in_the_same_form(start: Start, path: str, message: str) -> None:
-    answer = httpx.get(start(fake()).replace("/v1", path))
-    assert answer.json()["error"]["message"] == message
+    base = start(fake()).removesuffix("/v1")
+    assert httpx.get(f"{base}{path}").json()["error"]["message"] == message.format(base=base)
 
 
 def test_a_call_that_others_have_is_unsupported_here(start: Start, sdk: Sdk) -> None:

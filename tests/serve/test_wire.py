@@ -356,17 +356,21 @@ def test_images_and_calls_of_the_older_form_are_refused_as_unsupported(turn: dic
     assert (caught.value.message, caught.value.param, caught.value.code) == (message, param, "unsupported")
 
 
-def test_what_ollama_s_clients_say_otherwise_is_told_the_way_that_works() -> None:
+def test_what_clients_of_other_chats_say_is_told_the_way_that_works() -> None:
     for field, value, more in (
-        ("think", False, "; use `reasoning_effort`"), ("reasoning", {"effort": "low"}, "; use `reasoning_effort`"),
-        ("system", "Be.", "; put it before the others as a message of the role `system`"), ("template", "{{ .Prompt }}", ""),
-        ("raw", True, ""),
+        ("think", False, "; use `reasoning_effort`"), ("thinking", {"type": "disabled"}, "; use `reasoning_effort`"),
+        ("reasoning", {"effort": "low"}, "; use `reasoning_effort`"), ("template", "{{ .Prompt }}", ""), ("raw", True, ""),
+        ("system", "Be.", "; put it before the others as a message of the role `system`"),
     ):  # fmt: skip
         with pytest.raises(BadRequestError) as caught:
             parse(**{field: value})
         assert (caught.value.message, caught.value.code) == (f"`{field}` is not supported{more}", "unsupported")
-    assert parse(system="", raw=False, template="", think=None, images=[]).model is None
-    assert parse(messages=[{**HELLO[0], "images": [], "audio": None}])
+        with pytest.raises(BadRequestError) as caught:
+            wire.parse_text(json.dumps({"prompt": "a", field: value}).encode())
+        assert caught.value.message == f"`{field}` is not supported"
+        assert wire.parse_embeddings(json.dumps({"input": "a", field: value}).encode()).texts == ("a",)
+    parse(system="", raw=False, template="", think=None, adapters=[])
+    parse(messages=[{**HELLO[0], "images": [], "audio": None}])
 
 
 def test_embeddings_take_texts_or_tokens_as_text_completions_do() -> None:

@@ -18,11 +18,16 @@ TEMPLATE \"""{{ if .System }}<|im_start|>system
 {{ .System }}<|im_end|>
 <|im_start|>user
 {{ else }}<|im_start|>user
-{{ end }}{{ range $i, $_ := .Messages }}{{ if or (eq .Role "user") (eq .Role "tool") }}{{ .Content }}<|im_end|>
-<|im_start|>assistant
-{{ else if eq .Role "assistant" }}{{ .Content }}{{ if not (eq (len (slice $.Messages $i)) 1) }}<|im_end|>
+{{ end }}{{ $asked := false }}{{ $answered := false }}{{ range .Messages }}{{ if or (eq .Role "user") (eq .Role "tool") }}\
+{{ if $answered }}<|im_end|>
 <|im_start|>user
-{{ end }}{{ end }}{{ end }}\"""
+{{ else if $asked }}
+
+{{ end }}{{ .Content }}{{ $asked = true }}{{ $answered = false }}{{ else if eq .Role "assistant" }}{{ if $asked }}<|im_end|>
+<|im_start|>assistant
+{{ end }}{{ .Content }}{{ $asked = false }}{{ $answered = true }}{{ end }}{{ end }}{{ if $asked }}<|im_end|>
+<|im_start|>assistant
+{{ end }}\"""
 PARAMETER stop "<|endoftext|>"
 PARAMETER stop "<|im_end|>"
 PARAMETER temperature 0
@@ -90,7 +95,7 @@ def test_a_template_without_place_for_a_system_message_is_written_without_one(to
     )
     around = ollama.around_messages(tokenizer)
     assert around is not None and around.system is None
-    assert around.as_go().startswith("[{{ range")
+    assert around.as_go().startswith("[{{ $asked")
 
 
 @pytest.mark.parametrize(

@@ -290,12 +290,12 @@ async def _http_error(request: HttpRequest, error: Exception) -> Response:
         raise error
     path, code = request.url.path, None
     message = f"{request.method} {path}: {str(error.detail).lower()}"
-    if error.status_code == 404 and path.endswith(OF_LIKELIHOODS):
+    if error.status_code == 404 and path.removeprefix("/v1") in OF_LIKELIHOODS:
         message, code = f"`{path}` is not served; {LIKELIHOODS_HERE}", "unsupported"
     elif error.status_code == 404 and path.startswith("/v1/"):
         message, code = f"`{path}` is not served; served are {', '.join(_calls(request.app))}", "unsupported"
     elif error.status_code == 404 and path.startswith("/api/"):
-        message += f"; that is of Ollama's API, and this is OpenAI's: its clients take {request.base_url}v1 as base URL"
+        message += f"; this is OpenAI's API, not Ollama's or LM Studio's: its clients take {request.base_url}v1 as base URL"
     elif error.status_code == 404:
         message += "; the API is under /v1, as in /v1/chat/completions"
     return JSONResponse(replies.error_body(message, code=code), status_code=error.status_code, headers=error.headers)

@@ -44,10 +44,11 @@ REFUSED: dict[str, tuple[Container[object], str]] = {
     # what chats call otherwise
     "logprobs": ((False,), f'; use `include`: ["{LIKELIHOODS}"]'),
     "max_completion_tokens": ((), "; use `max_output_tokens`"),
-    "max_tokens": ((), "; use `max_output_tokens`"),
+    **dict.fromkeys(("max_tokens", "n_predict", "num_predict"), ((), "; use `max_output_tokens`")),
     "messages": ((), "; use `input`"),
-    "reasoning_effort": ((), "; use `reasoning`: {effort}"),
+    **dict.fromkeys(("reasoning_effort", "think", "thinking"), ((), "; use `reasoning`: {effort}")),
     "response_format": ((), "; use `text`: {format}"),
+    "system": (("",), "; use `instructions`"),
     **{
         name: (shapes.UNSUPPORTED[name], f"; for an answer of a form use `text`: {{format}} with a `json_schema`{with_}")
         for name, with_ in sorted(shapes.ABOUT_FORM.items())
@@ -92,6 +93,7 @@ class _Choice(_Named):
 class _Message(Shape):
     role: str
     content: str | Several[shapes.Part] | None = None
+    images: Any = None  # Ollama's
 
 
 class _Call(Shape):
@@ -254,6 +256,8 @@ def _turn(item: dict[str, Any], place: str) -> dict[str, Any] | None:
     if message.role in ("tool", "function"):
         advice = "what a call came to is an item of type `function_call_output`"
         raise shapes.unsupported(f"{place}.role", f"is `{message.role}`; {advice}")
+    if message.images:
+        raise shapes.unsupported(f"{place}.images", "is not supported; nomoat reads text alone")
     if message.content is None:
         return message.model_dump(exclude_unset=True)  # without a content, or with null
     return {"role": message.role, "content": _text(message.content, f"{place}.content")}

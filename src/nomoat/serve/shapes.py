@@ -34,7 +34,7 @@ class _Numbers:
 # Field -> the values under which it changes nothing. Of OpenAI's, llama.cpp's, Ollama's, SGLang's and vLLM's.
 UNSUPPORTED: dict[str, Container[object]] = {
     "adapter": ("",),
-    "adapters": ("",),
+    "adapters": ([], ""),
     "adaptive_target": _Numbers(lambda value: value < 0),
     "add_generation_prompt": (True,),
     "allowed_token_ids": ([],),
@@ -76,8 +76,6 @@ UNSUPPORTED: dict[str, Container[object]] = {
     "post_sampling_probs": (False,),
     "prompt_embeds": (),
     "prompt_logprobs": (),
-    "raw": (False,),
-    "reasoning": ({},),
     "reasoning_budget_tokens": (-1,),
     "regex": ("",),
     "repeat_penalty": (1,),
@@ -93,12 +91,8 @@ UNSUPPORTED: dict[str, Container[object]] = {
     "structural_tag": ("",),
     "structured_outputs": ({},),
     "suffix": ("",),
-    "system": ("",),
     "t_max_predict_ms": _Numbers(lambda value: value <= 0),
-    "template": ("",),
     "tfs_z": (1,),
-    "think": (),
-    "thinking": ({"type": "disabled"},),
     "thinking_token_budget": (-1,),
     "top_n_sigma": (-1, 0),
     "truncate_prompt_tokens": (-1,),  # to the context: what is longer than that is refused here
@@ -107,6 +101,9 @@ UNSUPPORTED: dict[str, Container[object]] = {
     "web_search_options": (),
     "xtc_probability": (0,),
 }
+OF_OTHER_CHATS: dict[str, Container[object]] = {  # the same, of Ollama's, Anthropic's and OpenRouter's, of what is to be answered
+    "raw": (False,), "reasoning": ({},), "system": ("",), "template": ("",), "think": (), "thinking": (),
+}  # fmt: skip
 NOT_OF_CHATS: dict[str, Container[object]] = {  # the same, of what /v1/completions takes
     "add_special_tokens": (False,), "echo": (False,),
 }  # fmt: skip
@@ -124,13 +121,15 @@ ABOUT_FORM = {
 ADVICE = {
     **{name: f"; for an answer of a form use `response_format` with a `json_schema`{with_}" for name, with_ in ABOUT_FORM.items()},
     **dict.fromkeys(("functions", "function_call"), "; use `tools`"),  # older ones of OpenAI's API
-    **dict.fromkeys(("reasoning", "think", "thinking"), "; use `reasoning_effort`"),
     "n_cmpl": "; use `n`",
     "n_probs": "; use `logprobs`, in chats with `top_logprobs`",
-    "system": "; put it before the others as a message of the role `system`",
     "suffix": "; write the model's own fill-in-the-middle tokens into the prompt, such as Qwen's "
     "`<|fim_prefix|>…<|fim_suffix|>…<|fim_middle|>`",
     "repeat_penalty": "; use `repetition_penalty`, which counts all of prompt and answer",  # llama.cpp's counts the last 64 tokens
+}
+ADVICE_OF_CHATS = {
+    **dict.fromkeys(("reasoning", "think", "thinking"), "; use `reasoning_effort`"),
+    "system": "; put it before the others as a message of the role `system`",
 }
 
 _T = TypeVar("_T")
@@ -297,12 +296,13 @@ def parse_body(shape: type[_Asked], body: bytes | dict[str, Any]) -> _Asked:
     """A body's fields, checked, and nothing in it that we would have to leave out. Raises BadRequestError."""
     asked = parse_shape(shape, body)
     extra = asked.model_extra or {}
-    known = UNSUPPORTED | (NOT_OF_CHATS if shape is Chat else NOT_OF_TEXTS)
+    known = UNSUPPORTED | (NOT_OF_CHATS if shape is Chat else NOT_OF_TEXTS) | ({} if shape is Embed else OF_OTHER_CHATS)
+    advice = ADVICE | (ADVICE_OF_CHATS if shape is Chat else {})
     if isinstance(asked, Text) and not any(isinstance(part, str) for part in asked.prompt):  # token ids, or none
         known["add_special_tokens"] = (True, False)  # which are sent as they are
     for name, harmless in known.items():
         if extra.get(name) is not None and extra[name] not in harmless:
-            raise unsupported(name, "is not supported" + ADVICE.get(name, ""))
+            raise unsupported(name, "is not supported" + advice.get(name, ""))
     return asked
 
 

@@ -24,7 +24,6 @@ from nomoat.records import Message, Role
 
 CONTEXT_TOKENS = 4096  # Ollama cuts what is longer than its own default, without a word
 SYSTEM, QUESTIONS, ANSWERS = "<<system>>", ("<<question 1>>", "<<question 2>>", "<<question 3>>"), ("<<answer 1>>", "<<answer 2>>")
-IS_LAST = "eq (len (slice $.Messages $i)) 1"
 UNWRITABLE = ("{{", "}}", '"""')  # Go's and the Modelfile's own signs
 
 
@@ -48,17 +47,19 @@ class Around:
         return begin + "".join(turn + end for turn, end in zip(turns[:-1], ends, strict=False)) + turns[-1] + self.after_last_question
 
     def as_go(self) -> str:
-        """The same as a Go template. What tools gave is told as a user's words are; a last answer is left open, to be gone on with."""
-        begin = self.begin
+        """The same as a Go template. What tools gave is told as a user's words are; a last answer is left open, to be gone on with.
+
+        Ends are written late, since Ollama puts messages of one role together, but not those of tools.
+        """
+        begin, last = self.begin, self.after_last_question
         if self.system is not None:
             begin = f"{{{{ if .System }}}}{self.system[0]}{{{{ .System }}}}{self.system[1]}{{{{ else }}}}{self.begin}{{{{ end }}}}"
-        end = self.after_last_question
-        if end != self.after_earlier_question:
-            end = f"{{{{ if {IS_LAST} }}}}{end}{{{{ else }}}}{self.after_earlier_question}{{{{ end }}}}"
         return (
-            begin + '{{ range $i, $_ := .Messages }}{{ if or (eq .Role "user") (eq .Role "tool") }}{{ .Content }}' + end
-            + '{{ else if eq .Role "assistant" }}{{ .Content }}{{ if not (' + IS_LAST + ") }}" + self.after_answer
-            + "{{ end }}{{ end }}{{ end }}"
+            begin + '{{ $asked := false }}{{ $answered := false }}{{ range .Messages }}{{ if or (eq .Role "user") (eq .Role "tool") }}'
+            + "{{ if $answered }}" + self.after_answer + "{{ else if $asked }}\n\n{{ end }}{{ .Content }}"
+            + '{{ $asked = true }}{{ $answered = false }}{{ else if eq .Role "assistant" }}'
+            + "{{ if $asked }}" + self.after_earlier_question + "{{ end }}{{ .Content }}{{ $asked = false }}{{ $answered = true }}"
+            + "{{ end }}{{ end }}{{ if $asked }}" + last + "{{ end }}"
         )  # fmt: skip
 
 
