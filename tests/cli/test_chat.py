@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from letters import decomposed
 from patience import PATIENCE_SECONDS
 
 import nomoat
@@ -140,6 +141,7 @@ def test_unknown_command_is_no_question_and_a_leading_space_makes_it_one(capsys:
         ('"""한 줄"""', "한 줄"),
         ('    """What it does."""', '    """What it does."""'),
         ('"""What it does."""\nimport os', '"""What it does."""\nimport os'),
+        ('"""Doc."""\nx = """abc"""', '"""Doc."""\nx = """abc"""'),
     ],
 )
 def test_a_question_is_sent_as_it_was_written(written: str, text: str) -> None:
@@ -175,19 +177,20 @@ def test_set_changes_what_is_asked_from_then_on(capsys: pytest.CaptureFixture[st
     engine.notes_on = lambda request: asked.append(request) or ()  # type: ignore[attr-defined, func-returns-value]
     talk = Chat(Responder("fake", engine), settings={"max_new_tokens": 1, "json_schema": None})
     talk.handle("a b")
-    for line in ("max-tokens -1", "temp 0.7", "seed  3", "", "parameter temp 1", "temp", "temp 3", "top-k x"):
+    for line in ("max-tokens -1", "temp 0.7", "seed  3", "", "parameter temp 1", "temp", "temp 3", "top-k x",
+                 "temperature 0.6", "TEMP 0.1"):  # fmt: skip
         talk.handle(f"/set {line}")
     talk.handle("c d")
     before, after = asked
     assert (before.max_new_tokens, before.temperature, before.seed) == (1, 0.0, None)
-    assert (after.max_new_tokens, after.temperature, after.seed, after.top_k) == (None, 0.7, 3, 0)
+    assert (after.max_new_tokens, after.temperature, after.seed, after.top_k) == (None, 0.6, 3, 0)
     now = "/set NAME VALUE: temp 0.7, top-p 1.0, top-k 0, min-p 0.0, repeat-penalty 1.0, max-tokens -1, seed 3"
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "[cut at 1 new tokens; /set max-tokens NUMBER raises that]"
-    assert said[2:12] == [
-        *["set, from the next question on"] * 3, now, now, now,
-        "error: `temperature` is 3.0", "hint: it can be 0 to 2",
-        "error: `top_k` is 'x', of the type str", "hint: give a whole number (an int)",
+    assert said[2:16] == [
+        *["set, from the next question on"] * 3, now, "no setting `parameter`", now, "`temp` needs a value", now,
+        "error: `temperature` is 3.0", "hint: it can be 0 to 2", "`top-k` is a whole number, not `x`",
+        "set, from the next question on", "no setting `TEMP`", now.replace("0.7", "0.6"),
     ]  # fmt: skip
     talk.handle("/set seed -1")
     talk.handle("c d")
@@ -251,9 +254,17 @@ def test_what_is_no_saved_conversation_is_not_loaded(
     assert turns(talk) == [("user", "a b"), ("assistant", "b a")]
 
 
-def test_a_file_that_has_more_than_a_conversation_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"messages": [{"role": "user", "content": "a", "name": "민수"}, {"role": "assistant", "content": "b"}]}',
+        '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "source": "X"}',
+    ],
+)
+def test_a_file_that_has_more_than_a_conversation_is_not_written_over(
+    row: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "x.jsonl"
-    row = '{"messages": [{"role": "user", "content": "a", "name": "민수"}, {"role": "assistant", "content": "b"}]}'
     path.write_text(row, encoding="utf-8", newline="\n")
     talk = chat()
     talk.handle(f"/load {path}")
@@ -266,6 +277,32 @@ class Failing(FakeEngine):
     def generate(self, request: Request) -> Iterator[Chunk]:
         yield Chunk(text="half")
         raise RemoteError("gone", hint="try again")
+
+
+def test_another_conversation_does_not_take_the_place_of_one_that_was_saved(tmp_path: Path) -> None:
+    first, other = tmp_path / "대화.jsonl", tmp_path / "other.jsonl"
+    other.write_text('{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}', encoding="utf-8")
+    talk = chat(system="brief")
+    talk.handle("c d")
+    talk.handle(f"/save {first}")
+    saved = first.read_bytes()
+    talk.handle(f"/load {other}")
+    assert talk.system == "brief"
+    talk.handle(f"/save {first}")
+    assert first.read_bytes() == saved
+    talk.handle(f"/load {decomposed(str(first))}")
+    talk.handle("e f")
+    talk.handle(f"/save {decomposed(str(first))}")
+    assert len(list(tmp_path.iterdir())) == 2 and first.read_bytes() != saved
+
+
+def test_a_byte_that_is_no_text_does_not_end_the_talk(capsys: pytest.CaptureFixture[str]) -> None:
+    talk = chat()
+    talk.handle("a\udcffb")
+    talk.handle("/system a\udcffb")
+    assert capsys.readouterr().err.count("error: ") == 2 and talk.system is None
+    talk.handle("c d")
+    assert turns(talk) == [("user", "c d"), ("assistant", "d c")]
 
 
 def test_failed_question_can_be_asked_again(capsys: pytest.CaptureFixture[str]) -> None:

@@ -305,4 +305,7 @@ def test_rm_cache_leaves_and_names_what_links_lead_to(empty_home: Path, tmp_path
 @pytest.mark.parametrize("arguments", [(), ("smollm2-135m", "--cache"), ("smollm2-135m", "--answers"), ("--cache", "--damaged")])
 def test_rm_removes_one_thing(arguments: tuple[str, ...], nomoat: Nomoat) -> None:
     done = nomoat("rm", *arguments)
-    assert (done.returncode, done.stderr.splitlines()[0]) == (1, "error: name one thing to remove")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        1,
+        "error: name models to remove, or one of --cache, --answers and --damaged",
+    )

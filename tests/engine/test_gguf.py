@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import random
 import struct
 from pathlib import Path
@@ -359,6 +360,22 @@ def test_a_folder_of_ollama_s_names_the_weights_of_its_first_model(name: str, tm
     with pytest.raises(BadFileError, match="is no model: it has no") as caught:
         source.open_source(tmp_path / name)
     assert caught.value.hint == hint
+
+
+def test_a_hint_reads_no_pipe_and_names_no_file_that_is_not_there(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BadFileError, match="it has 0 bytes"):
+        GGUFFile(tmp_path / "pipe")
+    weights, (manifest, template) = write_ollama(tmp_path / "models")
+    assert ollama_files.hint(weights) is None
+    weights.unlink()
+    assert ollama_files.hint(manifest) is ollama_files.hint(template) is None
+    (tmp_path / "folder").mkdir()
+    for content, hint in (
+        ("\ufefffrom ./folder", f"name the weights that it is made from: `{tmp_path / 'folder'}`"), ("SELECT a\nFROM users", None),
+    ):  # fmt: skip
+        (tmp_path / "Modelfile").write_text(content, encoding="utf-8")
+        assert ollama_files.hint(tmp_path / "Modelfile") == hint
 
 
 def test_what_git_leaves_in_the_place_of_a_file_is_told_as_such(tmp_path: Path) -> None:

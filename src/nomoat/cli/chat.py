@@ -62,7 +62,10 @@ class Chat:
         """Read and answer until /bye or Ctrl-D."""
         self._greet()
         session: PromptSession[str] = PromptSession(
-            history=_history(), output=create_output(always_prefer_tty=True), key_bindings=_keys(), prompt_continuation=". "
+            history=_history(),
+            output=create_output(always_prefer_tty=True),
+            key_bindings=_keys(),
+            prompt_continuation=lambda width, line, wraps: "" if wraps else ". ",
         )
         while True:
             try:
@@ -79,13 +82,14 @@ class Chat:
 
     def handle(self, written: str) -> None:
         """What the user wrote, a line or several: a command or a question."""
-        if not written.startswith("/"):
-            if text := _as_meant(written):
-                self._ask(text)
-            return
-        command, *rest = written.split(maxsplit=1)
-        argument = rest[0].rstrip() if rest else ""
+        command, argument = "", ""
         try:
+            if not written.startswith("/"):
+                if text := _as_meant(written):
+                    self._ask(text)
+                return
+            command, *rest = written.split(maxsplit=1)
+            argument = rest[0].rstrip() if rest else ""
             self._obey(command, argument)
         except NomoatError as error:
             _say_error(error, hint=error.hint)
@@ -146,16 +150,20 @@ class Chat:
         return [Message(role="system", content=self.system), *self.messages] if self.system else self.messages
 
     def _set(self, name: str = "", value: str = "") -> None:
-        field = SETTINGS.get(name)
+        field = SETTINGS.get("temp" if name == "temperature" else name)
         if field is None or not value:
+            if name:
+                console.say(f"`{name}` needs a value" if field else f"no setting `{name}`")
             request = Request(prompt="", **self._settings)
             now = {known: getattr(request, field) for known, field in SETTINGS.items()}
             shown = ", ".join(f"{known} {NONE if value is None else value}" for known, value in now.items())
             console.say(f"/set NAME VALUE: {shown}")
             return
-        number: Any = value
-        with suppress(ValueError):
-            number = float(value) if field in bounds.NUMBERS else int(value)
+        try:
+            number: Any = float(value) if field in bounds.NUMBERS else int(value)
+        except ValueError:
+            console.say(f"`{name}` is a {'number' if field in bounds.NUMBERS else 'whole number'}, not `{value}`")
+            return
         settings = {**self._settings, field: None if number == NONE and field in MAY_BE_NONE else number}
         Request(prompt="", **settings)  # raises for what cannot be meant
         self._settings = settings
@@ -163,7 +171,7 @@ class Chat:
 
     def _set_system(self, text: str) -> None:
         if text:
-            self.system = None if text == "-" else text
+            self.system = None if text == "-" else Message(role="system", content=text).content
             console.say("set, from the next question on" if self.system else "taken away, from the next question on")
         else:
             console.say(self.system or "no system message of yours; the model's chat template may have one")
@@ -175,7 +183,7 @@ class Chat:
         if not self.messages:
             console.say("nothing to save yet")
             return
-        target = paths.expanded(name).absolute()
+        target = textfiles.as_named(name).absolute()
         if problem := self._problem_with(target):
             console.say(problem)
             return
@@ -207,10 +215,10 @@ class Chat:
         messages = whole[num_before:]
         if len(entries) > 1 or not messages or [one.role for one in messages] != ["user", "assistant"] * (len(messages) // 2):
             raise DataError(f"`{path}` is no conversation of questions and answers", hint="name a file that /save wrote")
-        self.messages, self.system = messages, whole[0].content if num_before else None
+        self.messages, self.system = messages, whole[0].content if num_before else self.system
         self._broken_off = {at for at, row in enumerate(rows[num_before:]) if row.get("weight") == 0}
-        if self._rows() == rows:  # else /save would lose what it does not write
-            self._saved.add(path)
+        is_all = entries[0][1] == {"messages": self._rows()}  # else /save would lose what it does not write
+        self._saved = {path} if is_all else set()
         console.say(f"loaded {counted(len(whole), 'message')} of {path}")
 
     def _problem_with(self, target: Path) -> str:
@@ -223,11 +231,17 @@ class Chat:
 def _as_meant(written: str) -> str:
     """The text of a question, its first line's indentation kept: without the space before a slash, and the quotes around it."""
     text = written.rstrip()
-    if text.startswith(QUOTES) and text.endswith(QUOTES) and len(text) >= 2 * len(QUOTES):
+    is_quoted = _is_block(text) or (text.startswith(QUOTES) and "\n" not in text and text.count(QUOTES) == 2)
+    if is_quoted and text.endswith(QUOTES) and len(text) >= 2 * len(QUOTES):
         text = text.removeprefix(QUOTES).removesuffix(QUOTES).rstrip()
     elif text.startswith(" /"):
         text = text.removeprefix(" ")
     return text.lstrip("\n")
+
+
+def _is_block(text: str) -> bool:
+    """Whether its first line opens quotes; a module's first line, in code that is pasted, closes them again."""
+    return text.startswith(QUOTES) and text.partition("\n")[0].count(QUOTES) == 1
 
 
 def _keys() -> KeyBindings:
@@ -236,8 +250,8 @@ def _keys() -> KeyBindings:
 
     @Condition
     def is_open() -> bool:
-        text = get_app().current_buffer.text
-        return text.startswith(QUOTES) and text.count(QUOTES) % 2 == 1
+        text = get_app().current_buffer.text.rstrip()
+        return _is_block(text) and not (text.endswith(QUOTES) and text.count(QUOTES) % 2 == 0)
 
     @keys.add("enter", filter=is_open)
     def _begin_line(event: KeyPressEvent) -> None:

@@ -45,7 +45,7 @@ def rm(
 
     \b
     Examples:
-      nomoat rm smollm2-135m
+      nomoat rm smollm2-135m gemma3-270m      # in this order; it ends at the first that cannot be removed
       nomoat rm smollm2-135m+reviews --yes
       nomoat rm --cache                 # imported models, made again when they are needed
       nomoat rm --answers               # every stored question and answer, and its score
@@ -60,8 +60,8 @@ def rm(
     of prompts: its folder is NOMOAT_HOME/router.
     """
     if cache + answers + damaged + bool(models) != 1:
-        hint = "models, BASE+ADAPTER, --cache, --answers or --damaged; `nomoat models --pulled` lists models and adapters"
-        raise UsageError("name one thing to remove", hint=hint)
+        hint = "`nomoat models --pulled` lists models and adapters"
+        raise UsageError("name models to remove, or one of --cache, --answers and --damaged", hint=hint)
     if models:
         for model in models:
             _remove_model(model, yes)

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 def _or_no_limit(value: int) -> int | None:
-    if value == 0:
-        raise typer.BadParameter("0 is not in the range x>=1.")
+    if value < 1 and value != NO_LIMIT:
+        raise typer.BadParameter(f"{value} is neither 1 or more, nor {NO_LIMIT}.")
     return None if value == NO_LIMIT else value
 
 
 NO_LIMIT = -1  # Ollama's and llama.cpp's
 LongestAnswer = Annotated[
     int | None,
-    typer.Option("--max-tokens", "-n", min=NO_LIMIT, callback=_or_no_limit, help="Longest answer, in tokens; -1: no limit."),
+    typer.Option("--max-tokens", "-n", callback=_or_no_limit, help="Longest answer, in tokens; -1: no limit."),
 ]
 TopK = Annotated[int, typer.Option("--top-k", min=0, help="Sample from so many likeliest tokens; 0: from all.")]
 TopP = Annotated[float, options.sampling("top_p", "--top-p", means="Sample from this share of likelihood.")]

@@ -204,10 +204,10 @@ def _without_weights(folder: Path) -> BadFileError:
 def _other_model(folder: Path) -> str | None:
     """What to name in place of a folder that is no model, and that holds one."""
     within = (path for depth in ("*", "*/*", "*/*/*") for path in sorted(folder.glob(depth)))  # LM Studio's: PUBLISHER/MODEL/FILE
-    files = [path for path in within if path.suffix.lower() == ".gguf" and "mmproj" not in path.name.lower()]
-    if files:
-        return f"name the file in it: `{files[0]}`" + (f", or another of the {len(files)}" if len(files) > 1 else "")
+    files = [path for path in within if path.suffix.lower() == ".gguf" and "mmproj" not in path.name.lower() and path.is_file()]
     snapshot = next(folder.glob(f"snapshots/*/{CONFIG}"), None)
+    if files and (snapshot is None or files[0].parent == folder):
+        return f"name the file in it: `{files[0]}`" + (f", or another of the {len(files)}" if len(files) > 1 else "")
     return ollama_files.hint(folder) if snapshot is None else f"name the folder of the model in it: `{snapshot.parent}`"
 
 
