@@ -27,10 +27,23 @@ from nomoat.cli.show import show
 from nomoat.engine import importer
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.source import open_source
-from nomoat.errors import BadFileError, ContextExceededError, NotEnoughMemoryError, StoppedError, UnsupportedError, UsageError
+from nomoat.errors import (
+    BadFileError,
+    CacheExceededError,
+    ContextExceededError,
+    NomoatError,
+    NoTemplateError,
+    NotEnoughMemoryError,
+    RemoteError,
+    SchemaError,
+    SettingError,
+    StoppedError,
+    UnsupportedError,
+    UsageError,
+)
 from nomoat.hardware import Detected
 from nomoat.judge.settings import RunSettings
-from nomoat.records import Message, Request
+from nomoat.records import Chunk, Message, Request
 from nomoat.responder import Responder
 
 
@@ -109,6 +122,43 @@ def test_of_several_questions_the_error_of_one_that_fails_names_it() -> None:
         with pytest.raises(ContextExceededError, match=r"^the prompt is too long") as raised:
             list(model.complete_many(["word " * 100]))
         assert raised.value.at is None
+
+
+class Failing(FakeEngine):
+    """Fails with one and the same error, as an engine does for all that it was asked."""
+
+    def __init__(self, error: NomoatError) -> None:
+        super().__init__()
+        self._error = error
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [
+    RemoteError("refused", status=400), CacheExceededError("too long"), NoTemplateError("no chats"), SchemaError("no schema"),
+])  # fmt: skip
+def test_an_error_that_names_one_of_several_questions_is_not_the_engines_own(error: NomoatError) -> None:
+    said, hint = error.message, "ask otherwise"
+    error.hint = hint
+    with Responder("m", Failing(error)) as model:
+        for _ in range(2):
+            with pytest.raises(type(error)) as raised:
+                list(model.complete_many(["a", "b"], concurrency=1))
+            assert (raised.value.at, raised.value.message, raised.value.hint) == (0, f"`requests[0]`: {said}", hint)
+        with pytest.raises(type(error)) as raised:
+            model.complete("a")
+        assert (raised.value.at, str(raised.value)) == (None, said)
+
+
+@pytest.mark.parametrize("error", [
+    RemoteError("the key is wrong", status=401), RemoteError("no answer"), NotEnoughMemoryError("too large"), StoppedError("closed"),
+    SettingError("no key"),
+])  # fmt: skip
+def test_what_befalls_all_questions_is_said_of_none(error: NomoatError) -> None:
+    with Responder("m", Failing(error)) as model, pytest.raises(type(error), match=f"^{error.message}$") as raised:
+        list(model.complete_many(["a", "b"]))
+    assert raised.value is error and error.at is None
 
 
 def test_a_whole_answer_has_the_likelihoods_that_were_asked_for() -> None:

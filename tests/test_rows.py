@@ -117,7 +117,7 @@ def test_a_table_that_comes_in_several_is_the_rows_of_all() -> None:
 
 
 @pytest.mark.parametrize("table", [Pandas, Polars, Arrow, Dataset])
-def test_numbers_of_float32_are_those_that_a_csv_would_have(table: Any) -> None:
+def test_numbers_of_narrow_floats_are_those_that_a_csv_would_have(table: Any) -> None:
     widened = [{"a": 0.10000000149011612, "b": 0.10000000149011612}, {"a": None, "b": 0.5}]
     given = table(widened, {}) if table is Dataset else table(widened)
     if table is Arrow:
@@ -127,8 +127,19 @@ def test_numbers_of_float32_are_those_that_a_csv_would_have(table: Any) -> None:
     else:
         given.dtypes = given.schema = {"a": "Float32", "b": "Float64"}
     assert taken(given, "rows").values == ({"a": 0.1, "b": 0.10000000149011612}, {"a": None, "b": 0.5})
-    (row,) = taken([{"one": np.float32(0.1), "array": np.array([[0.1, np.nan]], np.float32)}], "rows").values
-    assert row == {"one": 0.1, "array": [[0.1, None]]}
+
+
+def test_columns_of_float16_have_the_numbers_that_a_csv_would_have() -> None:
+    given = Arrow([{"a": 0.0999755859375, "b": 0.0999755859375}])
+    given.schema.types = ["halffloat", "halffloat[pyarrow]"]
+    assert taken(given, "rows").values == ({"a": 0.1, "b": 0.1},)
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32", ">f2", ">f4"])
+def test_an_array_of_narrow_floats_has_the_numbers_that_a_csv_would_have_and_none_that_are_masked(kind: str) -> None:
+    masked = np.ma.array([0.1, 0.2], mask=[False, True], dtype=kind)
+    (row,) = taken([{"one": np.array([0.1], kind)[0], "array": np.array([[0.1, np.nan]], kind), "masked": masked}], "rows").values
+    assert row == {"one": 0.1, "array": [[0.1, None]], "masked": [0.1, None]}
 
 
 def test_labels_that_a_dataset_keeps_as_numbers_have_their_names() -> None:

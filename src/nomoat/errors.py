@@ -26,12 +26,14 @@ NomoatError                  the base: the command line prints it and exits 1
 ├── RemoteError              a server answered with an error
 │   └── PolicyChangedError   not sent to a server: by the time of its turn the policy kept it here
 ├── NoThreadError            the system lets this process begin no more threads
+├── BusyError                the server has more to do already than it keeps waiting
 ├── StoppedError             nobody waits for the answer any more, its model was closed, or the server is shutting down
 └── WorkerError              a worker, or the cluster it runs on, cannot be had or died; or a process that imports crashed
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from nomoat.records import Decision
 
 Fate = Literal["final", "rejected", "lost"]
+REFUSED_AS_ASKED = (400, 413, 422)  # HTTP statuses: a bad request, one too large, one that cannot be meant
 
 
 class NomoatError(Exception):
@@ -91,14 +94,25 @@ class NomoatError(Exception):
 
 @contextmanager
 def about(name: str, at: int, count: int) -> Iterator[None]:
-    """What is raised within is about `name[at]`, and says so where there are several."""
+    """What is wrong with `name[at]` itself, and is raised within, says so where there are several. What befalls others as well, as a
+    wrong key, a closed model or want of memory, is raised as it is."""
     try:
         yield
     except NomoatError as error:
-        if count > 1 and error.at is None:  # one that ended all of them is the same object for each
-            error.at = at
-            error.begin_with(f"`{name}[{at}]`")
-        raise
+        if count == 1 or not _is_of_what_was_asked(error):
+            raise
+        named = copy.copy(error)  # others may be told the same object
+        named.at = at
+        named.begin_with(f"`{name}[{at}]`")
+        raise named from error
+
+
+def _is_of_what_was_asked(error: NomoatError) -> bool:
+    if isinstance(error, RemoteError):
+        return error.status in REFUSED_AS_ASKED
+    return isinstance(error, UsageError | UnsupportedError | ContextExceededError | CacheExceededError) and not isinstance(
+        error, SettingError
+    )
 
 
 def _note(hint: str | None) -> str:

@@ -196,8 +196,8 @@ class Responder:
     ) -> Generator[tuple[int, Completion]]:
         """Answers as (index, completion), in the order in which they finish; up to `concurrency` at once. See `run_many`.
 
-        Raises UsageError before anything is asked, for one of the requests that is none. The error of one that failed names it, and
-        has its number as `at`; it is raised when what was begun has been yielded.
+        Raises UsageError before anything is asked, for one of the requests that is none. An error is raised when what was begun has
+        been yielded; one of what is wrong with a request itself names it, and has its number as `at`.
         """
         asked = _several(requests)
         for at, request in enumerate(asked):

@@ -22,7 +22,8 @@ from nomoat.errors import DataError, UsageError
 AS_ROWS = 'give a list of dicts ([{"text": "…", "label": "…"}, …]), or a table of pandas, polars, pyarrow or datasets'
 AS_TEXTS = (date, time, timedelta, Decimal)  # pandas' Timestamp is a date, too
 MISSING = ("NAType", "NaTType")  # pandas', by the name of their types
-FLOAT32 = ("float32", "float", "float[pyarrow]")  # what the libraries call it, in small letters
+# Floats that Python's own are wider than, as the libraries call them in small letters, and numpy's word for each.
+NARROW = {"float16": "float16", "halffloat": "float16", "float32": "float32", "float": "float32"}
 TIMES = ("M", "m")  # kinds of numpy's, of which `tolist` may make numbers
 
 
@@ -135,15 +136,17 @@ def _rows_of_table(given: Any, name: str) -> Iterable[Any] | None:
 
 
 def _unwidened(rows: Iterable[Any], types: Iterable[tuple[Any, Any]]) -> Iterable[Any]:
-    """The rows of a table with float32 where it has them, in place of Python's own numbers. `types`: by the columns' names."""
-    narrow = {column for column, kind in types if str(kind).lower() in FLOAT32}
+    """The rows of a table with float16 and float32 where its columns are of them, in place of Python's own numbers. `types`: by the
+    columns' names."""
+    narrow = {column: word for column, kind in types if (word := NARROW.get(str(kind).lower().removesuffix("[pyarrow]")))}
     if not narrow:
         return rows
     import numpy as np
 
     return (
-        {key: np.float32(one) if key in narrow and isinstance(one, float) else one for key, one in row.items()} for row in rows
-    )  # fmt: skip
+        {key: getattr(np, narrow[key])(one) if key in narrow and isinstance(one, float) else one for key, one in row.items()}
+        for row in rows
+    )
 
 
 def require_different(name: Source | str, columns: Iterable[Any]) -> None:
@@ -185,10 +188,10 @@ def _value(value: Any, column: str) -> Any:
         return [_value(one, column) for one in value]
     dtype = getattr(value, "dtype", None)  # of what is numpy's, or made like it
     if dtype is not None and hasattr(value, "tolist") and getattr(dtype, "kind", "") not in TIMES:
-        if str(dtype) == "float32":
+        if getattr(dtype, "name", "") in NARROW.values():
             import numpy as np
 
-            value = np.asarray(value).astype(str).astype(float)  # 0.1, of which `tolist` makes 0.10000000149011612
+            value = np.asanyarray(value).astype(str).astype(float)  # 0.1, of which `tolist` makes 0.10000000149011612
         plain = value.tolist()
         return _scalar(value, column) if type(plain) is type(value) else _value(plain, column)  # a longdouble's is itself
     return _scalar(value, column)

@@ -119,6 +119,15 @@ def test_evaluate_warns_of_labels_that_the_model_never_learned() -> None:
     nomoat.evaluate(model, [{**row, "label": int(row["label"])} for row in rows], **COLUMNS)  # says nothing
 
 
+def test_where_warnings_are_errors_nothing_is_asked_of_a_model_that_never_learned_the_labels() -> None:
+    model = Responder(write_adapter("spam", "0", "1"), FakeEngine())
+    rows = [{"text": "fine", "label": 2}, {"text": "win", "label": 3}]
+    told: list[object] = []
+    with pytest.raises(UserWarning, match="never learned 2, 3"):
+        nomoat.evaluate(model, rows, **COLUMNS, progress=lambda *so_far: told.append(so_far))
+    assert told == []
+
+
 def test_texts_without_labels_are_asked_about_as_a_model_learned_it() -> None:
     plain, worded = write_adapter("plain", "no", before=("yes",)), write_adapter("worded", "no", "yes", instruction="Good?")
     asked_as = "asked with {1}, as `base+{0}` was tuned: see `nomoat show base+{0}`"

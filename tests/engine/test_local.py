@@ -31,7 +31,7 @@ from nomoat.engine.sampling import Pick
 from nomoat.engine.source import open_source
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.engine.weights import Form, quantised, restored
-from nomoat.errors import ContextExceededError, NomoatError, StoppedError, UsageError
+from nomoat.errors import ContextExceededError, NomoatError, StoppedError
 from nomoat.records import Completion, Message, Request
 from nomoat.responder import Responder, memory_need
 
@@ -241,7 +241,7 @@ def test_a_model_runs_for_as_long_as_anybody_has_one_of_its_views(tiny_gguf: Pat
 def test_closing_a_view_closes_the_model(spaced: LocalEngine) -> None:
     spaced.adapted(0).close()
     for each in (spaced, spaced.adapted(0)):
-        with pytest.raises(UsageError, match="the model is closed"):
+        with pytest.raises(StoppedError, match="the model is closed"):
             each.embed(["the"])
 
 
@@ -259,7 +259,7 @@ def test_a_closed_model_says_so_and_does_not_load_itself_again(tiny_gguf: Path) 
         model.close()  # twice is fine
         asks: list[Any] = [lambda: model.complete(HELLO), lambda: model.stream(HELLO), lambda: model.embed(["the"])]
         for ask in [*asks, lambda: model.score(HELLO, ["he"])]:
-            with pytest.raises(UsageError, match="the model is closed"):
+            with pytest.raises(StoppedError, match="the model is closed"):
                 ask()
 
 

@@ -557,6 +557,8 @@ def test_a_character_of_two_tokens_moves_the_text_on_once_it_is_whole() -> None:
          "response_format.json_schema.schema"),
         (wire.parse_chat, {"messages": HELLO, "response_format": {"type": "json_schema", "json_schema": {"schema": True}}},
          "response_format.json_schema.schema"),
+        (wire.parse_chat, {"messages": [{"role": "user", "content": 5, "tool_calls": [{"id": 5}]}]}, "messages.0.content"),
+        (wire.parse_chat, {"messages": HELLO, "tool_choice": {"type": 5, "allowed_tools": {"mode": 5}}}, "tool_choice.type"),
     ],
 )  # fmt: skip
 def test_field_of_several_types_is_named_without_them(parse_body: Callable[[bytes], object], body: object, param: str) -> None:

@@ -71,7 +71,7 @@ class _Shared:
 
     def require_open(self) -> None:
         if self.is_closed:
-            raise UsageError("the model is closed", hint="load it again, or close it when all has been asked")
+            raise StoppedError("the model is closed", hint="load it again, or close it when all has been asked")
 
 
 class LocalEngine(Engine):

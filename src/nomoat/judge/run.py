@@ -65,7 +65,7 @@ def evaluate(
     two columns and `instruction`, the words before each text, are for a suite that is a table (CSV, TSV, rows). Up to `concurrency`
     answers are in the making at once. `progress` is told (model, answers so far, answers in all). `spending` holds a budget, and
     prices that no table knows. Where it is used up, or a question failed for good, the outcomes are fewer than the examples, and
-    `partial` says so. Labels of a table that a tuned model never learned are a UserWarning, too.
+    `partial` says so. Labels of a table that a tuned model never learned are a UserWarning, too, before anything is asked.
     `template` names the chat template of a local model that has none. `max_new_tokens` is the longest written answer, in place of the
     suite's: what was cut off before is asked again, and what was whole is not. `reasoning_effort` is OpenAI's, for written
     answers: how long a model is to think before.
@@ -83,10 +83,10 @@ def evaluate(
         limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending or Spending(), template=template,
         max_new_tokens=max_new_tokens, reasoning_effort=reasoning_effort,
     )  # fmt: skip
-    found = run_suite(responder, suite, settings)
-    for note in found.notes:
+    for note in suite.notes:
         if as_tuned.is_on_unlearned(note):
             warnings.warn(note, stacklevel=2)
+    found = run_suite(responder, suite, settings)
     return Outcomes(found.outcomes, notes=found.notes, partial=found.partial)
 
 

@@ -316,10 +316,13 @@ def parse_shape(
             return shape.model_validate_json(body.removeprefix(codecs.BOM_UTF8))
         return shape.model_validate(body)
     except ValidationError as exc:
-        errors = exc.errors(include_url=False, include_input=False)
-        found = [([part for part in error["loc"] if isinstance(part, int) or part in names], error) for error in errors]
+        found: dict[tuple[object, ...], tuple[list[int | str], Any]] = {}  # the first error of each type that something may be of
+        for each in exc.errors(include_url=False, include_input=False):
+            parts = [part for part in each["loc"] if isinstance(part, int) or part in names]
+            found.setdefault(tuple(part for part in each["loc"] if part not in parts), (parts, each))
+        first, _ = next(iter(found.values()))
         # of the first field that is wrong; where it may be of several types, of that which fits the most of it
-        of_first = [(parts, error) for parts, error in found if parts[:1] == found[0][0][:1]]
+        of_first = [one for one in found.values() if one[0][: len(first)] == first]
         parts, error = max(of_first, key=lambda one: (len(one[0]), [part for part in one[0] if isinstance(part, int)]))
         where = ".".join([place, *map(str, parts)] if place else map(str, parts))
         if error["type"] == "json_invalid" or not where:
