@@ -436,6 +436,12 @@ def test_an_adapter_s_own_name_in_those_of_its_tensors_is_passed_over(tmp_path: 
     with pytest.raises(BadFileError) as caught:
         LoraDelta(folder)
     assert caught.value.message == f"`{path}` holds several adapters: default, my_task"
+    for names, said in ((["a", "b"], "a, b"), (["a", ""], "a, one without a name")):  # of half the layers each
+        layers = sorted({name.partition(".lora_")[0] for name in tensors})
+        own = {name: names[layers.index(name.partition(".lora_")[0]) % 2] for name in tensors}
+        save_file({name.replace(".weight", f".{own[name]}.weight" if own[name] else ".weight"): tensors[name] for name in own}, path)
+        with pytest.raises(BadFileError, match=f"holds several adapters: {said}\n"):
+            LoraDelta(folder)
     assert caught.value.hint == "save each into a folder of its own, with PEFT's `save_pretrained`"
 
 

@@ -170,6 +170,24 @@ def test_an_adapter_of_experts_gives_what_peft_gives(name: str, tmp_path: Path) 
         importer.require_beside(folder, [tmp_path / "adapter"])
 
 
+@pytest.mark.parametrize("name", ["mixtral", "gpt-oss"])
+def test_scales_of_experts_and_of_what_chooses_are_peft_s_and_tell_adapters_apart(name: str, tmp_path: Path) -> None:
+    """Of parameters PEFT compares a pattern with their whole names, `mlp.gate.weight`, and not with the layer's."""
+    _, folder = write_folder(tmp_path / "model", name)
+    told = experts_of(name)
+    gate_up, _, router = told["target_parameters"]
+    digests = []
+    for number, scales in enumerate(({gate_up: 6}, {gate_up: 3}, {router: 3}, {router.removesuffix(".weight"): 3})):
+        adapted = tmp_path / f"adapter{number}"
+        expected = adapt(make_model(MIXTURES[name]), adapted, ["q_proj"], told | {"alpha_pattern": scales})
+        ov.save_model(importer.exact_model(folder, adapter=adapted), tmp_path / "openvino_model.xml", compress_to_fp16=False)
+        np.testing.assert_allclose(our_logits(tmp_path, rows()), expected, atol=1e-3)
+        config = json.loads((tmp_path / "adapter0" / "adapter_config.json").read_text())
+        (tmp_path / "adapter0" / "adapter_config.json").write_text(json.dumps(config | {"alpha_pattern": scales}))
+        digests.append(LoraDelta(tmp_path / "adapter0").sha256)
+    assert len(set(digests)) == 4
+
+
 @pytest.mark.parametrize("name", ["mixtral", "qwen3moe"])
 def test_an_adapter_of_experts_that_transformers_4_had_apart_gives_what_peft_gives(name: str, tmp_path: Path) -> None:
     """PEFT reads such ones, too, and makes of them what `transformers` 5 has."""

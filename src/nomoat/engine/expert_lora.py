@@ -28,6 +28,12 @@ def is_of_experts(arch: Architecture, name: str) -> bool:
     return arch.has_experts and OF_EXPERTS.fullmatch(name) is not None
 
 
+def parameters(name: str) -> list[str]:
+    """What patterns of scales are compared with, for a layer that PEFT calls so: of all experts two, else none."""
+    found = OF_EXPERTS.fullmatch(name)
+    return [] if found is None or found["number"] else [f"{found['all']}.{part}" for part in ("gate_up_proj", "down_proj")]
+
+
 def of_layers(
     arch: Architecture, sizes: Dimensions, pairs: Mapping[str, Pair], scale_of: Callable[[str, int], float]
 ) -> dict[str, Pair]:

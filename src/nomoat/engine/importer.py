@@ -8,6 +8,7 @@ An adapter may be added to the weights before they are quantised ("baked"), see 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import zlib
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from nomoat import __version__, cache, child_process, config, footprint, paths, 
 from nomoat.engine import arch as architectures
 from nomoat.engine import imported, layout, tensor_check
 from nomoat.engine.imported import GRAPH, NATIVE, WEIGHTS, not_whole
-from nomoat.engine.lora import MERGE, LoraDelta
+from nomoat.engine.lora import MERGE, OUTPUT, LoraDelta
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource, files_of, open_source
 from nomoat.errors import BadFileError, NotEnoughMemoryError, NoThreadError, NotWritableError, UnsupportedError, WorkerError
@@ -61,8 +62,11 @@ class _Plan:
         """What its matrices take."""
         if self.delta is None or isinstance(self.source, ForeignFolder):
             return self.stored.bytes_of(self.source)
-        names = tensor_check.layer_names(architectures.of(self.source), self.sizes)
-        changed = {tensor for tensor, layer in names.items() if layer in self.delta.layers}
+        names = tensor_check.layer_names(architectures.of(self.source), self.sizes) | {"output.weight": OUTPUT}
+        # a gate and what it opens are one product, of one type
+        one = {layer: re.sub(r"\.(gate|up)_proj$", ".gate_up_proj", layer) for layer in names.values()}
+        products = {one.get(layer) for layer in self.delta.layers}
+        changed = {tensor for tensor, layer in names.items() if one[layer] in products}
         return self.stored.bytes_of(self.source, changed)
 
 

@@ -86,7 +86,8 @@ class LoraDelta:
                 self._pairs[layer] = (a_RI, tensors[name.removesuffix(A) + B])
         self._require_fitting_pairs()
         self._scales = {layer: scaling.of_layer(layer, len(a_RI)) for layer, (a_RI, _) in self._pairs.items()}
-        self._told_scales = self._scales
+        parameters = [name for layer in self._pairs for name in expert_lora.parameters(layer)]
+        self._told_scales = self._scales | {name: scaling.of_layer(name, 1) for name in parameters}
         self._unused = set(self._pairs)
         self._copies = {
             found[2]: (name, stored[name]) for name in stored if (found := COPY.fullmatch(name)) and found[1] in self._pairs
@@ -265,6 +266,7 @@ class _Scaling:
         patterns = config.get("alpha_pattern") or {}
         if not isinstance(patterns, dict):
             raise self._wrong("alpha_pattern", patterns, "no object of names and numbers")
+        self._parameters = [name for name in config.get("target_parameters") or () if isinstance(name, str)]
         self._alpha = self._number("lora_alpha", config["lora_alpha"])
         self._written = 0.0  # letters that are repeated in all patterns
         self._alphas = {name: self._number(f"alpha_pattern.{name}", value) for name, value in patterns.items()}
@@ -272,7 +274,9 @@ class _Scaling:
 
     def of_layer(self, layer: str, rank: int) -> float:
         """The first pattern that matches counts, as PEFT has it."""
-        alpha = next((value for name, value in self._alphas.items() if self._matches(name, layer)), self._alpha)
+        parameter = f"{layer}.weight"  # what PEFT's patterns are compared with, where it changes that and not the layer
+        told = parameter if any(f".{parameter}".endswith(f".{name}") for name in self._parameters) else layer
+        alpha = next((value for name, value in self._alphas.items() if self._matches(name, told)), self._alpha)
         return float(alpha / (rank**0.5 if self._by_root else rank))
 
     def _number(self, key: str, value: Any) -> float:
@@ -326,9 +330,10 @@ def _read_stored(folder: Path) -> dict[str, Stored]:
         found = dict(read_tensors(path, hint=AGAIN))
     except OSError as exc:
         raise cannot_read(path, exc, if_absent=AGAIN) from exc
+    names = sorted({match[2] for match in filter(None, map(WITH_ITS_NAME.search, found))})
     stored = {WITH_ITS_NAME.sub(r"\1", name): tensor for name, tensor in found.items()}
-    if len(stored) < len(found):
-        names = sorted({match[2] for match in filter(None, map(WITH_ITS_NAME.search, found))})
+    if len(names) > 1 or len(stored) < len(found):
+        names += ["one without a name"] if len(names) == 1 else []
         raise BadFileError(
             f"`{path}` holds several adapters: {first_few(names, NAMED)}",
             hint="save each into a folder of its own, with PEFT's `save_pretrained`",
