@@ -227,7 +227,7 @@ def guarded_transport() -> Callable[..., httpx.HTTPTransport]:
     class GuardedTransport(httpx.HTTPTransport):
         """Checks each request, redirects included, against what its client may do.
 
-        `direct` is asked what must not go through `proxy`; `unusable` is raised for all else.
+        `direct` is asked what must not go through `proxy`; `unusable` is raised for all else. Who asks bounds how much goes at once.
         """
 
         def __init__(
@@ -240,7 +240,7 @@ def guarded_transport() -> Callable[..., httpx.HTTPTransport]:
             unusable: SettingError | None = None,
             https_only: bool = False,
         ) -> None:
-            super().__init__(proxy=proxy)
+            super().__init__(proxy=proxy, limits=httpx.Limits(max_connections=None, max_keepalive_connections=20))
             self._direct, self._unusable, self._https_only = direct, unusable, https_only
             # httpx (0.28, and httpx2 2.16) has no other way to say how its pool makes connections; a release that calls this otherwise
             # sees nobody leave.

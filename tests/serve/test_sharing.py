@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import socket
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -172,7 +173,7 @@ def test_what_waits_for_nobody_any_more_is_forgotten_at_once(places: tuple[Place
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("asked", [{}, {"stream": True}, {"n": 1}])
+@pytest.mark.parametrize("asked", [{}, {"stream": True}])
 def test_more_texts_than_there_is_room_for_are_refused_until_some_are_answered(
     start: Start, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]
 ) -> None:
@@ -229,6 +230,35 @@ def test_memory_that_parsing_long_bodies_took_is_given_back(start: Start, monkey
     given_back: list[int] = []
     monkeypatch.setattr(hardware, "give_back_freed_memory", lambda: given_back.append(1))
     url = start(Responder("fake", FakeEngine()))
-    for more in ("", "x" * (64 << 10)):
+    for more in ("", "x" * (64 << 10), "x" * (1 << 20)):
         assert httpx.post(f"{url}/chat/completions", json={**HI, "user": more}).status_code == 200
     assert given_back == [1]
+
+
+@pytest.mark.parametrize(("limit", "asked"), [(64, {"a": 200}), (70, {"a": 64, "b": 32})])
+def test_what_waits_begins_where_others_end_though_the_system_has_no_more_threads(
+    limit: int, asked: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, begun = threading.Thread.start, list[threading.Thread]()
+
+    def start(self: threading.Thread) -> None:
+        if self.name.startswith("answer"):
+            if len(begun) >= limit:
+                raise RuntimeError("can't start new thread")
+            begun.append(self)
+        begin(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    row = Row("m", 64)
+    with_room = threading.Event()
+    waiting = [row.put(client, with_room.wait, PATIENCE_SECONDS) for client, count in asked.items() for _ in range(count)]
+    with_room.set()
+    assert all(future.result(PATIENCE_SECONDS) for future in waiting)
+    row.close()
+
+
+def test_what_is_said_of_a_body_s_length_takes_no_more_than_any_body_may(start: Start) -> None:
+    url = httpx.URL(start(Responder("m", FakeEngine())))
+    with socket.create_connection((url.host, url.port or 80)) as other:
+        other.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: 134217728\r\n\r\n{")
+        assert httpx.post(f"{url}/chat/completions", json=HI, timeout=PATIENCE_SECONDS).status_code == 200

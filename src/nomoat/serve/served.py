@@ -30,6 +30,7 @@ from nomoat.serve.sharing import client_of
 
 MAX_BODY_BYTES = 2 << 20  # some 400,000 tokens
 MAX_BODY_BYTES_AT_ONCE = 64 << 10  # what is longer is parsed beside the event loop, which all clients share
+BODY_BYTES_OF_WEIGHT = 1 << 20  # to look for memory that is free takes a millisecond
 SIGN_SECONDS = 15.0  # a stream in which nothing comes for longer gets a sign of life: proxies and clients often give up after 60
 STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}  # nginx gathers what it passes on unless told not to
 
@@ -63,7 +64,8 @@ async def read_body(
         try:
             return parse(body)
         finally:  # else bodies that were read before this one stay in memory, while what they say waits
-            hardware.give_back_freed_memory()
+            if len(body) >= BODY_BYTES_OF_WEIGHT:
+                hardware.give_back_freed_memory()
 
     return await asyncio.to_thread(parsed)
 
@@ -74,7 +76,7 @@ async def _body(request: HttpRequest, max_bytes: int, advice: str) -> bytes:
         message = f"`Content-Encoding: {packed}` is not supported; send the body as it is"
         raise BadRequestError(message, code="unsupported", status=415)
     body, num_bytes = bytearray(), 0
-    declared = int(request.headers.get("content-length", 0))  # else it is held as it comes
+    declared = min(int(request.headers.get("content-length", 0)), max_bytes)  # else it is held as it comes
     busy: BusyError | None = None
     async for piece in request.stream():
         num_bytes += len(piece)
@@ -188,7 +190,7 @@ class Served:
         shortened = dataclasses.replace(call, max_new_tokens=most)
         if asked is None:
             return shortened, []
-        return shortened, [f"an answer has at most {most:,} tokens on this server, and {asked:,} were asked for"]
+        return shortened, [f"an answer has at most {most:,} tokens on this server"]
 
     def _count_failed(self, name: str, error: BaseException) -> None:
         self._metrics.count_request(name, "gone" if isinstance(error, ClientDisconnect) else "error")

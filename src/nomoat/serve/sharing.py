@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from nomoat.errors import BusyError, NoThreadError
 
-MAX_TEXTS_HELD = 8192  # being written or waiting, of all clients
+MAX_TEXTS_HELD = 1 << 16  # being written or waiting, of all clients; short ones take some 1.5 KiB
 MAX_BODY_BYTES_HELD = 256 << 20  # of requests that are not answered yet, of all clients
 THREAD_NAME = "answer"
 
@@ -44,6 +44,11 @@ class Shares:
         self._most = most
         self._taken = 0
         self._of: Counter[str] = Counter()
+
+    @property
+    def taken(self) -> int:
+        """By all clients."""
+        return self._taken
 
     def take(self, client: str, amount: int = 1) -> bool:
         """Whether that was to be had."""
@@ -157,7 +162,9 @@ class Row:
                 self._pool.submit(self._work)
             except RuntimeError as exc:
                 with suppress(IndexError):  # a thread has it already
-                    self._fail(self._begun.pop(), exc)
+                    if self._waits_again(job := self._begun.pop()):
+                        return
+                    self._fail(job, exc)
 
     def _next(self) -> _Job | None:
         with self._lock:
@@ -171,21 +178,28 @@ class Row:
             return job
 
     def _work(self) -> None:
-        """In a thread."""
-        try:
+        """In a thread, for as long as there is work."""
+        job: _Job | None = None
+        with suppress(IndexError):  # else it was told that there is no thread for it
             job = self._begun.popleft()
-        except IndexError:  # it was told that there is no thread for it
-            return
-        job.run()
-        self._leave(job)
-        self._begin()
+        while job is not None:
+            job.run()
+            with self._lock:
+                self._shares.give_back(job.client)
+            job = self._next()
+            self._begin()  # where one ends, two may begin: see `Shares`
 
-    def _leave(self, job: _Job) -> None:
+    def _waits_again(self, job: _Job) -> bool:
+        """Whether this one, for which there is no thread, may wait for one of those that are at work."""
         with self._lock:
             self._shares.give_back(job.client)
+            if self._is_closed or not self._shares.taken:
+                return False
+            if not job.future.cancelled():  # else `_forget` has been here
+                self._waiting[job.client] = {job.future: job, **self._waiting.pop(job.client, {})}
+            return True
 
     def _fail(self, job: _Job, why: RuntimeError) -> None:
-        self._leave(job)
         if self._is_closed:
             job.future.cancel()
         elif job.future.set_running_or_notify_cancel():
