@@ -36,9 +36,9 @@ INPUT_NAMES = (  # of columns that hold what is asked
     "요청",
 )  # fmt: skip
 KOREAN_LABELS = ("정답", "답", "답변", "응답", "라벨", "레이블", "분류", "유형", "카테고리", "감정", "감성", "출력")
-LABEL_NAMES = (  # of columns that hold the right answer; beside a `response`, a category is a remark
-    "label", "target", "gold", "reference", "expected", "answer", "answers", "ground_truth", "output", "response", "category", "class",
-    "sentiment", "intent", "a",
+LABEL_NAMES = (  # of columns that hold the right answer; a category or intent beside a `response` is a remark on it
+    "label", "target", "gold", "reference", "expected", "answer", "answers", "ground_truth", "output", "class", "sentiment",
+    "response", "category", "intent", "a",
     *KOREAN_LABELS,
     "completion",  # beside another of these, it is what a model said
 )  # fmt: skip
