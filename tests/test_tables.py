@@ -204,6 +204,11 @@ def test_bad_table_is_refused_with_file_and_line(tmp_path: Path, content: str | 
         assert caught.value.hint == hint
 
 
+def test_a_text_of_several_columns_has_no_space_around_it(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", "title,label\nA,x\n")
+    assert read_labelled(path, input_column=r" {title}:\n", label_column="label")[0].text == "A:"
+
+
 def test_texts_are_not_their_own_labels(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("text,label\na,x\n")

@@ -125,7 +125,7 @@ def lessons_of(found: Entries, path: Source) -> Chats:
     if "conversations" in first:
         form, read_one = ("OpenAI chats", _open_ai) if _has_roles(first) else ("ShareGPT conversations", _share_gpt)
     elif "instruction" in first:
-        form, read_one, found = "Alpaca instructions", _alpaca, [(place, _in_alpacas_words(value)) for place, value in found]
+        form, read_one = "Alpaca instructions", _alpaca
     elif "messages" in first:
         form, read_one = "OpenAI chats", _open_ai
     elif is_prompt(first):
@@ -157,8 +157,9 @@ def require_none(faults: Sequence[DataError], path: Source) -> None:
 
 
 def _notes(found: Entries, form: Form, lessons: Sequence[Lesson]) -> Iterator[str]:
-    entries, turns, known = Counter[str](), Counter[str](), (*FIELDS[form], *SYSTEMS)
+    entries, turns = Counter[str](), Counter[str]()
     for _, value in found:
+        known = (*FIELDS[form], *SYSTEMS, *(_alpacas_keys(value) if form == "Alpaca instructions" else ()))
         entries.update(key for key, said in value.items() if not _is_nothing(said) and key not in known)
         for rows in (value.get(field) for field in FIELDS[form]):
             for row in rows if isinstance(rows, list) else ():
@@ -369,22 +370,27 @@ def _text_of_parts(content: Any, path: Source, where: str) -> Any:
     return "\n".join(part["text"] for part in content)
 
 
-def _in_alpacas_words(value: dict[str, Any]) -> dict[str, Any]:
-    """What Dolly calls `context` and `response` by Alpaca's names, where these are not there."""
-    names = {dolly: ours for dolly, ours in {"context": "input", "response": "output"}.items() if ours not in value}
-    return {names.get(key, key): said for key, said in value.items()}
+def _alpacas_keys(value: Mapping[str, Any]) -> tuple[str, str, str]:
+    """The keys of instruction, input and output. Dolly's `context` is the input where `input` says nothing, unless it stands in the
+    instruction; its `response` is the output where there is no `output`.
+    """
+    context = value.get("context")
+    is_input = not _is_nothing(value.get("input")) or _is_nothing(context) or _stands_in(str(context), str(value.get("instruction")))
+    return "instruction", "input" if is_input else "context", "response" if "output" not in value and "response" in value else "output"
 
 
 def _alpaca(value: dict[str, Any], path: Source, where: str) -> Lesson:
-    given = value.get("instruction"), "" if value.get("input") is None else value["input"], value.get("output")
-    parts = [_as_text(part) for part in given]
-    for name, part in zip(("instruction", "input", "output"), parts, strict=True):
-        if not isinstance(part, str) or (name != "input" and is_blank(part)):
+    names = _, extra_name, output_name = _alpacas_keys(value)
+    parts = [_as_text(value.get(name)) for name in names]
+    parts[1] = "" if parts[1] is None else parts[1]
+    for name, part in zip(names, parts, strict=True):
+        if not isinstance(part, str) or (name != extra_name and is_blank(part)):
             keys = first_few([_shown(key) for key in value], NAMED_KEYS)
             what = f"`{name}` is {part!r}" if name in value else f"no `{name}`; its keys are: {keys}"
-            raise DataError(f"`{path}`, {where}: {what}", hint="`instruction` and `output` are text; `input` may be empty")
-    if "input" not in value:
-        _require_all_asked(value, "instruction", [str(parts[0])], path, where)
+            hint = f"`instruction` and `{output_name}` are text; `{extra_name}` may be empty"
+            raise DataError(f"`{path}`, {where}: {what}", hint=hint)
+    if extra_name not in value or extra_name == "context":
+        _require_all_asked(value, extra_name, [str(parts[1]), str(parts[0])], path, where)
     instruction, (extra, output) = str(parts[0]).strip(), (_without_space_around(str(part)) for part in parts[1:])
     extra = "" if is_blank(extra) else extra
     question = f"{instruction}\n\n{extra}" if extra else instruction
@@ -404,9 +410,9 @@ def _as_text(value: Any) -> Any:
 def _require_all_asked(value: dict[str, Any], field: str, asked: Sequence[str], path: Source, where: str) -> None:
     """Raises DataError for a text beside a question that is named as one, too: the answer would be learned without it."""
     for name in _not_asked(value, (*INPUT_NAMES, "context"), asked):
-        what, mend = f"no `input`, and a `{name}`", "call it `input`"
-        if field == "prompt":
-            what, mend = f"a `prompt`, and beside it `{name}`", "write it into the `prompt`"
+        what, mend = f"a `{field}`, and beside it `{name}`", f"write it into the `{field}`"
+        if field == "input":
+            what, mend = f"no `input`, and a `{name}`", "call it `input`"
         raise DataError(
             f"`{path}`, {where}: it has {what}, which would not be asked",
             hint=f"{mend}, or leave it out; a suite is also made of one column of a table: --input-column (in Python: `input_column`)",
@@ -414,21 +420,24 @@ def _require_all_asked(value: dict[str, Any], field: str, asked: Sequence[str], 
 
 
 def _not_asked(value: Mapping[str, Any], names: Sequence[str], asked: Sequence[str]) -> list[str]:
-    """The keys called so whose text is not part of a question, the last of `asked`.
+    """The keys called so whose text is not part of a question, see `is_asked`."""
+    texts = {name: _as_text(value[name]) for name in _named(value, names)}
+    return [name for name, text in texts.items() if isinstance(text, str) and not is_asked(text, asked)]
 
-    A text that holds the question, whatever its spacing, is the question once more, written out. What stands in the question, or
-    before it, is asked with it.
+
+def is_asked(text: str, asked: Sequence[str]) -> bool:
+    """Whether a text stands in the question, the last of `asked`, or before it; or is the question once more, written out, as one that
+    holds it is, whatever the spacing.
     """
-    found, turns = list[str](), [_on_one_line(turn) for turn in asked]
-    for name in _named(value, names):
-        text = value[name]
-        if isinstance(text, bool) or not isinstance(text, str | int | float):
-            continue
-        said = _on_one_line(str(text))
-        is_written_out = bool(turns[-1]) and turns[-1] in said
-        if not is_written_out and not any(re.search(rf"(?<!\w){re.escape(said)}(?!\w)", turn) for turn in turns):
-            found.append(name)
-    return found
+    question = _on_one_line(asked[-1])
+    is_written_out = bool(question) and question in _on_one_line(text)
+    return is_written_out or any(_stands_in(text, turn) for turn in asked)
+
+
+def _stands_in(text: str, turn: str) -> bool:
+    """Whether it does, as whole words and whatever the spacing."""
+    said, whole = _on_one_line(text), _on_one_line(turn)
+    return said in whole and re.search(rf"(?<!\w){re.escape(said)}(?!\w)", whole) is not None
 
 
 def _on_one_line(text: str) -> str:

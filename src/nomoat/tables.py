@@ -36,9 +36,9 @@ INPUT_NAMES = (  # of columns that hold what is asked
     "요청",
 )  # fmt: skip
 KOREAN_LABELS = ("정답", "답", "답변", "응답", "라벨", "레이블", "분류", "유형", "카테고리", "감정", "감성", "출력")
-LABEL_NAMES = (  # of columns that hold the right answer; beside a `response`, a category is a remark
-    "label", "target", "gold", "reference", "expected", "answer", "answers", "ground_truth", "output", "response", "category", "class",
-    "sentiment", "intent", "a",
+LABEL_NAMES = (  # of columns that hold the right answer; a category or intent beside a `response` is a remark on it
+    "label", "target", "gold", "reference", "expected", "answer", "answers", "ground_truth", "output", "class", "sentiment",
+    "response", "category", "intent", "a",
     *KOREAN_LABELS,
     "completion",  # beside another of these, it is what a model said
 )  # fmt: skip
@@ -73,8 +73,8 @@ class TextForm:
         return tuple(dict.fromkeys(self.parts[1::2]))
 
     def filled(self, cells: Mapping[str, str]) -> str:
-        """The text of the row with those cells."""
-        return "".join(cells[part] if at % 2 else part for at, part in enumerate(self.parts))
+        """The text of the row with those cells, without surrounding space."""
+        return trimmed("".join(cells[part] if at % 2 else part for at, part in enumerate(self.parts)))
 
 
 def text_form(input_column: str, columns: Sequence[str]) -> TextForm:
@@ -120,9 +120,7 @@ def read_labelled(path: Source, *, input_column: str, label_column: str) -> list
     """
     header, rows = _parse_table(path)
     form, label_column = text_form(input_column, header), column_named(label_column, header)
-    for column in (*form.columns, label_column):
-        if column not in header:
-            raise DataError(f"`{path}` has no column `{column}`", hint=_columns(header))
+    require_there(path, (*form.columns, label_column), header)
     require_other(path, form, label_column, header)
     places = {column: header.index(column) for column in (*form.columns, label_column)}
     cells = [(line, {column: _text(path, line, column, row[at]) for column, at in places.items()}) for line, row in rows]
@@ -138,6 +136,13 @@ def _text(path: Source, line: int, column: str, value: Any) -> str:
             hint="make it one text, or name another column",
         )
     return trimmed(composed("" if value is None else str(value)))
+
+
+def require_there(path: Source, named: Sequence[str], columns: Sequence[str]) -> None:
+    """Raises DataError, naming those there are, for the first that is not among the columns."""
+    for column in named:
+        if column not in columns:
+            raise DataError(f"`{path}` has no column `{column}`", hint=_columns(columns))
 
 
 def require_other(path: Source, form: TextForm, label_column: str, columns: Sequence[str]) -> None:

@@ -287,6 +287,21 @@ def test_an_answer_of_a_conversation_that_the_metric_cannot_use_is_named_with_it
     assert caught.value.message.startswith(f"`{path}`, line 2: the last answer has the target `3 of 4`, which holds 2 numbers")
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        "instruction,input,output\nIs it an address?,a@b.c,yes\nIs it an address?,hello,no\n",
+        "instruction,input,output,text\nTranslate.,a cat,Katze,Translate. a cat ### Response: Katze\n",
+    ],
+)
+def test_an_input_is_not_left_out_whatever_it_holds_and_whatever_is_beside_it(rows: str, tmp_path: Path) -> None:
+    path = tmp_path / "my.csv"
+    path.write_text(rows)
+    with pytest.raises(UsageError) as caught:
+        suite_from_file(path)
+    assert caught.value.message == f"`{path}`: columns `instruction` and `input` are one question together"
+
+
 @pytest.mark.parametrize("name", ["my.csv", "my.jsonl"])
 def test_an_input_without_its_instruction_is_not_asked_unless_it_is_told(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
@@ -298,6 +313,7 @@ def test_an_input_without_its_instruction_is_not_asked_unless_it_is_told(name: s
         suite_from_file(path)
     assert caught.value.message == f"`{path}`: columns `instruction` and `input` are one question together"
     assert suite_from_file(path, input_column="input").suite.examples[0].messages[0].content == "cat"
+    assert suite_from_file(path, label_column="instruction").suite.examples[0].target == "Translate."
 
 
 QUESTIONS: list[dict[str, object]] = [
@@ -328,6 +344,46 @@ def test_what_a_question_is_about_is_not_left_out(tmp_path: Path, columns: str, 
     assert suite_from_file(path, input_column=first).suite.examples[0].messages[0].content == "Kim lives in Tongyeong."
 
 
+@pytest.mark.parametrize(
+    ("rows", "label"),
+    [
+        ("text,document,label\nWho is it?,1,x\nWhere is it?,2.5,y\n", "label"),
+        ("question,document,answer\nWho is it?,doc1.pdf,Kim\n", "answer"),
+        ("question,context,answer\nWho is it?,,Kim\nWhere is it?, ,Seoul\n", "answer"),
+        ("text,question,answer\nWho is it?,Who  is it?,Kim\n", "answer"),
+        ("text,content\nWho is it?,It is Kim.\n", "content"),
+        ('{"question": "Who is it?", "context": null, "answer": "Kim"}\n{"question": "Where?", "answer": "Seoul"}\n', "answer"),
+        ('{"question": "Who is it?", "contexts": ["", []], "answer": "Kim"}\n', "answer"),
+    ],
+)
+def test_what_holds_no_part_of_a_question_may_stand_beside_it(rows: str, label: str, tmp_path: Path) -> None:
+    path = tmp_path / ("my.jsonl" if rows.startswith("{") else "my.csv")
+    path.write_text(rows)
+    guess = suite_from_file(path)
+    assert "Who is it?" in guess.suite.examples[0].messages[0].content
+    assert guess.reasons[1].startswith(f"label: column `{label}` ")
+
+
+@pytest.mark.parametrize(
+    "contexts",
+    [
+        (["Kim lives in Tongyeong."], ["It is in Seoul."]), ({"sentences": [["Kim lives in Tongyeong."]]}, {}),
+        (None, "The hall is in Seoul."), ("小明住在北京。", ""),
+    ],
+)  # fmt: skip
+def test_what_a_question_is_about_is_named_in_no_form_where_it_is_not_a_text_in_each_row(
+    contexts: tuple[object, object], tmp_path: Path
+) -> None:
+    path = write_lines(tmp_path / "qa.jsonl", *({**row, "context": one} for row, one in zip(QUESTIONS, contexts, strict=True)))
+    with pytest.raises(UsageError) as caught:
+        suite_from_file(path)
+    assert caught.value.message == f"`{path}`: columns `question` and `context` may be one question together"
+    assert caught.value.hint == (
+        "say with --input-column (in Python: `input_column`) which one is asked, or write the whole question into one column"
+    )
+    assert suite_from_file(path, input_column="question").suite.examples[0].messages[0].content == "Who lives there?"
+
+
 def test_a_text_of_several_columns_needs_each(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "qa.jsonl", *QUESTIONS, {"question": "When?", "context": " ", "answer": "Now"})
     with pytest.raises(DataError, match="line 3: column `context` is empty or no text"):
@@ -350,6 +406,13 @@ def test_an_answer_comes_before_a_category(tmp_path: Path) -> None:
     assert "label: column `response` (by its name)" in suite_from_file(path).reasons
 
 
+@pytest.mark.parametrize("label", ["sentiment", "class"])
+def test_a_label_comes_before_the_reply_to_its_text(label: str, tmp_path: Path) -> None:
+    path = tmp_path / "reviews.csv"
+    path.write_text(f"review,response,{label}\ngood,Thanks!,pos\nbad,Sorry,neg\n")
+    assert suite_from_file(path).reasons[1] == f"label: column `{label}` (by its name)"
+
+
 def test_several_right_answers(tmp_path: Path) -> None:
     """A list of them, and SQuAD's and KorQuAD's object."""
     ask = "{context} {question}"
@@ -363,6 +426,15 @@ def test_several_right_answers(tmp_path: Path) -> None:
     for nothing in ([], {"answer_start": [1]}, ["Kim", ""]):
         with pytest.raises(DataError, match="line 1: column `answer` is empty or no text"):
             suite_from_file(write_lines(tmp_path / "b.jsonl", {**QUESTIONS[0], "answer": nothing}), input_column=ask)
+
+
+def test_several_right_answers_of_a_row_are_no_repeated_ones(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [{"question": f"{n}?", "answer": ["x", "y"]} for n in range(4)]
+    assert (
+        suite_from_file(write_lines(tmp_path / "few.jsonl", *rows[:2])).reasons[2] == "metric: exact (no answer has more than 1 word)"
+    )
+    reasons = suite_from_file(write_lines(tmp_path / "more.jsonl", *rows)).reasons
+    assert reasons[2] == "metric: choice (2 different answers in 4 rows: x, y)"
 
 
 def test_few_answers_that_repeat_are_labels(tmp_path: Path) -> None:

@@ -546,10 +546,55 @@ def test_dolly_is_read_as_alpaca_is(tmp_path: Path) -> None:
     asked = [[message.content for message in lesson.messages] for lesson in chats.lessons]
     assert asked == [["Who lives there?\n\nKim lives there.", "Kim"], ["Who lives there?", "Kim"]]
     assert chats.notes == ("not read of lessons, with how many have it: `category` (2)",)
-    alpaca = write(tmp_path / "b.jsonl", json.dumps({**entry, "input": "", "output": "Lee"}) + "\n")
+    alpaca = write(tmp_path / "b.jsonl", json.dumps({**entry, "input": "Lee lives there.", "output": "Lee"}) + "\n")
     with pytest.raises(DataError, match="no `output`; its keys are: `instruction`, `answer`"):
         read(write(tmp_path / "c.jsonl", json.dumps({"instruction": "Who?", "answer": "Kim"}) + "\n"))
     assert read(alpaca).notes == ("not read of lessons, with how many have it: `context` (1), `response` (1), `category` (1)",)
+
+
+@pytest.mark.parametrize("nothing", ["", None])
+def test_a_context_is_the_input_where_that_says_nothing(tmp_path: Path, nothing: str | None) -> None:
+    entry = {"instruction": "Who lives\nthere?", "input": nothing, "context": "Kim lives there.", "output": "Kim"}
+    chats = read(write(tmp_path / "a.jsonl", json.dumps(entry) + "\n"))
+    assert (chats.lessons[0].messages[0].content, chats.notes) == ("Who lives\nthere?\n\nKim lives there.", ())
+
+
+def test_a_context_that_stands_in_the_instruction_is_not_learned_twice(tmp_path: Path) -> None:
+    entry = {"instruction": "Given this: Kim lives\nthere.\nWho?", "context": "Kim lives there.", "output": "Kim"}
+    chats = read(write(tmp_path / "a.jsonl", json.dumps(entry) + "\n"))
+    assert chats.lessons[0].messages[0].content == entry["instruction"]
+    assert chats.notes == ("not read of lessons, with how many have it: `context` (1)",)
+
+
+@pytest.mark.parametrize(
+    ("more", "what", "mend"),
+    [
+        ({"question": "Who?", "context": "Kim lives there."}, "a `context`, and beside it `question`", "write it into the `context`"),
+        ({"question": "Who?", "context": ""}, "no `input`, and a `question`", "call it `input`"),
+    ],
+)
+def test_a_question_beside_a_context_is_not_passed_over(tmp_path: Path, more: dict[str, str], what: str, mend: str) -> None:
+    path = write(tmp_path / "a.jsonl", json.dumps({"instruction": "Answer the question.", **more, "output": "Kim"}) + "\n")
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert caught.value.message == f"`{path}`, line 1: it has {what}, which would not be asked"
+    assert str(caught.value.hint).startswith(f"{mend}, or leave it out")
+
+
+@pytest.mark.parametrize(
+    ("more", "what"),
+    [
+        ({"context": ["a"], "response": "x"}, "`context` is ['a']"),
+        ({"context": "a", "response": None}, "`response` is None"),
+        ({"context": "a", "response": ""}, "`response` is ''"),
+    ],
+)
+def test_what_is_wrong_with_dollys_fields_is_said_of_their_own_names(tmp_path: Path, more: dict[str, object], what: str) -> None:
+    path = write(tmp_path / "a.jsonl", json.dumps({"instruction": "Who?", **more}) + "\n")
+    with pytest.raises(DataError) as caught:
+        read(path)
+    assert caught.value.message == f"`{path}`, line 1: {what}"
+    assert caught.value.hint == "`instruction` and `response` are text; `context` may be empty"
 
 
 @pytest.mark.parametrize("name", ["input", "context", "document", "본문"])

@@ -55,11 +55,10 @@ def read_texts(path: Path, *, input_column: str | None = None) -> Texts:
         raise textfiles.of_unknown_kind(path, KINDS)
     columns = _columns(rows)
     form = _asked_form(input_column, columns)
-    missing = [column for column in form.columns if column not in columns] if form else []
-    if rows and (form is None or missing):
-        what = f"there is no column `{missing[0]}`" if missing else "it has several columns"
+    if form is None and rows:
         hint = f"name the column of the texts with --input-column (in Python: `input_column`): it is one of {', '.join(columns)}"
-        raise UsageError(f"`{path.name}`: {what}", hint=hint)
+        raise UsageError(f"`{path.name}`: it has several columns", hint=hint)
+    tables.require_there(path, form.columns if form and rows else (), columns)
     found = Texts(columns=columns, rows=tuple(rows), of_rows=tuple(_text_of(row, form) for row in rows))
     if not found.asked:
         raise DataError(f"`{path}` holds no text", hint="fill it in, or name another file or column")

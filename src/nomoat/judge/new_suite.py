@@ -5,7 +5,7 @@ that is. Every guess is said.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from nomoat.tables import (
     read_numbered_table,
     require_no_gaps,
     require_other,
+    require_there,
     text_form,
 )
 from nomoat.textfiles import JSONL_SUFFIXES, composed, of_unknown_kind, read_jsonl
@@ -41,6 +42,7 @@ QUESTION_IN_TWO = {"instruction", "input"}
 PASSAGES = (  # of columns that hold what a question is about
     "context", "contexts", "passage", "document", "article", "문서", "지문", "문맥", "본문", "근거",
 )  # fmt: skip
+SEVERAL_WORDS = re.compile(r"\S\s+\S|[。、，！？]")  # what is one word may be a passage's number or its file's name
 NO_PART = ("prompt",)  # beside a question it is the question written out, or the same words in each row
 OTHER_METRIC = "choose another metric with --metric (in Python: `metric`)"
 ADDRESS = re.compile(r"\S+@\S+")  # a column `메일` may hold letters, or only where they came from
@@ -53,6 +55,7 @@ KOREAN_SENTENCE = re.compile(r"(?:니다|니까|세요|[아어에예해돼나까
 FEW_SENTENCES = 0.1  # of all answers: `Martin Luther King Jr.` and `3 x 4 = 12.` look like some, and are compared word for word
 # An answer's at most, where it is not a suite's default.
 NEW_TOKENS: Mapping[Metric, int] = {"rouge": 256, "f1": 256, "char-f1": 256, "json": 256, "code": CODE_MAX_NEW_TOKENS}
+Row = tuple[int, Mapping[str, object]]  # with the line it begins on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,10 +134,10 @@ def _of_table(path: Path, input_column: str | None, label_column: str | None, me
     columns = tuple(rows[0][1])
     if input_column is not None:
         form = text_form(composed(input_column), columns)
-        _require_there(path, form.columns, columns)
+        require_there(path, form.columns, columns)
         why_text = f"input: {_named(form)} (as told)"
     else:
-        form, why_text = _guessed_form(path, rows[0][1], label_column)
+        form, why_text = _guessed_form(path, rows, label_column)
     answer_column, why_answer = _column(path, columns, label_column, LABEL_NAMES, "label", form.columns)
     require_other(path, form, answer_column, columns)
     texts = {column: [_cell(row, column) for _, row in rows] for column in form.columns}
@@ -159,29 +162,51 @@ def _named(form: TextForm) -> str:
     return f"column{'s' if several else ''} {listed([f'`{column}`' for column in form.columns])}"
 
 
-def _guessed_form(path: Path, first: Mapping[str, object], label_column: str | None) -> tuple[TextForm, str]:
+def _guessed_form(path: Path, rows: Sequence[Row], label_column: str | None) -> tuple[TextForm, str]:
     """The column that holds the question, by its name. Raises UsageError where another holds a part of it: it would not be asked."""
+    first = rows[0][1]
     columns = tuple(first)
-    texts = [name for name, cell in first.items() if not ADDRESS.fullmatch(str(cell).strip())]
-    column, why = _column(path, texts, None, INPUT_NAMES, "input", ())
     label = None if label_column is None else column_named(label_column, columns)
-    parts = {*INPUT_NAMES, *PASSAGES}.difference(NO_PART)
-    of_question = [name for name in texts if name == column or (name != label and name.strip().lower() in parts)]
-    if {name.strip().lower() for name in of_question} == QUESTION_IN_TWO:
+    if {name.strip().lower() for name in columns if name != label} >= QUESTION_IN_TWO:
         raise UsageError(
             f"`{path}`: columns `instruction` and `input` are one question together",
             hint="write each row as a line of JSON with `instruction`, `input` and `output`, or say which column holds the whole "
             "question with --input-column (in Python: `input_column`)",
         )
-    others = [name for name in of_question if name != column]
-    if others:
+    texts = [name for name, cell in first.items() if not ADDRESS.fullmatch(str(cell).strip())]
+    column, why = _column(path, texts, None, INPUT_NAMES, "input", ())
+    others = _parts_beside(rows, column, label)
+    if not others or {*columns} <= {column, *others}:  # without a column for the answer, one of them is it
+        return text_form(column, columns), why
+    of_question = [name for name in dict.fromkeys((*columns, *others)) if name == column or name in others]
+    hint = "say with --input-column (in Python: `input_column`) which one is asked, or write the whole question into one column"
+    if all(_cell(row, name) for _, row in rows for name in of_question):
         ordered = [*others, column] if any(name.strip().lower() in PASSAGES for name in others) else of_question
         form = "\\n\\n".join(f"{{{name}}}" for name in ordered)
-        raise UsageError(
-            f"`{path}`: columns {listed([f'`{name}`' for name in of_question])} may be one question together",
-            hint=f"say what is asked with --input-column '{form}' (in Python: `input_column`), or name one of them with it",
-        )
-    return text_form(column, columns), why
+        hint = f"say what is asked with --input-column '{form}' (in Python: `input_column`), or name one of them with it"
+    raise UsageError(f"`{path}`: columns {listed([f'`{name}`' for name in of_question])} may be one question together", hint=hint)
+
+
+def _parts_beside(rows: Sequence[Row], column: str, label: str | None) -> list[str]:
+    """The columns named as ones of questions, or of what they are about, in which a row has words that its question does not hold."""
+    names, parts = {*INPUT_NAMES, *PASSAGES}.difference(NO_PART), list[str]()
+    for _, row in rows:
+        question = _cell(row, column)
+        named = [name for name in row if name.strip().lower() in names and name not in (column, label, *parts)]
+        parts += [name for name in named if any(_is_beside(text, question) for text in _texts_in(row[name]))]
+    return parts
+
+
+def _is_beside(text: str, question: str) -> bool:
+    return bool(SEVERAL_WORDS.search(text)) and not conversations.is_asked(text, [question])
+
+
+def _texts_in(cell: object) -> Iterator[str]:
+    """A cell's text, or those of its list or object."""
+    if isinstance(cell, str):
+        yield cell
+    for one in cell.values() if isinstance(cell, Mapping) else cell if isinstance(cell, list) else ():
+        yield from _texts_in(one)
 
 
 def _finished(
@@ -197,7 +222,7 @@ def _finished(
     answers = [answer for example in examples for answer in (example.target, *example.other_targets)]
     labels, language = tuple(sorted(set(answers))), _language(examples)
     if told is None:
-        metric, why_metric = metric_of(answers, labels, have_drafts=longest_with_draft > 0)
+        metric, why_metric = metric_of(answers, labels, num_rows=len(examples), have_drafts=longest_with_draft > 0)
     else:
         unscored = "; a choice is scored right after the question, without the reasoning that stands before some answers"
         metric, why_metric = told, f"metric: {told} (as told{unscored if told == 'choice' and longest_with_draft else ''})"
@@ -234,7 +259,7 @@ def _name(path: Source) -> tuple[str, list[str]]:
     return usable, [] if usable == stem else [said]
 
 
-def _rows(path: Path) -> list[tuple[int, Mapping[str, object]]]:
+def _rows(path: Path) -> list[Row]:
     """Each row with the line it begins on."""
     suffix = path.suffix.lower()
     if suffix in JSONL_SUFFIXES:
@@ -252,7 +277,7 @@ def _column(
     hint = f"its columns are: {', '.join(columns)}"
     if told is not None:
         told = column_named(told, columns)
-        _require_there(path, [told], columns)
+        require_there(path, [told], columns)
         return told, f"{role}: column `{told}` (as told)"
     free = [column for column in columns if column not in taken]
     for name in usual:
@@ -267,12 +292,6 @@ def _column(
         return free[0], f"{role}: column `{free[0]}` (the only other one)"
     hint = f"say which with --{role}-column (in Python: `{role}_column`); {hint}"
     raise UsageError(f"`{path}`: no column is named like a usual {role}", hint=hint)
-
-
-def _require_there(path: Path, told: Sequence[str], columns: Sequence[str]) -> None:
-    for column in told:
-        if column not in columns:
-            raise DataError(f"`{path}` has no column `{column}`", hint=f"its columns are: {', '.join(columns)}")
 
 
 def _ends_in(column: str, name: str) -> bool:
@@ -303,15 +322,15 @@ def _answers(row: Mapping[str, object], column: str) -> list[str]:
     return list(dict.fromkeys(cells)) if all(cells) else []
 
 
-def metric_of(answers: Sequence[str], labels: Sequence[str], *, have_drafts: bool = False) -> tuple[Metric, str]:
-    """The metric that fits the answers, and why.
+def metric_of(answers: Sequence[str], labels: Sequence[str], *, num_rows: int, have_drafts: bool = False) -> tuple[Metric, str]:
+    """The metric that fits the answers of so many rows, which may have several each, and why.
 
     `have_drafts`: some were reasoned for. A choice is scored right after the question, where such a model has not answered yet.
     """
     if all(ANSWER in answer for answer in answers):
         return "code", f"metric: code (every answer holds {ANSWER}, where a model's code goes)"
-    are_labels = 2 <= len(labels) <= FEW_LABELS and 2 * len(labels) <= len(answers)
-    repeat = f"{len(labels)} different answers in {len(answers):,} rows: {', '.join(map(apart, labels))}"
+    are_labels = 2 <= len(labels) <= FEW_LABELS and 2 * len(labels) <= num_rows
+    repeat = f"{len(labels)} different answers in {num_rows:,} rows: {', '.join(map(apart, labels))}"
     if are_labels and not have_drafts:
         return "choice", f"metric: choice ({repeat})"
     if all(answer.lstrip().startswith(("{", "[")) and not scorers.broken_json(answer) for answer in answers):

@@ -162,7 +162,7 @@ def _metric_note(suite: Suite) -> tuple[str, ...]:
     if suite.is_metric_told or suite.metric != "exact":
         return ()
     answers = [example.target for example in suite.examples]
-    guessed, _ = metric_of(answers, sorted(set(answers)))
+    guessed, _ = metric_of(answers, sorted(set(answers)), num_rows=len(answers))
     if guessed in ("exact", "choice"):  # labels are compared word for word, too
         return ()
     return (
