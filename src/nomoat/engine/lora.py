@@ -330,10 +330,10 @@ def _read_stored(folder: Path) -> dict[str, Stored]:
         found = dict(read_tensors(path, hint=AGAIN))
     except OSError as exc:
         raise cannot_read(path, exc, if_absent=AGAIN) from exc
-    names = sorted({match[2] for match in filter(None, map(WITH_ITS_NAME.search, found))})
+    own = {name: match[2] for name in found if (match := WITH_ITS_NAME.search(name))}
+    names = sorted({own.get(name, "one without a name") for name in found if name.endswith((A, B)) or name in own})
     stored = {WITH_ITS_NAME.sub(r"\1", name): tensor for name, tensor in found.items()}
-    if len(names) > 1 or len(stored) < len(found):
-        names += ["one without a name"] if len(names) == 1 else []
+    if len(names) > 1:
         raise BadFileError(
             f"`{path}` holds several adapters: {first_few(names, NAMED)}",
             hint="save each into a folder of its own, with PEFT's `save_pretrained`",

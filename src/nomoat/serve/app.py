@@ -58,8 +58,7 @@ def create_app(
 
     The caller closes them, after the application has ended. `api_key`: what clients must send; None asks for none. `cors`: origins
     (`https://HOST:PORT`) whose web pages may ask with the key; pages of this machine may anyway. `max_tokens`: see `serve`.
-    Raises UsageError for a key that cannot be sent or is empty, for what is no origin, origins
-    without a key, and `max_tokens` below 1.
+    Raises UsageError for a key that cannot be sent or is empty, for what is no origin, origins without a key, `max_tokens` below 1.
     """
     _require_tokens(max_tokens)
     models = responder if isinstance(responder, Models) else _given(responder)
