@@ -435,16 +435,18 @@ def test_lessons_too_long_are_refused_or_left_out_by_name_but_never_cut(tiny_ggu
     assert found.survey.too_long == (f"line 3 of {path.name}", f"line 4 of {path.name}") and len(found.validation) == 1
 
 
-def test_a_conversation_the_template_refuses_is_named_with_its_line(tmp_path: Path) -> None:
+def test_a_conversation_the_template_refuses_is_named_with_its_line_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system here') }}{% endif %}{{ messages[0].content }}"
     model = write_tiny_gguf(tmp_path / "m.gguf", template=refusing)
     path = tmp_path / "chats.jsonl"
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
     with_system = [{"role": "system", "content": "be kind"}, *turns]
-    path.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in (turns, with_system, with_system)))
-    refused = r"line 2: the model's chat template refuses this conversation: no system here \(1 more like it\)"
-    with pytest.raises(DataError, match=refused):
+    path.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in (turns, with_system, turns, turns)))
+    read, encode = list[str](), samples.encode
+    monkeypatch.setattr("nomoat.tune.samples.encode", lambda lesson, *rest: read.append(lesson.where) or encode(lesson, *rest))
+    with pytest.raises(DataError, match="line 2: the model's chat template refuses this conversation: no system here"):
         prepare(str(model), path)
+    assert read == ["line 1", "line 2"]
 
 
 def test_a_text_of_100_000_tokens_is_counted_and_refused(tiny_gguf: Path, tmp_path: Path) -> None:

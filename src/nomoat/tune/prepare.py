@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nomoat import bounds, conversations, labelling, references
+from nomoat import bounds, labelling, references
 from nomoat.catalog import datasets, licences, pull, sidecar
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.catalog.sidecar import Sidecar
@@ -451,16 +451,17 @@ def _encoded(data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: boo
     """The samples that fit, and the places of the lessons that do not."""
     context_tokens = sizes.context_tokens
     samples, too_long, alike = list[Sample](), list[tuple[str, str]](), AlikePrompts(tokenizer)
-    ends, faults = questions.ends(data.lessons), list[DataError]()
+    ends = questions.ends(data.lessons)
     for lesson in data.lessons:
         try:
             made = encoding.encode(lesson, tokenizer, context_tokens, alike)
         except UnsupportedError as exc:
             if tokenizer.chat_template is None:
                 raise
-            hint = "change the conversation, or the --template (in Python: `template`)"
-            faults.append(DataError(f"`{data.path}`, {lesson.where}: {exc.message}", hint=hint))
-            continue
+            raise DataError(
+                f"`{data.path}`, {lesson.where}: {exc.message}",
+                hint="change the conversation, or the --template (in Python: `template`)",
+            ) from exc
         if (largest := max((max(sample.tokens) for sample in made), default=0)) >= sizes.vocabulary:
             named = name_of(tokenizer.backend, largest)
             raise DataError(f"`{data.path}`, {lesson.where}: the model's weights do not have the token `{named}`", hint="leave it out")
@@ -473,7 +474,6 @@ def _encoded(data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: boo
             # four bytes a token where a list takes some 36: a file may have many millions
             kept = [replace(sample, tokens=array("i", sample.tokens), lesson=lesson.where, digest=digest) for sample in made]
             samples += kept
-    conversations.require_none(faults, data.path)
     if too_long and not drop_long:
         where, length = too_long[0]
         others = f" ({len(too_long) - 1:,} more do not fit)" if len(too_long) > 1 else ""
