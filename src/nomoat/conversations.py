@@ -141,19 +141,18 @@ def lessons_of(found: Entries, path: Source) -> Chats:
             lessons.append(read_one(value, path, where))
         except DataError as exc:
             faults.append(exc)
-    require_none(faults, path)
+    require_none(faults)
     return Chats(form=form, lessons=lessons, notes=tuple(_notes(found, form, lessons)))
 
 
-def require_none(faults: Sequence[DataError], path: Source) -> None:
+def require_none(faults: Sequence[DataError]) -> None:
     """Raises the first of them, of lessons of a file, with how many more there are: else each would be told by a run of its own."""
     if not faults:
         return
-    said = [fault.message.removeprefix(f"`{path}`, ").partition(": ")[2] for fault in faults]
-    alike = said.count(said[0])
-    more = {"like it": alike - 1, "with other faults": len(said) - alike}
+    alike = sum(fault.hint == faults[0].hint for fault in faults)
+    more = {"like it": alike - 1, "with other faults": len(faults) - alike}
     counts = ", ".join(f"{count:,} more {what}" for what, count in more.items() if count)
-    raise DataError(f"{faults[0].message}{f' ({counts})' if counts else ''}", hint=faults[0].hint) from faults[0]
+    raise DataError(f"{faults[0].message}{f' ({counts})' if counts else ''}", hint=faults[0].hint)
 
 
 def _notes(found: Entries, form: Form, lessons: Sequence[Lesson]) -> Iterator[str]:

@@ -155,6 +155,7 @@ def test_the_first_fault_is_told_with_how_many_more_lessons_have_one(tmp_path: P
     def message(*entries: dict[str, Any]) -> str:
         with pytest.raises(DataError) as caught:
             read(write(path, "".join(f"{json.dumps(entry)}\n" for entry in entries)))
+        assert caught.value.__cause__ is None  # its traceback has the message once
         return caught.value.message.removeprefix(f"`{path}`, ")
 
     path = tmp_path / "a: b.jsonl"
@@ -165,6 +166,8 @@ def test_the_first_fault_is_told_with_how_many_more_lessons_have_one(tmp_path: P
     assert message(good, tools, tools, good, tools) == f"{said} (2 more like it)"
     assert message(good, tools, empty, {"messages": []}) == f"{said} (2 more with other faults)"
     assert message(good, tools, empty, tools) == f"{said} (1 more like it, 1 more with other faults)"
+    weights = ({"messages": [CHAT[0], {**CHAT[1], "weight": weight}]} for weight in (0.5, 0.7, 0.1))
+    assert message(*weights).endswith("weight 0.5 (2 more like it)")
     assert message(good, thought, thought).endswith("as `thinking`, which would not be learned (1 more like it)")
 
 

@@ -322,7 +322,8 @@ def test_a_training_of_other_tokens_is_not_resumed(tmp_path: Path, table: Path, 
     with pytest.raises(UsageError) as caught:
         tune(base, table, "parts", resume=True)
     assert caught.value.message == (
-        "the interrupted training of `parts` was begun with other tokens, though its files and settings are the same"
+        "the interrupted training of `parts` was begun with other tokens, or with other lessons held out, though its files and "
+        "settings are the same"
     )
     Clock.today = datetime(2026, 11, 28)
     assert tune(base, table, "parts", resume=True).name == "parts"

@@ -42,6 +42,17 @@ def write_chats(path: Path, *chats: str) -> Path:
     return path
 
 
+def with_last_answers_learned(path: Path) -> Path:
+    """The file, changed: earlier answers are read."""
+    lines = [json.loads(line)["messages"] for line in path.read_text(encoding="utf-8").splitlines()]
+    for *earlier, _ in lines:
+        for message in earlier:
+            if message["role"] == "assistant":
+                message["weight"] = 0
+    path.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in lines), encoding="utf-8")
+    return path
+
+
 def write(path: Path, *rows: tuple[str, str]) -> Path:
     path.write_text("text,label\n" + "".join(f'"{text}",{label}\n' for text, label in rows), encoding="utf-8")
     return path
@@ -66,6 +77,14 @@ def test_the_survey_counts_all_that_is_said_in_conversations(
     assert prepared.survey.scripts == {"Latin": 0.571, "Korean": 0.429}
     say_survey(prepared)
     assert "repeated: 3 lessons ask what an earlier one asks, 2 of them with another answer\n" in capsys.readouterr().err
+
+
+def test_the_same_answers_are_no_contradiction_whichever_of_them_are_learned(tiny_gguf: Path, tmp_path: Path) -> None:
+    path = write_chats(tmp_path / "c.jsonl", "|ab|네|c|좋")
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(whole + with_last_answers_learned(path).read_text(encoding="utf-8"), encoding="utf-8")
+    survey = prepare(str(tiny_gguf), path).survey
+    assert (survey.num_lessons, survey.duplicates, survey.contradictions) == (2, 1, 0)
 
 
 def test_what_stands_in_the_test_file_is_named_and_not_learned(
@@ -246,6 +265,30 @@ def test_a_conversation_is_held_out_with_what_a_log_holds_of_its_beginning(
     assert all(len(sample.asked) == len(sample.answers) for sample in held_out)
 
 
+def test_a_log_of_which_each_last_answer_is_learned_is_held_out_by_conversations(tiny_gguf: Path, tmp_path: Path) -> None:
+    """Else what is measured stands before answers that are learned, and entries of one conversation count as independent."""
+    path = write_chats(tmp_path / "log.jsonl", *(chat for case in range(40) for chat in logged(case)))
+    learned, held_out = split(prepare(str(tiny_gguf), with_last_answers_learned(path)))
+    assert (count_lessons(learned), count_lessons(held_out), count_texts(held_out)) == (144, 16, 4)
+
+
+def test_what_several_conversations_go_on_from_is_learned(tiny_gguf: Path, tmp_path: Path) -> None:
+    begun = [f"|hi {n}|a|who {n}|b" for n in range(60)]
+    goings_on = [f"{chat}|{end}|c" for chat in begun for end in ("on", "out")]
+    path = write_chats(tmp_path / "log.jsonl", *begun, *goings_on)
+    for change in (Path, with_last_answers_learned):
+        _, held_out = split(prepare(str(tiny_gguf), change(path)))
+        assert count_lessons(held_out) == 18 and not {sample.lesson for sample in held_out} & {f"line {n}" for n in range(1, 61)}
+
+
+def test_what_an_adapter_learned_of_a_log_is_not_held_out_of_the_log_that_has_grown(tiny_gguf: Path, tmp_path: Path) -> None:
+    before, grown = (
+        write_chats(tmp_path / f"{length}.jsonl", *(chat for case in range(60) for chat in logged(case, length))) for length in (3, 4)
+    )
+    (learned, _), (_, held_out) = (split(prepare(str(tiny_gguf), path)) for path in (before, grown))
+    assert len(asked_in(held_out)) == 24 and not asked_in(learned) & asked_in(held_out)
+
+
 @pytest.mark.parametrize("template", [None, "llama-2"])
 def test_answers_where_conversations_begin_alike_are_learned_and_not_measured(
     template: str | None, tiny_gguf: Path, tmp_path: Path
@@ -296,7 +339,7 @@ def test_of_each_label_a_lesson_is_left_to_learn_where_labels_are_no_free_answer
     ("chats", "said"),
     [
         ([f"|hi {n}|a" for n in range(9)], "a tenth of them is less than one"),
-        ([f"|hi|{n}" for n in range(30)], "every text stands in more than 3 of them"),
+        ([f"|hi|{n}" for n in range(30)], "every text, or conversation with all its entries, stands in more than 3 of them"),
         ([f"|hi {n}|a" for n in range(10)], ""),
     ],
 )
@@ -435,16 +478,18 @@ def test_lessons_too_long_are_refused_or_left_out_by_name_but_never_cut(tiny_ggu
     assert found.survey.too_long == (f"line 3 of {path.name}", f"line 4 of {path.name}") and len(found.validation) == 1
 
 
-def test_a_conversation_the_template_refuses_is_named_with_its_line(tmp_path: Path) -> None:
+def test_a_conversation_the_template_refuses_is_named_with_its_line_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('no system here') }}{% endif %}{{ messages[0].content }}"
     model = write_tiny_gguf(tmp_path / "m.gguf", template=refusing)
     path = tmp_path / "chats.jsonl"
     turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]
     with_system = [{"role": "system", "content": "be kind"}, *turns]
-    path.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in (turns, with_system, with_system)))
-    refused = r"line 2: the model's chat template refuses this conversation: no system here \(1 more like it\)"
-    with pytest.raises(DataError, match=refused):
+    path.write_text("".join(json.dumps({"messages": messages}) + "\n" for messages in (turns, with_system, turns, turns)))
+    read, encode = list[str](), samples.encode
+    monkeypatch.setattr("nomoat.tune.samples.encode", lambda lesson, *rest: read.append(lesson.where) or encode(lesson, *rest))
+    with pytest.raises(DataError, match="line 2: the model's chat template refuses this conversation: no system here"):
         prepare(str(model), path)
+    assert read == ["line 1", "line 2"]
 
 
 def test_a_text_of_100_000_tokens_is_counted_and_refused(tiny_gguf: Path, tmp_path: Path) -> None:

@@ -328,8 +328,9 @@ class Checkpoint:
             )
         if self._facts[LESSONS] != state["origin"][LESSONS]:
             raise UsageError(
-                f"the interrupted training of `{self.name}` was begun with other tokens, though its files and settings are the same",
-                hint=f"a chat template that writes the date does that: {START_AGAIN}",
+                f"the interrupted training of `{self.name}` was begun with other tokens, or with other lessons held out, though its "
+                "files and settings are the same",
+                hint=f"a chat template that writes the date does that, and another build of nomoat may: {START_AGAIN}",
             )
         return state
 

@@ -80,7 +80,7 @@ def _require_no_reasoning(lessons: Sequence[Lesson], path: Source) -> None:
         for lesson in lessons
         if (name := lesson.reasoning) is not None
     ]
-    conversations.require_none(faults, path)
+    conversations.require_none(faults)
 
 
 def _of_beginnings(lessons: Sequence[Lesson]) -> tuple[str, ...]:

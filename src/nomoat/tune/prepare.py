@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nomoat import bounds, conversations, labelling, references
+from nomoat import bounds, labelling, references
 from nomoat.catalog import datasets, licences, pull, sidecar
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.catalog.sidecar import Sidecar
@@ -302,16 +302,17 @@ def split(prepared: Prepared) -> tuple[list[Sample], list[Sample]]:
 def _drawn(prepared: Prepared) -> tuple[list[Sample], list[Sample]]:
     """What is left to learn of the data, and what is held out, by its text: what stands there several times is on one side, as is a
     conversation with what it goes on from, and whoever goes on from an adapter with the same texts, in whatever order, holds the same
-    out. Of each label a lesson is left to learn, and what several conversations go on from.
+    out, and mostly so where conversations have gone on. Of each label a lesson is left to learn, and what several conversations go on
+    from.
     """
     texts = defaultdict[bytes, list[Sample]](list)
     for sample in prepared.samples:
         texts[sample.digest].append(sample)
     label_of = {lesson.where: lesson.label for lesson in prepared.data.lessons} if prepared.survey.labels else {}
     wanted, left = most_held_out(prepared), Counter(label_of.values())
-    gone_on = {question for sample in prepared.samples for question in sample.asked if question != sample.digest}
+    shared = {sample.digest for sample in prepared.samples if sample.is_shared}
     held_out: dict[bytes, list[Sample]] = {}
-    for digest in sorted(texts.keys() - gone_on):
+    for digest in sorted(texts.keys() - shared):
         lessons = {sample.lesson for sample in texts[digest]}
         labels = Counter(label_of[lesson] for lesson in lessons if lesson in label_of)
         if len(lessons) <= wanted and all(count < left[label] for label, count in labels.items()):
@@ -451,16 +452,17 @@ def _encoded(data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: boo
     """The samples that fit, and the places of the lessons that do not."""
     context_tokens = sizes.context_tokens
     samples, too_long, alike = list[Sample](), list[tuple[str, str]](), AlikePrompts(tokenizer)
-    ends, faults = questions.ends(data.lessons), list[DataError]()
+    first, shared = questions.chains(data.lessons)
     for lesson in data.lessons:
         try:
             made = encoding.encode(lesson, tokenizer, context_tokens, alike)
         except UnsupportedError as exc:
             if tokenizer.chat_template is None:
                 raise
-            hint = "change the conversation, or the --template (in Python: `template`)"
-            faults.append(DataError(f"`{data.path}`, {lesson.where}: {exc.message}", hint=hint))
-            continue
+            raise DataError(
+                f"`{data.path}`, {lesson.where}: {exc.message}",
+                hint="change the conversation, or the --template (in Python: `template`)",
+            ) from exc
         if (largest := max((max(sample.tokens) for sample in made), default=0)) >= sizes.vocabulary:
             named = name_of(tokenizer.backend, largest)
             raise DataError(f"`{data.path}`, {lesson.where}: the model's weights do not have the token `{named}`", hint="leave it out")
@@ -469,11 +471,10 @@ def _encoded(data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: boo
             too_long.append((lesson.where, f"more than {context_tokens:,}" if longest is None else f"{longest:,}"))
         else:
             last = made[-1].asked[-1]
-            digest = ends.get(last, last)
-            # four bytes a token where a list takes some 36: a file may have many millions
-            kept = [replace(sample, tokens=array("i", sample.tokens), lesson=lesson.where, digest=digest) for sample in made]
-            samples += kept
-    conversations.require_none(faults, data.path)
+            digest, is_shared = first.get(last, last), last in shared
+            for sample in made:
+                tokens = array("i", sample.tokens)  # four bytes a token where a list takes some 36: a file may have many millions
+                samples.append(replace(sample, tokens=tokens, lesson=lesson.where, digest=digest, is_shared=is_shared))
     if too_long and not drop_long:
         where, length = too_long[0]
         others = f" ({len(too_long) - 1:,} more do not fit)" if len(too_long) > 1 else ""
@@ -494,7 +495,7 @@ def _survey(data: Data, samples: Sequence[Sample], *, are_named: bool, **rest: A
     duplicates = contradictions = 0
     for lesson in data.lessons:
         question = questions.last_asked(lesson)
-        answers: list[str | None] = [lesson.label] if lesson.text is not None else [lesson.turns[at].content for at in lesson.learned]
+        answers = [lesson.label, *(turn.content for turn in lesson.turns[1:] if turn.role == "assistant")]
         if question in seen:
             duplicates += 1
             contradictions += seen[question] != answers

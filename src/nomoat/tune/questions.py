@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import unicodedata
 from collections.abc import Iterator, Sequence
 
@@ -12,12 +13,18 @@ from nomoat.conversations import Lesson
 def asked(lesson: Lesson) -> Iterator[tuple[int, bytes]]:
     """The place of each answer to learn, and a digest of what is asked before it: a row's text, or all that is said but answers,
     learned or not."""
+    not_learned = set(lesson.not_learned)
+    return ((at, question) for at, question in _answered(lesson) if at not in not_learned)
+
+
+def _answered(lesson: Lesson) -> Iterator[tuple[int, bytes]]:
+    """As `asked`, of every answer."""
     if lesson.text is not None:
         yield 1, hashlib.sha256(_plain(lesson.text)).digest()
         return
-    found, between, learned = hashlib.sha256(), b"", set(lesson.learned)
+    found, between = hashlib.sha256(), b""
     for at, message in enumerate(lesson.messages):
-        if at in learned:
+        if at > 0 and message.role == "assistant":
             yield at, found.digest()
         if (at == 0 or message.role != "assistant") and (said := _plain(message.content)):
             found.update(between + said)
@@ -30,16 +37,24 @@ def last_asked(lesson: Lesson) -> bytes:
     return question
 
 
-def ends(lessons: Sequence[Lesson]) -> dict[bytes, bytes]:
-    """The last question of the conversation that goes on from a question, as logs hold one once for each of its answers; of a question
-    from which several go on, itself. Only of those from which one does.
+def chains(lessons: Sequence[Lesson]) -> tuple[dict[bytes, bytes], set[bytes]]:
+    """The first question of the chain that each question is in, and the questions of chains from which several conversations go on.
+
+    A chain is what a log holds of a conversation, once for each of its answers: of questions each of which follows another alone. One
+    ends with its conversation, or where several go on, each another way; it keeps its first question where the conversation goes on.
+    Of every answer, learned or not. Questions by themselves are in neither.
     """
-    of_several = [questions for lesson in lessons if len(questions := [question for _, question in asked(lesson)]) > 1]
-    gone_on, found = {question for *earlier, _ in of_several for question in earlier}, dict[bytes, bytes]()
-    for *earlier, last in of_several:
-        if last not in gone_on:
-            found |= {question: last if found.get(question, last) == last else question for question in earlier}
-    return found
+    of_lessons = (list(dict.fromkeys(question for _, question in _answered(lesson))) for lesson in lessons)
+    of_several = [questions for questions in of_lessons if len(questions) > 1]
+    following, forks, first = dict[bytes, bytes](), set[bytes](), dict[bytes, bytes]()
+    for questions in of_several:
+        forks.update(one for one, after in itertools.pairwise(questions) if following.setdefault(one, after) != after)
+    for questions in of_several:
+        begin = questions[0]
+        for question, after in itertools.pairwise((*questions, b"")):
+            first[question] = min(begin, first.get(question, begin))  # of two, where another asks in two turns what one asks in one
+            begin = after if question in forks else begin
+    return first, {question for questions in of_several for question in questions if first[question] != first[questions[-1]]}
 
 
 def _plain(text: str) -> bytes:

@@ -39,7 +39,7 @@ class Sample:
 
     `end`: the token that is learned as each answer's last, whatever stands there to be read by what follows; None: what stands there.
     `asked`: before each answer, see `questions.asked`. `lesson`: its place in its file. `digest` is the same for lessons with the same
-    text, and for those that one conversation goes on from.
+    text, and for those that one conversation goes on from; `is_shared`: several do, each another way.
     """
 
     tokens: list[int] | array[int]
@@ -48,6 +48,7 @@ class Sample:
     asked: tuple[bytes, ...] = ()
     lesson: str = ""
     digest: bytes = b""
+    is_shared: bool = False
 
     def __len__(self) -> int:
         return len(self.tokens)
