@@ -759,6 +759,7 @@ def test_auto_follows_its_policy_while_it_runs(serving: Callable[..., Server], c
         (base, "cloud", "no router is learned; the policy's default is cloud", ""),
         (base + 'names = ["moat"', "local", in_force.NOT_READ, "nothing is sent to the cloud until it is mended"),
         (base + 'name = ["moat"]', "local", in_force.NOT_READ, "sets `name`, which is no part of a policy"),
+        (base + 'patterns = ["(?a)(?u)m"]', "local", in_force.NOT_READ, "number 1 is no regular expression"),
         (base, "cloud", "no router is learned; the policy's default is cloud", "in force from now on"),
         (base + 'names = ["moat"]', "local", of_policy, "in force from now on"),
         (base + "patterns = ['m[o]at']", "local", of_policy, "in force from now on"),
@@ -787,6 +788,20 @@ def test_auto_follows_its_policy_while_it_runs(serving: Callable[..., Server], c
                 assert rule in (heard[-1].rule, None)
             assert (said_in_log in caplog.text) and caplog.text.count("has changed") <= 1  # once, not at each request
     assert len(server.bodies) == 2 * [where for _, where, _, _ in steps].count("cloud")
+
+
+def test_where_a_changed_policy_makes_nomoat_fail_the_old_one_is_not_in_force(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = f'local = "fake:"\ncloud = "{serving(FINE).url}#big"\ndefault = "cloud"\n'
+    write_policy(policy)
+    with router.load_auto() as auto:
+        monkeypatch.setattr(in_force.PolicyFile, "parsed", lambda file: 1 / 0)
+        write_policy(policy + 'names = ["moat"]')
+        with pytest.raises(ZeroDivisionError):
+            auto.complete(said("a moat"))
+        found = auto.engine.decide(said("a moat"))  # type: ignore[attr-defined]
+        assert (found.where, found.why) == ("local", in_force.NOT_READ)
 
 
 def test_a_local_server_that_is_named_a_gateway_while_auto_runs_is_asked_nothing_more(

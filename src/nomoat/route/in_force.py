@@ -119,7 +119,7 @@ class FollowedPolicy:
             self._allowance.close()
 
     def _followed(self, file: PolicyFile) -> InForce:
-        self._again_at = math.inf
+        self._again_at, self.last = math.inf, replace(self.last, only_here=NOT_READ)  # also where what follows fails
         try:
             policy = file.parsed()
             if policy.cloud not in (None, self._first.cloud):

@@ -212,7 +212,8 @@ def _checked_words(path: Path, name: str, value: Any) -> tuple[str, ...]:
             raise _error(
                 path,
                 f"lists `patterns`, of which number {number} {why}",
-                "give regular expressions in single quotes, without repeats of repeats: ['MRN\\d{8}']",
+                "give regular expressions in single quotes, bound repeats, and have none within another or behind one of the same "
+                "characters: ['MRN\\d{1,8}']",
             )
     return tuple(cast(list[str], value))
 

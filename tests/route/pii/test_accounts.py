@@ -268,7 +268,21 @@ def test_what_the_post_office_carries_is_no_account(text: str) -> None:
     assert kinds(text) == set()
 
 
-@pytest.mark.parametrize("text", ["우체국 123456-01-123456", "우체국 택배비 123456-01-123456", "등기 비용은 우체국 12345678901234로"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "우체국 123456-01-123456",
+        "우체국 택배비 123456-01-123456",
+        "등기 비용은 우체국 12345678901234로",
+        "700123-01-123456 우체국입니다. 주문 취소해주세요",
+        "700123-01-123456 (우체국) 택배 환불이요",
+        "834-863-992339 우체국 등기비",
+        "우체국 주문대금 700123-01-123456 보내주세요",
+        "우체국(택배 환불) 700123-01-123456",
+        "우체국 주문진지점 700123-01-123456",
+        '{"bank": "우체국", "memo": "주문 취소", "number": "700123-01-123456"}',
+    ],
+)
 def test_accounts_of_the_post_office_are_seen(text: str) -> None:
     assert kinds(text) == {"bank_account"}
 

@@ -305,6 +305,7 @@ def found(text: str) -> bool:
         "<addr><state>서울특별시</state><city>종로구</city><streetAddressLine>대학로 101</streetAddressLine></addr>",
         "<streetAddressLine>월드컵북로 12</streetAddressLine>\n  <city>마포구</city>",
         "<td>서울 종로구</td><td>대학로 101</td>",
+        "<tr><td>월드컵북로 12</td><td>마포구</td></tr>",
         "서울 종로구^대학로 101^^^03080^KR",
     ],
 )
@@ -589,6 +590,12 @@ def test_address_is_seen_however_it_is_written(text: str) -> None:
         "구례군 지리산 3",
         "주소: 경기 군포 수리산 3",
         "부산시 뒷동산 2",
+        "| 단계별로 3 | 서울시 |",
+        "| 분기별로 4 | 제주 |",
+        "| 버스로 40 | 서울시 |",
+        "| 자동차로 40 | 서울시 |",
+        "| 무지개로 3 | 서울 |",
+        "| 요금은 무지개로 3 | 서울시 |",
     ],
 )
 def test_what_has_no_house_number_or_no_place_is_no_address(text: str) -> None:

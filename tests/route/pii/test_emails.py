@@ -47,6 +47,8 @@ from private_kinds import kinds
         "kim\\@naver.com",
         "**kim**@**naver**.com",
         "git@naver.com",
+        "kim@corp.io.Test it first",
+        "ask kim@posteo.de.Example follows",
     ],
 )
 def test_email_is_seen(text: str) -> None:

@@ -48,16 +48,29 @@ CONTROLS = [
         ("phone", "<td>010</td><td>1234</td>\n<td>5678</td>"),
         ("phone", "010-<b>1234</b>-5678"),
         ("phone", '010-<span class="n">1234</span>-5678'),
+        ("phone", "010-<del>1234</del>-<!-- mobile -->5678<o:p></o:p>"),
         ("phone", json.dumps("<td>010</td><td>1234</td><td>5678</td>")),
         ("phone", "&lt;td&gt;010&lt;/td&gt;&lt;td&gt;1234&lt;/td&gt;&lt;td&gt;5678&lt;/td&gt;"),
         ("name", "<p>김<em>철수</em></p>"),
         ("name", "OBX|1|ST|||김^철수\rOBX|2|ST|||x"),
         ("name", json.dumps("PID|1||1^^^H^PI||김^철수\rPV1|1|O")),
+        ("name", "김^철수"),
+        ("api_key", "<tr><th>id</th><th>password</th></tr>\n<tr><td>kim</td><td>Blue42sky!</td></tr>"),
         ("resident_number", "<tr><td>주민번호</td><td>900101</td><td>1234568</td></tr>"),
     ],
 )
 def test_tags_and_the_signs_between_a_records_fields_hide_nothing(kind: pii.Kind, text: str) -> None:
     assert kinds(text, names=["김철수"]) == {kind}
+
+
+@pytest.mark.parametrize(("name", "text"), [("이준", "이^준"), ("남궁민", "남궁^민||M"), ("Kim J", "Kim^J")])
+def test_a_short_name_of_a_record_is_seen_alone(name: str, text: str) -> None:
+    assert kinds(text, names=[name]) == {"name"}
+
+
+@pytest.mark.parametrize("rows", [("4111", "1111", "1111", "1111"), ("4111</td><td>1111", "1111</td><td>1111")])
+def test_rows_of_a_table_are_lines(rows: tuple[str, ...]) -> None:
+    assert kinds("".join(f"<tr><td>{row}</td></tr>" for row in rows)) == set()
 
 
 @pytest.mark.parametrize("text", ["010^2 + 1234^5", "x^2 + 10^6", "if 010 < b and 1234 > 5678", "ends </think> here", "[^ab]|^cd"])

@@ -89,6 +89,8 @@ def test_resident_number_without_its_checksum_is_private_all_the_same() -> None:
         "900101     1234568",
         "주민등록번호 900101      1234567",
         "| 900101          | 1234568 |",
+        "주민등록 85.04.12-2134561",
+        "born 850412, resident no. 2134561",
     ],
 )
 def test_resident_number_is_seen_however_it_is_written(text: str) -> None:
@@ -159,6 +161,9 @@ def test_barcodes_are_no_resident_numbers() -> None:
         "85.04.12-2134561", "생년월일 1985.04.12 번호 2134561", "주민세 뒤 2134561", "주민센터 뒤 2134561",
         "앞자리 900101 뒷자리 1234567",
         "900101, 뒷면 1234568",
+        "240301 주민센터 1200000", "240301 주민자치회 회비 1500000원",
+        "주민자치위원회 회비 24.01.15 1500000원", "주민센터 2024-01-15 3500000원",
+        "240301 residents 1500000",
     ],
 )  # fmt: skip
 def test_dates_and_halves_that_no_word_names_are_no_resident_numbers(text: str) -> None:

@@ -68,7 +68,7 @@ def find(text: str, *, kinds: Iterable[Kind] = KINDS, names: Sequence[str] = (),
 
     def holds(kind: Kind) -> bool:
         if kind == "name":
-            return any(holds_name(one, names) for one in read) or any(holds_pattern(one, patterns) for one in (text, *read))
+            return any(holds_name(one, names) for one in read) or holds_pattern(dict.fromkeys((text, *read)), patterns)
         return any(_holds(one, kind) for one in where.get(kind, read))
 
     return tuple(filter(holds, kinds))

@@ -92,7 +92,8 @@ NUMBERED = re.compile(r"\s\d{1,2}로\Z")  # `프로그램 2로 3길 10`
 # Behind a quarter: years, and one year before what is told of it.
 YEARS_BEHIND = re.compile(r"(?:19|20)\d\d-(?:19|20)\d\d|(?:199|20[0-3])\d")
 WORD_BEHIND = re.compile(rf"[^\S\n]{{1,3}}{HANGUL}")
-NEXT_FIELD = re.compile(rf"{NEXT_KEY}|\s?\|\s?")
+NEXT_FIELD, CELL_BEGINS = re.compile(rf"{NEXT_KEY}|\s?\|\s?"), re.compile(r"(?:\A|[\n|])\s{0,3}\Z")
+COUNTED_BY = re.compile(r"(?:별|스|철|차)로\Z")  # `분기별로 4`, `버스로 40`: with a count in a cell beside a place
 QUARTER_BEHIND = re.compile(rf"\s?\((?!(?:{'|'.join(LOT_LIKE.split())})[,)\s]){QUARTER}[,)\s]")
 OTHER_CELL = re.compile(r"[\t\n,|:;]")
 # A flat: alone where such a word is beside it, and behind the name of a block of flats.
@@ -262,17 +263,22 @@ def _is_said(found: re.Match[str]) -> bool:
     return bool(
         (unit and not (unit["floor"] and found["lot"] and ROOM.fullmatch(found["number"]) and WING.search(found["lot"])))
         or (found["branch"] and not NUMBERED.search(found["road"]))
-        or (found["road"] and (QUARTER_BEHIND.match(text, end) or _is_before_place(text, end)))
+        or (found["road"] and (QUARTER_BEHIND.match(text, end) or _is_before_place(found)))
         or AT_OR_TO.match(text, end)
         or (AT_OR_TO_FIRST.match(text, end) and has_word_before(BEGINNING, text, found.start()))
         or has_word_before(SAID, text, found.start())
     )
 
 
-def _is_before_place(text: str, end: int) -> bool:
-    """Whether a place stands under the next key, as FHIR has them, or in the next cell."""
-    field = NEXT_FIELD.match(text, end)
-    return field is not None and PLACE.match(text, field.end()) is not None
+def _is_before_place(found: re.Match[str]) -> bool:
+    """Whether a place stands under the next key, as FHIR has them, or, with its whole name, in the next cell of a road's own."""
+    text = found.string
+    field = NEXT_FIELD.match(text, found.end())
+    place = PLACE.match(text, field.end()) if field else None
+    if not (field and place):
+        return False
+    is_own_cell = has_word_before(CELL_BEGINS, text, found.start()) and not COUNTED_BY.search(found["road"])
+    return "|" not in field[0] or (is_own_cell and place[0] not in WELL_KNOWN)
 
 
 def _may_be_one(found: re.Match[str]) -> bool:

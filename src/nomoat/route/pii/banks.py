@@ -5,8 +5,11 @@ What this does not cover: banks and firms of other countries.
 
 from __future__ import annotations
 
-# The post office carries parcels and registered mail, too.
-POST_BANK = r"우체국(?![^\d\n]{0,20}(?:등기|택배(?!비)|송장|소포|주문|쇼핑|EMS))"
+# The post office carries parcels and registered mail, too: right behind it, or as what the number is called.
+POST_BANK = (
+    r"우체국(?!\s?(?:택배(?!비)|쇼핑|소포|EMS|등기(?!비))"
+    r"|[^\d\n]{0,20}(?:등기|송장|소포|주문|접수|택배|EMS)\s?(?:번호)?[은는:]?\s?\d)"
+)
 BANKS = rf"은행|뱅크|농협|수협|신협|축협|새마을금고|{POST_BANK}|산림조합"
 # In Latin letters a word of its own, in any case.
 START, END = r"(?<![A-Za-z0-9])", r"(?![A-Za-z])"

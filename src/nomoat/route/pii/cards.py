@@ -25,7 +25,7 @@ AS_PRINTED = tuple(re.compile(f"({GAP_OR_CELLS})".join(rf"\d{{{count}}}" for cou
 IN_FOURS = AS_PRINTED[:2]
 IN_HALVES = re.compile(rf"\d(?<!\d\d)\d{{3}}{GAP}\d{{4}}{GAP}\d{{4}}{LAST_FOLLOW}\d{{4}}(?!\d)")  # `5555 5555 5555, 끝 4444`
 FOUR_DIGITS, APART, LONG_ROW = re.compile(r"\d(?<!\d\d)\d{3}(?!\d)"), re.compile(GAP_OR_CELLS), 6
-SAID = re.compile(r"카드|(?<![^\W_])card", re.IGNORECASE)
+SAID = re.compile(r"카드(?!뉴스)|(?<![^\W_])card(?![a-rt-z])", re.IGNORECASE)
 REACH_OF_CELLS = 60  # characters, with the digit before or after them
 UNDER_KEYS = re.compile(LIKE_KEYS + NEXT_LIKE.join([r"(\d{4})"] * 4) + r"(?!\d)")
 DIGIT_BEFORE, DIGIT_AFTER = re.compile(rf"\d{GAP}\Z"), re.compile(rf"{GAP}\d")
@@ -101,7 +101,7 @@ def _belongs_together(text: str, start: int, end: int, *, gaps: Sequence[str]) -
     there are none on either side; nor over several lines, where a word before it says it, too. Numbers beside it in other cells count
     where it stands in cells itself."""
     signs, breaks = {without_spaces(gap) or (gap and " ") for gap in gaps}, [gap.count("\n") for gap in gaps if "\n" in gap]
-    are_halves = bool(breaks) and signs == {"", " "}
+    are_halves = bool(breaks) and [bool(gap) for gap in gaps] == [False, True, False]
     if (len(signs) > 1 and not are_halves) or (len(breaks) > 1 and not has_word_before(SAID, text, start)):
         return False
     is_in_cells = any(map(IN_CELLS.search, gaps))

@@ -31,8 +31,8 @@ NO_HOST = re.compile(
     rf"|v\d{{1,4}}(?:\.\d{{1,4}})+\.io|v?\d{{1,4}}\.\d{{1,4}}(?![A-Za-z0-9])(?!{HOST_ENDS}).*)",
     re.IGNORECASE,
 )
-# For examples, says RFC 2606.
-RESERVED = re.compile(r"(?<![\w-])(?:example\.(?:com|net|org)|example|invalid|localhost|test)\Z", re.IGNORECASE)
+# For examples, says RFC 2606. A capital may begin the next sentence: `kim@naver.com.Test it`.
+RESERVED = re.compile(r"(?<![\w-])(?:(?i:example\.(?:com|net|org))|example|invalid|localhost|test)\Z")
 
 
 def holds_email(text: str) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
-ORDER = r"(?:주문|송장|예약|접수|등기|소포)"
-NO_ORDER = rf"(?<!{ORDER}[\s:])(?<!{ORDER}번호[\s:])(?<!{ORDER}번호:\s)"  # not what is called so right before it
-CALLED_SO = re.compile(rf"{ORDER}\s?(?:번호)?[은는이가]?[\s:#]{{0,3}}\Z")
-HEAD = re.compile(rf"{ORDER}\s?번호")
+ORDER, NUMBERED = r"(?:주문|송장|예약|접수)", r"(?:주문|송장|예약|접수|등기|소포)"
+# Not what is called so right before it.
+NO_ORDERS_NUMBER = rf"(?<!{NUMBERED}번호[\s:])(?<!{NUMBERED}번호:\s)"
+NO_ORDER = rf"(?<!{ORDER}[\s:]){NO_ORDERS_NUMBER}"
+CALLED_SO = re.compile(rf"(?:{ORDER}|{NUMBERED}\s?번호|등기우편)[은는이가]?[\s:#]{{0,3}}\Z")
+HEAD = re.compile(rf"{NUMBERED}\s?번호")
 REACH = 20_000  # characters: a longer table is as if it had no head
 
 

@@ -67,11 +67,18 @@ PASSWORD = re.compile(
     re.IGNORECASE,
 )
 # What a line or a turn asks for, and the next one is; and what heads a column.
-WORD = rf"(?:{KOREAN}|pass(?:word|phrase|code)|passwd|pwd|pw(?![A-Za-z]))"
+WORD = r"(?:(?P<korean>비밀\s?번호|비번|패스워드|암호(?!화))|pass(?:word|phrase|code)|passwd|pwd|pw(?![A-Za-z]))"
 ASKED = re.compile(
-    rf"{WORD}[^\n]{{0,42}}+(?:(?<=[?:요오줘])|(?<=[요오줘][.!]))\n\s{{0,3}}(?P<password>{VALUE})[^\S\n]{{0,3}}(?![^\n])", re.IGNORECASE
+    rf"{WORD}(?P<of_it>[^\n]{{0,42}}?)(?:(?<=[?:요오줘])|(?<=[요오줘][.!]))[^\S\n]{{0,3}}\n"
+    rf"\s{{0,3}}(?P<password>{VALUE})[^\S\n]{{0,3}}(?![^\n])",
+    re.IGNORECASE,
+)
+# Digits are an answer to what asks for nothing else of it: no `비밀번호 만료일이 언제인가요?`.
+ASKS_FOR_IT = re.compile(
+    r"(?:\s?\(?(?:숫자\s?)?\d{1,2}\s?자리(?:\s?숫자)?\)?)?[을를이가은는]?요?\s{0,2}(?:(?:좀|다시|먼저|한번)\s)?(?:입력|알려|말씀|뭐|무엇|적어|어떻게|[?:])"
 )
 HEAD, CELL, AROUND = re.compile(WORD, re.IGNORECASE), re.compile(VALUE), " \r\"'`*"
+ARGUMENTS = re.compile(r"\([^(),]*,[^()]*\)")  # of a call, which head no columns
 IN_ADDRESS = re.compile(r"://(?P<user>[^\s/:@'\"`<>{}]{0,64}):(?P<password>[^\s/@'\"`<>{}]{3,100})@(?=[\w\[])")
 OF_NEON = re.compile(r"npg_[A-Za-z0-9]{12}")
 # `user/password@db01`, Oracle's and Tibero's: in addresses of JDBC, and behind what connects.
@@ -94,7 +101,7 @@ PASSWORDS = Near(
     {"pass": 47, "pw": 24, "identified": 183, "-u": 1, "mysql": 0, "mariadb": 0, "redis-cli": 0, "login": 17, "connect": 9}
     | dict.fromkeys(("비밀", "비번", "패스워드", "암호"), 0),
 )
-OF_ASKED = ("pass", "pwd", "pw", "비밀", "비번", "패스워드")
+OF_ASKED = ("pass", "pwd", "pw", "비밀", "비번", "패스워드", "암호")
 ASKED_FOR = Near(ASKED, dict.fromkeys(OF_ASKED, 0))
 OF_ORACLES = Near(OF_ORACLE, {"jdbc:": 0, "sql": 2, "exp": 0, "imp": 0, "rman": 0, "conn": 0})
 
@@ -113,12 +120,12 @@ EVERYDAY = re.compile(
 CODE = re.compile(
     r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+|[\w.+-]+@[\w-]+(?:\.[\w-]+)+|.*://.*|[$%*&!{<].*|pass(?:word|wd)[A-Za-z]\w*"
     # Paths, behind a port, too; `env:DB_PASS2`, `vault:…`, lines of /etc/passwd; names such as `rpassword::read2`.
-    r"|(?:[.~]{0,2}|\d{2,5})/.*|(?:\d+:)?[a-z]{2,8}:.*|\w*(?:::\w+)+"
+    r"|(?:[.~]{0,2}|\d{2,5})/.*|(?:\d+:)?[a-z]{2,8}:.*|localhost:\d+|\w*(?:::\w+)+"
     # Versions, dates, measures, arithmetic, and `12-character`.
     r"|v?\d+(?:\.\d+){1,3}[\w+-]*|\d{4}-\d\d-\d\d.*|\d{1,5}(?:[cdgkmnptu]?(?:[smwgvba]|hz|ib|wh|bits?|bytes?)|min|sec|rpm|px)"
     r"|\d*\.\d+[*/+-]\w+|\w+[*/+-]\d*\.\d+|[a-z]\w{0,2}[*/+@][a-z]\w{0,2}|\d{1,3}[+~-][\d+~-]*[a-z-]+"
     # Ways to encrypt and to sign in, and types.
-    r"|(?:[a-z0-9]+[/_-])*(?:sha|aes|aria|lea|des|chacha|md|rsa|pbkdf|argon|base|utf|tls|oauth|fido|wpa"
+    r"|(?:[a-z0-9]+[/_-])*(?:rfc|iso|sha|aes|aria|lea|des|chacha|md|rsa|pbkdf|argon|base|utf|tls|oauth|fido|wpa"
     r"|text|u?int|float|char|varchar)-?\d[\w./+-]*"
     # Products with their version: `비밀번호 Windows10 로그인`.
     r"|(?:windows|win|mac\W?os|ios|android|ubuntu|debian|centos|iphone|ipad|galaxy|outlook|office|excel|hwp|python|java|spring(?:boot)?|node"
@@ -144,7 +151,7 @@ def holds_password(text: str) -> bool:
         any(map(_is_said_key, KEYS.finditer(text, small)))
         or any(map(_is_said_pair, PAIRS.finditer(text, small)))
         or any(map(_is_said_password, PASSWORDS.finditer(text, small)))
-        or any(map(_is_said_password, ASKED_FOR.finditer(text, small)))
+        or any(map(_is_asked_password, ASKED_FOR.finditer(text, small)))
         or (has_any(OF_ASKED, small) and _holds_column(text))
         or any(map(_is_password_of_user, IN_ADDRESS.finditer(text)))
         or any(map(_is_password_of_user, OF_ORACLES.finditer(text, small)))
@@ -217,6 +224,11 @@ def _is_said_password(found: re.Match[str]) -> bool:
     return _is_named_password(re.split(r"&(?=\w+=)", value)[0], is_korean=is_korean)
 
 
+def _is_asked_password(found: re.Match[str]) -> bool:
+    is_pin = PIN.fullmatch(found["password"]) is not None
+    return (not is_pin or ASKS_FOR_IT.match(found["of_it"]) is not None) and _is_said_password(found)
+
+
 def _is_named_password(value: str, *, is_korean: bool) -> bool:
     """Behind Korean words people say their own passwords; behind English ones programs and examples have theirs."""
     if is_korean and PIN.fullmatch(value):
@@ -239,7 +251,7 @@ def _holds_column(text: str) -> bool:
 
 def _headed(line: str) -> tuple[str, int, int, bool] | None:
     """See `_holds_column`; None where no cell of the line is such a word."""
-    for mark in ",;|\t" if HEAD.search(line) else ():
+    for mark in ",;|\t" if HEAD.search(line) and not ARGUMENTS.search(line) else ():
         cells = line.split(mark)
         for column, cell in enumerate(cells):
             if len(cells) > 1 and (word := HEAD.fullmatch(cell.strip(AROUND))):

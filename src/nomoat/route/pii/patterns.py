@@ -7,44 +7,67 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import regex
 
-LONGEST_SEARCH, LONGEST_TRY = 5.0, 0.2  # seconds of all processors: of a text, and of a sample of so many characters
-SAMPLE_LETTERS = 2000
+LONGEST_SEARCH = 5.0  # seconds of a processor, as all below: of all patterns in all readings of a text
+LONGEST_TRY, LONGEST_TRIES = 0.1, 1.0  # of a sample of so many characters, and of all that are begun
+SAMPLE_LETTERS = 1000
 PIECES = ("1", "a", "A", "가", " ", "-", "\n")  # of samples, beside the characters and the words of the expression itself
 
 
-def holds_pattern(text: str, patterns: Sequence[str]) -> bool:
-    """Whether one of them is found in it, or took too long to look for: what was not looked through is not known to be harmless."""
+def holds_pattern(texts: Iterable[str], patterns: Sequence[str]) -> bool:
+    """Whether one of them is found in one of these, or took too long to look for: what was not looked through is not known to be
+    harmless."""
+    until = time.thread_time() + LONGEST_SEARCH
     try:
-        return any(_compiled(pattern).search(text, timeout=LONGEST_SEARCH) for pattern in patterns)
+        return any(_is_in(text, _compiled(pattern), until) for text in texts for pattern in patterns)
     except TimeoutError:
         return True
 
 
-@functools.cache
 def why_unusable(pattern: str) -> str:
     """Why an expression cannot be looked for; nothing if it can. The expression is not repeated: it may name somebody."""
     import regex
 
     try:
-        compiled = _compiled(pattern)
-        if compiled.search("", timeout=LONGEST_TRY):
+        if _is_in("", _compiled(pattern), time.thread_time() + LONGEST_TRY):
             return "matches the empty text, and so every text"
-        words = re.findall(r"\w+", pattern)
-        for begin, piece in dict.fromkeys((*product(("", *words), PIECES), *product(("",), (*pattern, *words)))):
-            sample = begin + (piece * SAMPLE_LETTERS)[:SAMPLE_LETTERS]
-            compiled.search(f"{sample}\0{pattern}", timeout=LONGEST_TRY)  # which holds all that it needs
-    except (regex.error, RecursionError, OverflowError) as exc:
-        return f"is no regular expression: {exc}"
+        _try(pattern)
     except TimeoutError:
         return f"is too slow: {SAMPLE_LETTERS:,} characters take longer than {LONGEST_TRY:g} s"
+    except (regex.error, ValueError, RecursionError, OverflowError, MemoryError) as exc:
+        return f"is no regular expression: {exc}"
     return ""
+
+
+@functools.cache  # of what passes; who was refused is tried anew
+def _try(pattern: str) -> None:
+    """Raises TimeoutError where a sample takes too long."""
+    compiled, until = _compiled(pattern), time.thread_time() + LONGEST_TRIES
+    words = re.findall(r"\w+", pattern)
+    begins = ("", max(words, key=len, default=""))
+    for begin, piece in dict.fromkeys((*product(begins, PIECES), *product(("",), (*pattern, *words)))):
+        if time.thread_time() > until:
+            break
+        sample = begin + (piece * SAMPLE_LETTERS)[:SAMPLE_LETTERS]
+        _is_in(f"{sample}\0{pattern}", compiled, time.thread_time() + LONGEST_TRY)  # which holds all that it needs
+
+
+def _is_in(text: str, pattern: regex.Pattern[str], until: float) -> bool:
+    """Raises TimeoutError past `until` on this thread's clock. That of `regex` counts all threads, in which a model may compute."""
+    allowed = until - time.thread_time()
+    while time.thread_time() < until:
+        try:
+            return pattern.search(text, timeout=allowed) is not None
+        except TimeoutError:
+            allowed *= 2
+    raise TimeoutError
 
 
 @functools.cache

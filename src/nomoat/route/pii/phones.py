@@ -22,7 +22,7 @@ from nomoat.route.pii.numbers import (
     has_word_before,
     without_spaces,
 )
-from nomoat.route.pii.orders import NO_ORDER
+from nomoat.route.pii.orders import NO_ORDER, NO_ORDERS_NUMBER
 from nomoat.route.pii.sought import Near, led, small_letters
 
 # The library wants no Latin letter beside a number, nor more digits behind one; a mobile number is one wherever it stands, also as
@@ -68,9 +68,12 @@ WITHOUT_ZERO = Near(
     re.compile(rf"(?:{PHONE_WORDS}){REACH_OF_TABLES}1{ITS_REST}", re.IGNORECASE),
     dict.fromkeys(("휴대폰", "핸드폰", "폰", "전화", "연락처", "phone", "mobile", "tel", "hp", "h.p", "cell", "contact"), 0),
 )
-# Without the code of its area, or the `010`: `전화 2072-2114`, `연락처 9876-5432`. No years.
+# Without the code of its area, or the `010`: `전화 2072-2114`, `연락처 9876-5432`. No years, dates (`2024-0115`) and prices.
+NO_RANGE = rf"{NO_ORDERS_NUMBER}(?<!ISO\s)(?<![\d.$€£-])(?<!\d,)(?!20\d\d-(?:20\d\d|(?:0[1-9]|1[0-2])[0-3]\d))"
 WITHOUT_CODE = Near(
-    re.compile(rf"(?:{PHONE_WORDS}|\u260e){REACH}(?<![\d.-])(?<!\d,)(?!20\d\d-20\d\d)[2-9]\d{{2,3}}-\d{{4}}(?!-?\d)", re.IGNORECASE),
+    re.compile(
+        rf"(?:{PHONE_WORDS}|\u260e){REACH}{NO_RANGE}(?P<first>[2-9]\d{{2,3}})-(?P<second>\d{{4}})(?!-?\d|[A-Za-z])", re.IGNORECASE
+    ),
     {**WITHOUT_ZERO.words, "\u260e": 0},
 )
 NO_FIGURE = rf"{NO_ORDER}(?<![\d.,-])"
@@ -119,7 +122,7 @@ SERVICE_WORDS = (
 SERVICE_SAID = re.compile(SERVICE_WORDS, re.IGNORECASE)
 SERVICE_SAID_BEHIND = re.compile(rf"번으로|[^\d\n]{{0,10}}?(?:{SERVICE_WORDS})", re.IGNORECASE)
 COUNTED = re.compile(
-    r"\s?(?:=|[*+]\s?\d|[십백천만억]{0,2}\s?(?:원|명|개|건|회|년대?|세기|칼로리|킬로|미터|달러|유로)(?:으?로|까지|부터|에서|이상|이하|정도|대|[을를이가은는의에도만과와])?(?![^\W_])"
+    r"\s?(?:=|[*+]\s?\d|[십백천만억]{0,2}\s?(?:원|명|개|건|회|년대?|세기|칼로리|킬로|미터|달러|유로|해상도)(?:으?로|까지|부터|에서|이상|이하|정도|대|[을를이가은는의에도만과와])?(?![^\W_])"
     r"|(?:kcal|cal|calories|k?m|cm|mm|k?g|mg|ml|[kmg]?hz|rpm|won|krw|usd|dollars|people|years|ad|bc|ce|bce)(?![^\W_])|[%$€£])",
     re.IGNORECASE,
 )
@@ -138,8 +141,7 @@ def holds_phone(text: str) -> bool:
     if any(pattern.search(text) for pattern in wherever):
         return True
     small = small_letters(text)
-    without_code = (found for found in WITHOUT_CODE.finditer(text, small) if not COUNTED.match(text, found.end()))
-    if any(WITHOUT_ZERO.finditer(text, small)) or any(without_code):
+    if any(WITHOUT_ZERO.finditer(text, small)) or any(not _is_range(found) for found in WITHOUT_CODE.finditer(text, small)):
         return True
     if VALUES.search(text) and any(keys.search(text) for keys in MOBILE_UNDER_KEYS):
         return True
@@ -152,6 +154,12 @@ def holds_phone(text: str) -> bool:
     if any(not _is_everyday(form, found.start, found.raw_string) for form in {text, apart} for found in phones(form)):
         return True
     return any(phones("\n".join(_beginnings(apart)), as_usual=True))
+
+
+def _is_range(found: re.Match[str]) -> bool:
+    """Whether what a number without a code looks like is counted, or goes from one round number up to another."""
+    first, second = int(found["first"]), int(found["second"])
+    return COUNTED.match(found.string, found.end()) is not None or (first < second and not first % 50 and not second % 50)
 
 
 def _is_everyday(text: str, start: int, number: str) -> bool:

@@ -110,11 +110,15 @@ MARKS = re.compile(
 )
 QUOTES = re.compile(r"^(?:[^\S\n]?>){1,9}[^\S\n]?", re.MULTILINE)
 # `김^영희`, `PRN^CP^^82^10^98765432`: components of HL7's fields and of DICOM's names; no powers (`10^6`).
-CARETS = re.compile(r"\^(?<=[\w^]\^)(?:\^|[^\W\d_]{2}|\d{3})")
-# HTML's elements within a line, and all tags one after another, which part cells.
-IN_LINE = r"</?(?:a|abbr|b|bdi|code|em|font|i|ins|mark|q|s|small|span|strong|sub|sup|tt|u|wbr)(?:\s[^<>]*)?/?>"
+CARETS = re.compile(r"\^(?:(?<=[\w^]\^)(?:\^|[^\W\d_]{2}|[\uac00-\ud7a3]|\d{3})|(?<=[^\W\d_]{2}\^)[^\W\d_])")
+# HTML's elements within a line (Word's `o:p`, too) and comments; and all tags one after another, which part cells, or a table's rows.
+ELEMENTS_IN_LINE = (
+    "a|abbr|b|bdi|bdo|big|code|del|dfn|em|font|i|ins|kbd|label|mark|nobr|o:p|q|s|samp|small|span|strike|strong|sub|sup|tt|u|var|wbr"
+)
+IN_LINE = rf"</?(?:{ELEMENTS_IN_LINE})(?:\s[^<>]*)?/?>|<!--.{{0,200}}?-->"
 HOLDS_TAGS = re.compile(rf"</[A-Za-z][^<>]*>\s*</?[A-Za-z]|<br\s?/?>|{IN_LINE}", re.IGNORECASE)
 IN_LINES, TAGS = re.compile(IN_LINE, re.IGNORECASE), re.compile(r"(?:</?[A-Za-z][^<>]*>\s*)+")
+ROWS_END = re.compile(r"</?tr\b", re.IGNORECASE)
 
 
 def readings(text: str) -> tuple[str, ...]:
@@ -138,7 +142,7 @@ def _without_markup(text: str) -> str:
     if "^" in text and CARETS.search(text):
         text = text.replace("^", " ")
     if "<" in text and HOLDS_TAGS.search(text):
-        text = TAGS.sub("|", IN_LINES.sub("", text))
+        text = TAGS.sub(lambda tags: "\n" if ROWS_END.search(tags[0]) else "|", IN_LINES.sub("", text))
     return text
 
 

@@ -24,6 +24,10 @@ SECOND_HALF = re.compile(  # alone: `주민등록번호 뒷자리: 2134561`
     r"[은는이가]?[\s:=(\"',|]{0,4}[1-8](?<!\d\d)\d{6}(?!\d)"
 )
 SAID = re.compile(r"(?<!입)주민(?!세)|외국인\s?등록|(?<![^\W_])(?:rrn|resident)", re.IGNORECASE)
+# Names the number itself: between a date and an amount, and before them, `주민센터` is no such word.
+NAMED = re.compile(
+    r"(?<!입)주민\s?(?:등록|번호|뒷|뒤)|외국인\s?등록|(?<![^\W_])(?:rrn|resident[\s_]?(?:reg|no|num|id))", re.IGNORECASE
+)
 LIKE_STAMP = re.compile("1[3-9]")  # milliseconds since 1970, from 2011 to 2033
 # Where time stamps stand bare: behind a key, but for such as `regNo`, and where a log's line begins.
 STAMP_KEY = re.compile(
@@ -58,7 +62,7 @@ def holds_resident_number(text: str) -> bool:
     for match in RESIDENT.finditer(text) if SIX_DIGITS.search(text) else ():
         digits = match[2] + "".join((match[4] or match[5] or match[6]).split())
         born, between = _born(digits), "-" if match[5] else match[3]
-        is_said = has_word_before(SAID, text, match.start()) or SAID.search(text, *match.span(1)) is not None
+        is_said = has_word_before(SAID, text, match.start()) or NAMED.search(text, *match.span(1)) is not None
         is_amount = not is_said and between is not None and not between.strip() and IN_WON.match(text, match.end(1))
         if born is None or is_amount:
             continue
@@ -105,7 +109,7 @@ def _holds_one_with_more_to_prove(text: str) -> bool:
             if born is None or not FIRST_BIRTH <= born <= date.today() or not f"{born:%Y%m%d}".endswith(written[:-7]):
                 continue
             is_proof = pattern is not DATED and not match[1].isdecimal()
-            if has_word_before(SAID, text, match.start()) or (is_proof and _checksum_fits(digits)):
+            if has_word_before(NAMED if pattern is DATED else SAID, text, match.start()) or (is_proof and _checksum_fits(digits)):
                 return True
     return False
 
