@@ -271,6 +271,12 @@ def test_every_function_that_a_page_names_with_its_module_is_there() -> None:
             assert hasattr(importlib.import_module(module), name), f"{page.name} names {module}.{name}"
 
 
+@pytest.mark.parametrize("proxy", blocks(ROOT / "docs" / "serve.md", "nginx"))
+def test_a_proxy_before_the_server_says_whose_request_it_is(proxy: str) -> None:
+    """Else all that come by it take turns as one, or as whoever they say."""
+    assert "\n    proxy_set_header X-Forwarded-For $remote_addr;" in proxy
+
+
 def test_no_page_names_a_path_of_a_machine() -> None:
     for page in PAGES:
         assert not re.search(r"/(root|work|home/\w+)/", page.read_text(encoding="utf-8")), page

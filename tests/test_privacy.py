@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 
 import httpcore
 import httpx
-import psutil
 import pytest
 from misbehaving import Server, say
 from patience import PATIENCE_SECONDS
@@ -336,14 +335,36 @@ def test_a_name_that_only_looks_like_this_machine_is_outside() -> None:
         assert not net.is_loopback(host), host
 
 
-@pytest.mark.parametrize("is_ipv6", [False, True])
-def test_this_machine_s_address_for_others_is_one_it_has_and_none_where_it_has_no_network(
-    is_ipv6: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("is_ipv6", "own", "told"),
+    [
+        (False, "192.0.2.7", "192.0.2.7"), (False, "169.254.3.4", "169.254.3.4"),
+        (True, "2001:db8::7", "2001:db8::7"), (True, "fe80::d498:f9ff:feb4:76e2", None),
+    ],
+)  # fmt: skip
+def test_this_machine_s_address_for_others_is_that_of_its_way_outside_and_none_where_it_has_no_network(
+    is_ipv6: bool, own: str, told: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = {one.address.partition("%")[0] for addresses in psutil.net_if_addrs().values() for one in addresses}
-    assert net.own_address(is_ipv6=is_ipv6) in own | {None}
-    monkeypatch.setattr(socket, "socket", mock.Mock(side_effect=OSError(errno.ENETUNREACH, "Network is unreachable")))
+    way = mock.MagicMock()
+    way.__enter__.return_value = way
+    way.getsockname.return_value = (own, 50000, 0, 2) if is_ipv6 else (own, 50000)
+    made = mock.Mock(return_value=way)
+    monkeypatch.setattr(socket, "socket", made)
+    assert net.own_address(is_ipv6=is_ipv6) == told
+    made.assert_called_once_with(socket.AF_INET6 if is_ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
+    assert [call[0] for call in way.method_calls] == ["connect", "getsockname"], "nothing is sent"
+    way.connect.side_effect = OSError(errno.ENETUNREACH, "Network is unreachable")
     assert net.own_address(is_ipv6=is_ipv6) is None
+
+
+@pytest.mark.parametrize(("only", "takes"), [(0, True), (1, False)])
+def test_whether_addresses_of_ipv6_take_ipv4_is_as_the_system_has_it(only: int, takes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    bound = mock.MagicMock()
+    bound.__enter__.return_value.getsockopt.return_value = only
+    monkeypatch.setattr(socket, "socket", mock.Mock(return_value=bound))
+    assert net.ipv6_takes_ipv4() is takes
+    monkeypatch.setattr(socket, "socket", mock.Mock(side_effect=OSError(errno.EAFNOSUPPORT, "no IPv6")))
+    assert not net.ipv6_takes_ipv4()
 
 
 def test_only_the_door_makes_http_clients() -> None:

@@ -64,8 +64,9 @@ def is_loopback(host: str) -> bool:
     return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
-def own_address(*, is_ipv6: bool = False) -> str | None:
-    """This machine's address for the machines of its network: the one by which its way outside leads. None where there is no way.
+def own_address(*, is_ipv6: bool) -> str | None:
+    """This machine's address for the machines of its network: the one by which its way outside leads. None where there is no way, and
+    for one of IPv6 that is link-local: without a zone, which no browser takes, it leads nowhere.
 
     Nothing is sent: UDP has no handshake, and `connect` only chooses the way, here to an address that is kept for examples.
     Not covered: other networks that the machine is in, as by a VPN.
@@ -74,9 +75,19 @@ def own_address(*, is_ipv6: bool = False) -> str | None:
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as way:
             way.connect((elsewhere, 9))
-            return str(way.getsockname()[0])
+            found = ipaddress.ip_address(way.getsockname()[0])
     except OSError:
         return None
+    return None if is_ipv6 and found.is_link_local else str(found)
+
+
+def ipv6_takes_ipv4() -> bool:
+    """Whether what is bound to all addresses of IPv6 is reached by those of IPv4, too, as this system has it."""
+    try:
+        with socket.socket(socket.AF_INET6) as bound:
+            return not bound.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    except OSError:
+        return False
 
 
 def host_of(address: str) -> str:

@@ -195,7 +195,7 @@ def test_explain_says_where_and_why_and_not_what() -> None:
     write_policy('local = "fake:"\ncloud = "openai:big"\ndefault = "cloud"')
     done = nomoat("route", "explain", "전화는 010-1234-5678입니다", NOMOAT_OFFLINE="0", OPENAI_API_KEY="k")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "local: fake:\nwhy: it holds a phone number, which the policy keeps here\n"
+    assert done.stdout == "local: fake:\nwhy: it holds a phone number, which the policy keeps from the cloud\n"
 
 
 def test_explain_reads_what_is_piped_in() -> None:

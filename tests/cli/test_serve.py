@@ -310,21 +310,33 @@ def test_models_without_a_chat_template_are_named_and_curl_has_the_first_complet
     assert "note: " not in "".join(said(chat) + said(base, template="alpaca"))
 
 
-@pytest.mark.parametrize(("bound", "here", "address"), [("0.0.0.0", "127.0.0.1", "192.168.0.5"), ("[::]", "[::1]", "fd00::5")])
+@pytest.mark.parametrize(
+    ("bound", "ipv4", "ipv6", "takes_ipv4", "shown"),
+    [
+        ("0.0.0.0", "192.168.0.5", "fd00::5", True, "192.168.0.5"),
+        ("0.0.0.0", None, "fd00::5", True, None),
+        ("[::]", "192.168.0.5", "fd00::5", True, "[fd00::5]"),
+        ("[::]", "192.168.0.5", None, True, "192.168.0.5"),
+        ("[::]", "192.168.0.5", None, False, None),
+        ("[::]", None, None, True, None),
+        ("192.168.0.5", "192.168.0.5", "fd00::5", True, None),
+        ("[fd00::5]", "192.168.0.5", "fd00::5", True, None),
+        ("127.0.0.1", "192.168.0.5", "fd00::5", True, None),
+    ],
+)
 def test_a_server_for_other_machines_says_where_they_reach_it(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, bound: str, here: str, address: str
-) -> None:
-    def said(host: str, found: str | None) -> list[str]:
-        monkeypatch.setattr("nomoat.net.own_address", lambda *, is_ipv6: found if is_ipv6 == (":" in address) else "another")
-        models = Models({"m": Responder("m", FakeEngine())})
-        importlib.import_module("nomoat.cli.serve")._say_ready(f"http://{host}:1/v1", models, "--api-key")
-        return capsys.readouterr().err.splitlines()
-
-    shown = f"[{address}]" if ":" in address else address
-    lines = said(bound, address)
-    assert lines[1:3] == [f"  in a browser: http://{here}:1/", f"  from other machines: http://{shown}:1/"]
-    for host, found in ((bound, None), (shown, address), (here, address)):
-        assert "from other machines" not in "".join(said(host, found))
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    bound: str, ipv4: str | None, ipv6: str | None, takes_ipv4: bool, shown: str | None,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("nomoat.net.own_address", lambda *, is_ipv6: ipv6 if is_ipv6 else ipv4)
+    monkeypatch.setattr("nomoat.net.ipv6_takes_ipv4", lambda: takes_ipv4)
+    models = Models({"m": Responder("m", FakeEngine())})
+    importlib.import_module("nomoat.cli.serve")._say_ready(f"http://{bound}:1/v1", models, "--api-key")
+    lines = capsys.readouterr().err.splitlines()
+    here = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(bound, bound)
+    assert lines[1] == f"  in a browser: http://{here}:1/"
+    others = [line for line in lines if "from other machines" in line]
+    assert others == ([f"  from other machines: http://{shown}:1/"] if shown else [])
 
 
 def test_auto_whose_model_is_not_here_or_not_named_is_refused_at_the_start() -> None:

@@ -191,7 +191,7 @@ def test_decision_names_what_was_found_and_not_the_text() -> None:
     engine, _, _ = built(names=("김철수",))
     decision = engine.decide(said(f"김철수, {PRIVATE}"))
     assert decision.kinds == ("phone", "name")
-    assert decision.why == "it holds a phone number and a name or a pattern from the policy, which the policy keeps here"
+    assert decision.why == "it holds a phone number and a name or a pattern from the policy, which the policy keeps from the cloud"
     assert "1234" not in repr(decision)
 
 
@@ -280,7 +280,7 @@ def test_what_fails_in_the_cloud_before_its_first_word_is_answered_here_if_the_p
     engine, decisions = failing(cloud, if_cloud_fails="local")
     assert "".join(chunk.text for chunk in engine.generate(said("a b"))) == "b a"
     assert [(one.where, one.model, one.rule) for one in decisions] == [("cloud", CLOUD, "default"), ("local", "small", "cloud_failed")]
-    assert decisions[1].why == f"`{CLOUD}` failed (status 503), and the policy then answers here"
+    assert decisions[1].why == f"`{CLOUD}` failed (status 503), and the policy then asks the local model"
     list(engine.generate(said(PRIVATE)))
     assert (len(cloud.told), decisions[2].rule) == (1, "private")
 
@@ -399,7 +399,7 @@ def test_what_the_cloud_would_send_on_is_answered_here(serving: Callable[..., Se
     with Responder("auto", with_cloud(server.url, on_decision=decisions.append)) as auto:
         assert auto.complete(said("a b")).text == "b a"
     assert (elsewhere.bodies, decisions[-1].rule) == ([], "cloud_failed")
-    assert decisions[-1].why == f"`{server.url}#big` failed (it sends requests on), and the policy then answers here"
+    assert decisions[-1].why == f"`{server.url}#big` failed (it sends requests on), and the policy then asks the local model"
     assert caplog.messages[0].endswith("hint: name that server in its place if you want to use it")
 
 
@@ -754,7 +754,7 @@ def test_auto_follows_its_policy_while_it_runs(serving: Callable[..., Server], c
     server = serving(FINE)
     base = f'local = "fake:"\ncloud = "{server.url}#big"\ndefault = "cloud"\n'
     write_policy(base)
-    of_policy = "it holds a name or a pattern from the policy, which the policy keeps here"
+    of_policy = "it holds a name or a pattern from the policy, which the policy keeps from the cloud"
     steps = [
         (base, "cloud", "no router is learned; the policy's default is cloud", ""),
         (base + 'names = ["moat"', "local", in_force.NOT_READ, "nothing is sent to the cloud until it is mended"),

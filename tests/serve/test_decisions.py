@@ -35,7 +35,7 @@ Sdk = Callable[..., openai.OpenAI]
 CLOUD = "http://llm.example.com/v1#big"
 PRIVATE = "전화는 010-1234-5678입니다"
 DEFAULT = "no router is learned; the policy's default is cloud"
-HOLDS_PHONE = "it holds a phone number, which the policy keeps here"
+HOLDS_PHONE = "it holds a phone number, which the policy keeps from the cloud"
 
 
 class Watched(FakeEngine):
@@ -180,7 +180,7 @@ def test_what_the_cloud_fails_at_is_answered_here_where_the_policy_says_so(start
     assert (reply.status_code, "moat" in reply.text, len(cloud.asked)) == (200, True, 1)
     assert headers_of(reply) == {
         "x-nomoat-where": "local", "x-nomoat-model": "small", "x-nomoat-rule": "cloud_failed",
-        "x-nomoat-why": f"`{CLOUD}` failed (status 401), and the policy then answers here",
+        "x-nomoat-why": f"`{CLOUD}` failed (status 401), and the policy then asks the local model",
     }  # fmt: skip
     counted = httpx.get(f"{url.removesuffix('/v1')}/metrics").text
     for where, rule in (("cloud", "default"), ("local", "cloud_failed")):

@@ -14,6 +14,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import tiny
@@ -23,6 +24,7 @@ from reference import CASES, CONTEXT, make_model, write_folder, write_gguf
 from nomoat import hardware, references, responder
 from nomoat.catalog import cards, memory
 from nomoat.cli import model_facts
+from nomoat.engine import folder_tokenizer
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.local import LocalEngine
@@ -190,6 +192,16 @@ def test_a_chat_template_that_cannot_be_read_keeps_no_server_from_starting(tiny_
     (folder / "tokenizer_config.json").write_text("{", encoding="utf-8")
     models = from_references([str(tiny_gguf), str(folder)], load=lambda refs: [])
     assert models.chats(models.names) == {tiny_gguf.name: True, folder.name: None}
+
+
+def test_files_are_read_once_for_whether_a_model_chats(tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trainer's tokenizer takes long to read, and pages list the models after every answer."""
+    models = from_references([f"{tiny_gguf}+{tiny.write_adapter(tmp_path / 'a')}"], load=lambda refs: [])
+    read = mock.Mock(side_effect=folder_tokenizer.chat_templates)
+    monkeypatch.setattr(folder_tokenizer, "chat_templates", read)
+    for _ in range(3):
+        assert models.chats(models.names) == {"tiny.gguf+a": True}
+    read.assert_called_once()
 
 
 @pytest.mark.parametrize("template", [None, "{{ messages[0]['content'] }}"])

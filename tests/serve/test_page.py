@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import threading
 import time
@@ -192,19 +193,31 @@ def test_a_text_moves_on_while_its_pieces_come_faster_than_they_are_rendered(
     assert renderings.most_at_once == 1
 
 
-def test_a_text_that_is_written_for_long_is_rendered_less_often(page: Page, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("takes", "fastest", "slowest"), [pytest.param(0.0, 0.25, 0.5, id="quick"), pytest.param(0.15, 1.15, PATIENCE_SECONDS, id="slow")]
+)
+def test_a_text_that_takes_long_to_be_rendered_is_rendered_less_often(
+    page: Page, start: Start, monkeypatch: pytest.MonkeyPatch, takes: float, fastest: float, slowest: float
+) -> None:
+    """However many renderings there were before."""
+
     def goes_on() -> Iterator[Chunk]:
         while len(begun) < 9:
             yield Chunk(text="word ")
             time.sleep(0.02)
         yield END
 
+    def renders(number: int) -> None:
+        begun.append(time.monotonic())
+        time.sleep(takes)
+
     begun: list[float] = []
-    Renderings(monkeypatch, lambda number: begun.append(time.monotonic()))
+    Renderings(monkeypatch, renders)
     page.open(start(Responder("fake", ScriptedEngine(goes_on))))
     page.ask("go")
     page.until("article[aria-busy=false].assistant .facts", "tokens")
-    assert begun[8] - begun[5] > 1.5, "three pauses of a quarter of a second"
+    pauses = [later - earlier for earlier, later in itertools.pairwise(begun[1:9])]
+    assert min(pauses) > fastest - 0.05 and min(pauses[-3:]) < slowest
 
 
 def test_a_rendering_that_fails_after_the_end_does_not_undo_that_of_the_whole_answer(
@@ -415,7 +428,7 @@ def test_enter_that_ends_a_korean_syllable_sends_nothing(page: Page, start: Star
             "en-US",
             "written on the machine that serves this page.",
             "recognises stays on the server.",
-            "on the server, small, it holds",
+            "on the server, small, it holds a phone number, which the policy keeps from the cloud",
         ),
         ("ko-KR", "답변은 이 페이지를 제공하는 서버 컴퓨터에서 만듭니다.", "들어 있으면 서버에 남고", "서버 컴퓨터, small, "),
     ],
@@ -450,6 +463,32 @@ def test_a_model_that_does_not_chat_is_not_asked_nor_loaded_and_another_may_be_c
     Select(page.find("#model")).select_by_value("fake")
     page.find("#send").click()
     page.until("article.assistant .text", "two one")
+
+
+def test_a_visitor_begins_with_a_model_that_chats_and_is_sent_to_no_other_where_there_is_none(page: Page, start: Start) -> None:
+    base, other = (Loader(names=(name,), planned_bytes=1, load=list, chats=lambda name: False) for name in ("base", "other"))
+    page.open(start(Models({}, [base], memory_bytes=1)))
+    page.until("#about", "cannot be talked to.")
+    assert "Choose another" not in page.find("#about").text
+    fake = Loader(names=("fake",), planned_bytes=1, load=lambda: [Responder("fake", FakeEngine())])
+    page.begin_anew()
+    page.open(start(Models({}, [base, fake, other], memory_bytes=1)))
+    page.ask("one two")
+    page.until("article.assistant .text", "two one")
+    Select(page.find("#model")).select_by_value("other")
+    page.until("#about", "cannot be talked to. Choose another model.")
+
+
+@pytest.mark.parametrize("page", ["en-US", "ko-KR"], indirect=True)
+def test_the_buttons_take_no_row_more_where_there_is_little_room(page: Page, start: Start) -> None:
+    page.open(start(Responder("smollm2-135m-instruct", FakeEngine())))
+    page.until("#model", "smollm2")
+    page.browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 640, "deviceScaleFactor": 1, "mobile": False}
+    )
+    assert len({button.location["y"] for button in page.all("header button")}) == 1
+    assert page.find("#fresh").location["y"] - page.find("#model").location["y"] < 60
+    assert page.find("#fresh").accessible_name in ("New conversation", "새 대화")
 
 
 @pytest.mark.parametrize("page", ["ko-KR"], indirect=True)
@@ -625,14 +664,16 @@ def test_a_server_that_is_gone_in_mid_answer_is_said_to_be(page: Page, start: St
             "en-US",
             {
                 429: "Too many questions in a short time.", 413: "What was sent is too long.", 502: "The server cannot be reached.",
-                503: "The server is busy, or not running.", 403: "The request was not answered.",
+                503: "The server is busy, or not running.", 504: "The server took too long to answer.",
+                403: "The request was not answered.",
             },
         ),
         (
             "ko-KR",
             {
                 429: "짧은 시간에 질문이 너무 많았습니다.", 413: "보낸 내용이 너무 깁니다.", 502: "서버에 연결할 수 없습니다.",
-                503: "서버가 바쁘거나 실행되고 있지 않습니다.", 403: "요청을 처리하지 못했습니다.",
+                503: "서버가 바쁘거나 실행되고 있지 않습니다.", 504: "서버가 제때 답하지 못했습니다.",
+                403: "요청을 처리하지 못했습니다.",
             },
         ),
     ],
@@ -1013,13 +1054,13 @@ def test_an_answer_that_was_broken_off_is_saved_as_one_that_is_not_learned(page:
             "en-US",
             "There is nothing to save yet. Answers are",
             "System message: Be brief.\n\nYou: 하나?\n\nAnswer: **half**\n\n- an item\n(9 tokens · ended at the limit)\n\n"
-            "You: two\n\nAnswer: \nthe cable was cut\n",
+            "You: two\n\nAnswer: the cable was cut\n",
         ),
         (
             "ko-KR",
             "아직 저장할 대화가 없습니다. 답변은",
             "시스템 메시지: Be brief.\n\n나: 하나?\n\n답변: **half**\n\n- an item\n(9 토큰 · 길이 제한에서 끝남)\n\n"
-            "나: two\n\n답변: \n모델이 실행되는 다른 서버에서 오류가 났습니다. (the cable was cut)\n",
+            "나: two\n\n답변: 모델이 실행되는 다른 서버에서 오류가 났습니다. (the cable was cut)\n",
         ),
     ],
     indirect=["page"],

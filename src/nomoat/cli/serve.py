@@ -158,9 +158,7 @@ def _say_ready(url: str, models: Models, key_from: str | None) -> None:
 
     `key_from` None: there is none.
     """
-    from nomoat import net
-
-    reachable = _at(url, "127.0.0.1", "::1")
+    reachable = _at(url, "127.0.0.1", "[::1]")
     header, key = "", '"none"'
     if key_from == "environment":
         variable = "%NOMOAT_API_KEY%" if sys.platform == "win32" else "$NOMOAT_API_KEY"
@@ -171,7 +169,7 @@ def _say_ready(url: str, models: Models, key_from: str | None) -> None:
     without_chat = [name for name, chats in models.chats(models.names).items() if chats is False]
     console.say(f"{', '.join(models.names)} at {url} (Ctrl-C stops)")
     console.say(f"  in a browser: {reachable.removesuffix('v1')}")
-    if reachable != url and (address := net.own_address(is_ipv6="[" in url)):
+    if reachable != url and (address := _for_others(is_ipv6="[" in url)):
         console.say(f"  from other machines: {_at(url, address, address).removesuffix('v1')}")
     content = labelling.put_question(questions.get(first, labelling.TEXT), "What is a moat?")
     call, body = "chat/completions", {"model": first, "messages": [{"role": "user", "content": content}]}
@@ -190,7 +188,16 @@ def _say_ready(url: str, models: Models, key_from: str | None) -> None:
 
 def _at(url: str, ipv4: str, ipv6: str) -> str:
     """The URL of a server that is bound to all addresses, at this one of them; another server's stays."""
-    return url.replace("//0.0.0.0:", f"//{ipv4}:").replace("//[::]:", f"//[{ipv6}]:")
+    return url.replace("//0.0.0.0:", f"//{ipv4}:").replace("//[::]:", f"//{ipv6}:")
+
+
+def _for_others(*, is_ipv6: bool) -> str | None:
+    """Where other machines reach a server that is bound to all addresses, as URLs have it."""
+    from nomoat import net
+
+    if is_ipv6 and (address := net.own_address(is_ipv6=True)):
+        return f"[{address}]"
+    return net.own_address(is_ipv6=False) if not is_ipv6 or net.ipv6_takes_ipv4() else None
 
 
 def _ask_as_tuned(names: Sequence[str]) -> str:

@@ -94,7 +94,7 @@ def _failed(policy: Policy, decision: Decision, error: CloudError) -> Decision:
     it was not asked (again), since what is in force by now decided otherwise."""
     if isinstance(error, PolicyChangedError):
         return error.decision
-    why = f"`{references.shown_name(decision.model or '')}` failed{how_it_failed(error)}, and the policy then answers here"
+    why = f"`{references.shown_name(decision.model or '')}` failed{how_it_failed(error)}, and the policy then asks the local model"
     return replace(decision, where="local", model=policy.local, why=why, rule="cloud_failed", max_new_tokens=None)
 
 
@@ -103,7 +103,8 @@ def _whatever_it_costs(texts: Iterable[str], question: str, policy: Policy, rout
         return Decision(where="local", model=policy.local, why=why, rule=rule, kinds=kinds)
 
     if kinds := _private_kinds(texts, policy):
-        return local("private", f"it holds {listed([KIND_TITLES[kind] for kind in kinds])}, which the policy keeps here", kinds)
+        held = listed([KIND_TITLES[kind] for kind in kinds])
+        return local("private", f"it holds {held}, which the policy keeps from the cloud", kinds)
     if policy.cloud is None:
         return local("no_cloud", "the policy names no cloud model")
     if forbidden := net.offline():

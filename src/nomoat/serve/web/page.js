@@ -26,10 +26,12 @@ const WORDS = {
     limit: "Longest answer, tokens",
     key: "API key of this server",
     save: "Save",
-    saveText: "Save as text",
+    saveText: "As text", // short, as is `fresh`: a telephone has two rows for the buttons
+    saveTextTitle: "Save as text",
     unsaid: "There is nothing to save yet.",
-    unsaved: "Nothing was saved: no answer was written to its end, and tuning learns no others. “Save as text” keeps all there is.",
-    fresh: "New conversation",
+    unsaved: "Nothing was saved: no answer was written to its end, and tuning learns no others. “As text” keeps all there is.",
+    fresh: "New",
+    freshTitle: "New conversation",
     ask: "Ask something. Enter sends, Shift+Enter is a new line.",
     askByTouch: "Ask something.",
     talk: "Conversation",
@@ -44,7 +46,8 @@ const WORDS = {
       "auto: what holds private data it recognises stays on the server. Else what you write, and this conversation so far, " +
       "may be sent to the cloud of its policy.",
     gone: (model) => `${model} is not on this server any more. Choose a model.`,
-    mute: (model) => `${model} has no chat template: it completes texts, and cannot be talked to. Choose another model.`,
+    mute: (model) => `${model} has no chat template: it completes texts, and cannot be talked to.`,
+    others: "Choose another model.",
     licence: (verdict) => `Commercial use: ${verdict}.`,
     tuned: "Tuned on a table: it knows the question it learned and no other.",
     asTuned: "Put what I write into that question",
@@ -63,6 +66,7 @@ const WORDS = {
       413: "What was sent is too long.",
       429: "Too many questions in a short time. Ask again a little later.",
       503: "The server is busy, or not running. Ask again a little later.",
+      504: "The server took too long to answer. Ask again a little later.",
       other: "The request was not answered.",
     }, // by the status, of a proxy before the server
     wrong: {}, // the server's own words
@@ -78,9 +82,11 @@ const WORDS = {
     key: "이 서버의 API 키",
     save: "저장",
     saveText: "글로 저장",
+    saveTextTitle: "글로 저장",
     unsaid: "아직 저장할 대화가 없습니다.",
     unsaved: "끝까지 작성된 답변이 없어 저장하지 않았습니다. 튜닝은 온전한 답변만 학습합니다. ‘글로 저장’은 대화를 모두 저장합니다.",
     fresh: "새 대화",
+    freshTitle: "새 대화",
     ask: "무엇이든 물어보세요. Enter는 보내기, Shift+Enter는 줄바꿈입니다.",
     askByTouch: "무엇이든 물어보세요.",
     talk: "대화",
@@ -94,7 +100,8 @@ const WORDS = {
     routed:
       "auto: 알아본 개인정보가 들어 있으면 서버에 남고, 아니면 입력한 내용과 지금까지의 대화가 정책에 적힌 클라우드로 전송될 수 있습니다.",
     gone: (model) => `${model}은(는) 이제 이 서버에 없습니다. 모델을 고르세요.`,
-    mute: (model) => `${model}에는 대화 템플릿이 없습니다. 글을 이어 쓸 뿐 대화하지 못합니다. 다른 모델을 고르세요.`,
+    mute: (model) => `${model}에는 대화 템플릿이 없습니다. 글을 이어 쓸 뿐 대화하지 못합니다.`,
+    others: "다른 모델을 고르세요.",
     licence: (verdict) => {
       const said = verdict.replace(LICENCE_WORDS, (all, before, words) => before + (LICENCE_KO[words] ?? words));
       return `상업적 이용: ${said.replace(LICENCE_TITLES, (title) => LICENCE_KO[title])}.`;
@@ -127,6 +134,7 @@ const WORDS = {
       413: "보낸 내용이 너무 깁니다.",
       429: "짧은 시간에 질문이 너무 많았습니다. 잠시 뒤에 다시 시도하세요.",
       503: "서버가 바쁘거나 실행되고 있지 않습니다. 잠시 뒤에 다시 시도하세요.",
+      504: "서버가 제때 답하지 못했습니다. 잠시 뒤에 다시 시도하세요.",
       other: "요청을 처리하지 못했습니다.",
     },
     wrong: {
@@ -155,11 +163,10 @@ const LANGUAGE = navigator.language.startsWith("ko") ? "ko" : "en";
 const SAY = WORDS[LANGUAGE];
 const KEPT = ["model", "system", "temperature", "limit", "key", "question"]; // what was typed and chosen, for this tab
 const KEEP_MS = 2000; // between two times that an answer is kept which is being written
-const FIRST_PAUSE_MS = 250; // between two renderings of an answer that is being written; the longer it is, the more each one takes
-const PAUSE_GROWTH = 1.2;
-const LAST_PAUSE_MS = 1000;
+const MIN_PAUSE_MS = 250; // between two renderings of an answer that is being written
+const MAX_PAUSE_MS = 1000;
+const PAUSE_SHARE = 10; // times what the last one took, which is more the longer the text is and the busier the server
 const QUIET_MS = 250; // the browser tells of changes some time after them
-const NO_SERVER = [502, 504]; // what a proxy says of a server that it does not reach
 const TEXT = "{text}"; // where the text stands in a model's question, as `labelling.TEXT` has it
 const SENDABLE = /^[\x20-\x7e]*$/; // the characters that keys of servers may have, as `require_sendable` has them
 const MIN_PIECES = 3; // of an answer, and the time from first to last, that tell how fast it is written
@@ -197,9 +204,9 @@ function failed({ type, code, message }) {
   return new Error(known ? `${known} (${message})` : message);
 }
 
-// The server itself says more: this is a proxy's page, with the status alone to go by.
+// The server itself says more: this is a proxy's page, with the status alone to go by. With 502 it does not reach the server.
 function refused(status) {
-  const said = NO_SERVER.includes(status) ? SAY.lost : (SAY.refused[status] ?? SAY.refused.other);
+  const said = status === 502 ? SAY.lost : (SAY.refused[status] ?? SAY.refused.other);
   return new Error(`${said} (HTTP ${status})`);
 }
 
@@ -250,7 +257,7 @@ async function asHtml(markdown) {
 
 async function listModels() {
   models = (await (await call("v1/models")).json()).data;
-  const chosen = at("model").value || kept.model;
+  const chosen = at("model").value || kept.model || models.find(canChat)?.id;
   const options = models.map(({ id }) => new Option(id, id, false, id === chosen));
   if (chosen && !options.some(({ selected }) => selected)) {
     // Another model, perhaps of another server, is not to be sent a conversation that nobody chose it for.
@@ -291,7 +298,7 @@ function tellAbout() {
   const model = chosenModel();
   at("words").hidden = !model?.question;
   if (!model) return tell(SAY.gone(at("model").value));
-  if (!canChat(model)) return tell(SAY.mute(model.id));
+  if (!canChat(model)) return tell([SAY.mute(model.id), models.some(canChat) && SAY.others].filter(Boolean).join(" "));
   const where = model.id === "auto" ? SAY.routed : { true: SAY.here, false: SAY.away(model.id) }[model.local];
   tell([where, model.licence && SAY.licence(model.licence), model.question && SAY.tuned].filter(Boolean).join(" "));
 }
@@ -393,11 +400,13 @@ async function showPieces(article) {
   const { turn } = article;
   for (let shown = ""; shown !== turn.content && turn.facts === undefined; ) {
     shown = turn.content;
+    const began = performance.now();
     article.rendering = showText(article);
     await article.rendering;
+    const took = performance.now() - began;
     if (performance.now() - keptAt > KEEP_MS) keep();
-    article.pause = Math.min((article.pause ?? FIRST_PAUSE_MS / PAUSE_GROWTH) * PAUSE_GROWTH, LAST_PAUSE_MS);
-    await new Promise((done) => setTimeout(done, article.pause));
+    const pause = Math.min(Math.max(MIN_PAUSE_MS, PAUSE_SHARE * took), MAX_PAUSE_MS);
+    await new Promise((done) => setTimeout(done, pause));
   }
   article.isGrowing = false;
 }
@@ -589,9 +598,10 @@ function save() {
 function saveText() {
   if (!turns.length) return tellUnsaved(SAY.unsaid);
   const system = at("system").value.trim();
-  const shown = turns.map(({ role, content, wrong, facts }) => [`${SAY[role]}: ${content}`, wrong, facts && `(${facts})`]);
-  if (system) shown.unshift([`${SAY.system}: ${system}`]);
-  download("conversation.txt", [shown.map((lines) => `${lines.filter(Boolean).join("\n")}\n`).join("\n")]);
+  const linesOf = ({ content, wrong, facts }) => [content, wrong, facts && `(${facts})`].filter(Boolean).join("\n");
+  const shown = turns.map((turn) => `${SAY[turn.role]}: ${linesOf(turn)}\n`);
+  if (system) shown.unshift(`${SAY.system}: ${system}\n`);
+  download("conversation.txt", [shown.join("\n")]);
 }
 
 function tellUnsaved(why) {
@@ -629,6 +639,7 @@ document.documentElement.lang = LANGUAGE;
 at("talk").ariaLabel = SAY.talk;
 if (BY_TOUCH.matches) at("question").dataset.sayPlaceholder = "askByTouch";
 for (const place of document.querySelectorAll("[data-say]")) place.textContent = SAY[place.dataset.say];
+for (const place of document.querySelectorAll("[data-say-title]")) place.title = place.ariaLabel = SAY[place.dataset.sayTitle];
 for (const place of document.querySelectorAll("[data-say-placeholder]")) {
   place.placeholder = SAY[place.dataset.sayPlaceholder];
   place.ariaLabel = SAY[place.dataset.sayPlaceholder];
