@@ -591,7 +591,7 @@ def test_answers_from_before_digests_are_found_and_what_was_damaged_stays_so(ans
             with pytest.raises(DamagedError, match="is not what was written"):
                 store.answer("bad", asking("2"))
     with AnswerStore() as store:
-        assert store.forget_damaged() == 3
+        assert (store.num_damaged(), store.forget_damaged(), store.num_damaged()) == (3, 3, 0)
 
 
 def test_a_store_that_is_made_of_this_version_in_parts_is_so_at_the_end_alone(

@@ -393,14 +393,15 @@ cli.main()
 class Terminal:
     """A program on a pseudo-terminal: type, and wait for what it shows."""
 
-    def __init__(self, *command: str) -> None:
+    def __init__(self, *command: str, kind: str = "xterm") -> None:
         import pty
 
         self._ours, theirs = pty.openpty()
-        environment = {**os.environ, "TERM": "xterm", "PROMPT_TOOLKIT_NO_CPR": "1"}
+        environment = {**os.environ, "TERM": kind, "PROMPT_TOOLKIT_NO_CPR": "1"}
         self.child = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
         os.close(theirs)
         self.shown = ""  # up to what was waited for last
+        self.num_codes = 0  # of the terminal's, that were left out
         self._seen = ""
         self._raw = b""
 
@@ -410,7 +411,8 @@ class Terminal:
         while text not in self._seen:
             assert time.monotonic() < until, f"{text!r} did not come, but {self._seen!r}"
             if select.select([self._ours], [], [], 0.1)[0]:
-                self._raw += os.read(self._ours, 65536)
+                self._raw += (come := os.read(self._ours, 65536))
+                self.num_codes += come.count(b"\x1b")
                 self._seen = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|\r", "", self._raw.decode(errors="ignore"))
         at = self._seen.index(text) + len(text)
         self.shown += self._seen[:at]
@@ -476,6 +478,18 @@ def test_chat_on_a_terminal(terminal: Terminal, tmp_path: Path, empty_home: Path
     history = empty_home / "history"
     assert "+해자가 없다\n" in history.read_text(encoding="utf-8")
     assert history.stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a pseudo-terminal")
+def test_a_dumb_terminal_is_sent_no_codes() -> None:
+    terminal = Terminal(sys.executable, "-c", SLOW_CHAT, "run", "fake:", kind="dumb")
+    terminal.wait_for("> ")
+    terminal.type("one two\r")
+    terminal.wait_for("two one\n")
+    terminal.wait_for("> ")
+    terminal.type("/bye\r")
+    terminal.wait_for("/bye")
+    assert (terminal.close(), terminal.num_codes) == (0, 0)
 
 
 def test_quotes_hold_several_lines_as_they_are_typed(terminal: Terminal, tmp_path: Path) -> None:

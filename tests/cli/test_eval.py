@@ -90,7 +90,7 @@ def test_why_answers_of_code_failed_is_told_for_each_and_counted(tmp_path: Path)
     rows = [{"input": text, "target": "{answer}\nassert x == 1"} for text in ("1 = x", "2 = x", "bytearray(1<<50) = x", "x")]
     suite.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     note = (
-        "of 4 programs of `fake:` 2 failed, 0 ran out of time and 1 out of memory; `--json` and `--report` show what each said "
+        "programs of `fake:`: 2 of 4 failed, 0 ran out of time and 1 out of memory; `--json` shows what each said "
         "(in Python: `Outcome.said`)"
     )
     said = json.loads(nomoat("eval", "fake:", str(suite), "--json").stdout)

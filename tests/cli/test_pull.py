@@ -6,12 +6,14 @@ import errno
 import json
 import os
 import re
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from shell import Done
+from patience import PATIENCE_SECONDS
+from shell import NOMOAT, Done
 
 from nomoat import footprint, hardware, paths
 from nomoat.catalog import cards
@@ -46,6 +48,22 @@ def test_pull_prints_the_path_and_rm_takes_it_away(mirror: Path, empty_home: Pat
     assert [row["id"] for row in json.loads(nomoat("models", "--pulled", "--json").stdout)] == [HUB]
     assert nomoat("rm", HUB, "--yes").stderr == f"{HUB}: removed, 1 kB free again\n"
     assert not path.exists()
+
+
+def test_pull_of_several_prints_the_paths_of_those_that_came(mirror: Path, empty_home: Path, nomoat: Nomoat) -> None:
+    (mirror / "n.gguf").write_bytes(b"GGUF" + bytes(2000))
+    folder = empty_home / "models" / "hf" / "owner" / "repo"
+    done = nomoat("pull", HUB, "hf:owner/repo/n.gguf", "no-such-model", HUB)
+    assert (done.returncode, done.stdout) == (1, f"{folder / 'm.gguf'}\n{folder / 'n.gguf'}\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a POSIX shell closes it")
+def test_pull_of_several_brings_all_though_stdout_is_closed(mirror: Path, empty_home: Path) -> None:
+    (mirror / "n.gguf").write_bytes(b"GGUF" + bytes(2000))
+    command = f"{NOMOAT} pull {HUB} hf:owner/repo/n.gguf >&-"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
+    assert done.returncode == 1 and "error: stdout is closed" in done.stderr
+    assert sorted(file.name for file in (empty_home / "models" / "hf" / "owner" / "repo").glob("*.gguf")) == ["m.gguf", "n.gguf"]
 
 
 def test_pull_of_a_card_whose_file_was_cut_since_fetches_it_again(

@@ -33,7 +33,7 @@ def test_where_nobody_can_be_asked_nothing_is_removed_without_yes(
     assert nomoat("eval", "fake:", str(tmp_path / "s.jsonl")).returncode == 0
     answers = empty_home / "runs" / "answers.sqlite"
     before = answers.read_bytes()
-    for what in ("openllama-3b+후기", "hf:o/r/a.gguf", "--answers", "--damaged"):
+    for what in ("openllama-3b+후기", "hf:o/r/a.gguf", "--answers"):
         done = nomoat("rm", what, piped=piped)
         assert done.returncode == 1 and done.stderr.startswith("error: there is no terminal to ask on whether to remove ")
         assert done.stderr.endswith("; nothing was removed\nhint: if that is meant, add --yes\n")
@@ -218,12 +218,14 @@ def test_rm_damaged_removes_what_cannot_be_read_and_the_rest_is_not_asked_again(
     suite = tmp_path / "s.jsonl"
     suite.write_text("".join(f'{{"input": "question {at}", "target": "a"}}\n' for at in range(3)))
     assert nomoat("eval", "fake:", str(suite)).returncode == 0
-    assert nomoat("rm", "--damaged", "--yes").stderr == "answers: all can be read\n"
+    assert nomoat("rm", "--damaged").stderr == "answers: all can be read\n"
     with sqlite3.connect(empty_home / "runs" / "answers.sqlite") as database:
         database.execute("UPDATE answers SET answer = substr(answer, 1, 40) WHERE request LIKE '%question 1%'")
     database.close()
     refused = nomoat("eval", "fake:", str(suite))
     assert (refused.returncode, "hint: `nomoat rm --damaged` removes" in refused.stderr) == (1, True)
+    asked = nomoat("rm", "--damaged")
+    assert (asked.returncode, asked.stderr.startswith("error: there is no terminal to ask on whether to remove ")) == (1, True)
     assert nomoat("rm", "--damaged", "--yes").stderr == (
         "answers: removed, 1 that could not be read; asked for again, it is computed, and paid for, again\n"
     )
@@ -242,6 +244,7 @@ def test_rm_damaged_saves_what_a_damaged_file_still_holds_and_rm_answers_removes
             file.write(b"\0" * 1000)
 
     damage()
+    assert "there is no terminal to ask on" in nomoat("rm", "--damaged").stderr
     assert nomoat("rm", "--damaged", "--yes").stderr == (
         "answers: saved, 3 answers and 3 outcomes of a damaged file; no row is known to be lost; "
         f"it is kept as `{path}.damaged` until you remove it\n"

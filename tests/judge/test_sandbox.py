@@ -50,7 +50,8 @@ def test_what_a_solution_needs_is_there(program: str) -> None:
         ("def f(:", "failed", "SyntaxError"),
         ("import sys; sys.exit(0)", "failed", "SystemExit: 0 (line 1)"),
         ("import os; os._exit(0)", "failed", "left before its end"),
-        ("import os; os.kill(os.getpid(), 9)", "out of time", "ended by SIGKILL"),
+        ("import os; os.kill(os.getpid(), 9)", "failed", "ended by SIGKILL"),  # as the kernel does where memory is short
+        ("import signal; signal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass", "out of time", "ended by SIGKILL"),
         ("def f(): f()\nf()", "failed", "RecursionError"),
         ("while True: pass", "out of time", "ended by SIGXCPU"),
         ("x = []\nwhile True: x.append(bytearray(1 << 20))", "out of memory", "MemoryError"),
@@ -215,6 +216,40 @@ def test_a_program_finds_nothing_in_its_process_to_claim_success_with(claim: str
 def test_a_program_that_changes_modules_changes_nothing_of_what_is_said_of_it(change: str) -> None:
     ran = run_python(f"{change}\nassert False", limits=QUICK)
     assert ran == sandbox.Ran(outcome="failed", said="AssertionError (line 2)")
+
+
+@walled
+@pytest.mark.parametrize(
+    ("claim", "ran"),
+    [
+        ("'passed', 'boo'", sandbox.Ran(outcome="passed")),
+        ("'no limits', 'boo'", sandbox.Ran(outcome="failed", said="left before its end")),
+    ],
+)
+def test_what_a_program_says_in_the_place_of_its_sandbox_ends_nothing_else(claim: str, ran: sandbox.Ran) -> None:
+    assert run_python(f"import sys; sys._getframe(1).f_locals['tell']({claim})", limits=QUICK) == ran
+
+
+@walled
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import multiprocessing\nwith multiprocessing.Pool() as pool: assert pool.map(abs, [-1, 2]) == [1, 2]",
+        "from concurrent.futures import ProcessPoolExecutor as Pool\nwith Pool() as pool: assert [*pool.map(abs, range(99))]",
+        "import time\nfrom concurrent.futures import ThreadPoolExecutor as Pool\n"
+        "with Pool() as pool: assert [*pool.map(time.sleep, [0.01] * 99)]",
+    ],
+)
+def test_a_pool_fits_into_the_sandbox_of_a_machine_with_many_cpus(
+    program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nomoat.judge import sandbox_child
+
+    source, child = Path(sandbox_child.__file__).read_text(encoding="utf-8"), tmp_path / "child.py"
+    many = "import os\nos.cpu_count = os.process_cpu_count = lambda: 64\n"
+    child.write_text(source.replace("import ctypes", f"{many}import ctypes", 1), encoding="utf-8")
+    monkeypatch.setattr(sandbox_child, "__file__", str(child))
+    assert run_python(program, limits=Limits(wall_seconds=PATIENCE_SECONDS)) == sandbox.Ran(outcome="passed")
 
 
 @walled

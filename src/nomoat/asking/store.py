@@ -248,12 +248,22 @@ class AnswerStore:
         Raises DamagedError where it is not rows alone that are damaged: see `save_readable`.
         """
         with self._db.transaction() as db:
-            self._db.require_whole()
-            db.create_function("is_kept", 2, self._is_kept)
-            db.create_function("is_outcome", 1, _is_outcome)
-            where = "NOT json_valid(request) OR NOT is_kept(CAST(key AS BLOB), CAST(answer AS BLOB))"
-            num_answers = db.execute(f"DELETE FROM answers WHERE {where}").rowcount
-            return num_answers + db.execute("DELETE FROM outcomes WHERE NOT is_outcome(CAST(outcome AS BLOB))").rowcount
+            return sum(db.execute(f"DELETE {rows}").rowcount for rows in self._damaged_rows(db))
+
+    def num_damaged(self) -> int:
+        """How many rows `forget_damaged` would remove. Raises what it raises."""
+        with self._db.transaction() as db:
+            return sum(db.execute(f"SELECT count(*) {rows}").fetchone()[0] for rows in self._damaged_rows(db))
+
+    def _damaged_rows(self, db: sqlite3.Connection) -> tuple[str, str]:
+        """For SQL: where the rows are that cannot be read."""
+        self._db.require_whole()
+        db.create_function("is_kept", 2, self._is_kept)
+        db.create_function("is_outcome", 1, _is_outcome)
+        return (
+            "FROM answers WHERE NOT json_valid(request) OR NOT is_kept(CAST(key AS BLOB), CAST(answer AS BLOB))",
+            "FROM outcomes WHERE NOT is_outcome(CAST(outcome AS BLOB))",
+        )
 
     def add_from(self, damaged: salvage.DamagedFile) -> tuple[int, int]:
         """Add the rows of a damaged file that `_whole_row` finds whole; return how many answers and outcomes there are then.

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import get_app
+from prompt_toolkit.application import create_app_session, get_app
 from prompt_toolkit.filters import Condition
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
-from prompt_toolkit.output import create_output
+from prompt_toolkit.output import Output, create_output
+from prompt_toolkit.output.plain_text import PlainTextOutput
+from prompt_toolkit.utils import is_dumb_terminal
 
 from nomoat import bounds, paths, textfiles, whole_files
 from nomoat.cli import Stopped, answering, console
@@ -61,24 +64,22 @@ class Chat:
     def talk(self) -> None:
         """Read and answer until /bye or Ctrl-D."""
         self._greet()
-        session: PromptSession[str] = PromptSession(
-            history=_history(),
-            output=create_output(always_prefer_tty=True),
-            key_bindings=_keys(),
-            prompt_continuation=lambda width, line, wraps: "" if wraps else ". ",
-        )
-        while True:
-            try:
-                line = session.prompt("> ")
-                if line.rstrip() in ENDS:
+        with create_app_session(output=_output()):  # a session of its own `output` has no prompt for dumb terminals
+            session: PromptSession[str] = PromptSession(
+                history=_history(), key_bindings=_keys(), prompt_continuation=lambda width, line, wraps: "" if wraps else ". "
+            )
+            while True:
+                try:
+                    line = session.prompt("> ")
+                    if line.rstrip() in ENDS:
+                        return
+                    self.handle(line)
+                except Stopped:
+                    raise
+                except KeyboardInterrupt:  # at the prompt, or a moment after an answer
+                    continue
+                except EOFError:
                     return
-                self.handle(line)
-            except Stopped:
-                raise
-            except KeyboardInterrupt:  # at the prompt, or a moment after an answer
-                continue
-            except EOFError:
-                return
 
     def handle(self, written: str) -> None:
         """What the user wrote, a line or several: a command or a question."""
@@ -242,6 +243,13 @@ def _as_meant(written: str) -> str:
 def _is_block(text: str) -> bool:
     """Whether its first line opens quotes; a module's first line, in code that is pasted, closes them again."""
     return text.startswith(QUOTES) and text.partition("\n")[0].count(QUOTES) == 1
+
+
+def _output() -> Output:
+    """The terminal: stdout, or stderr where that is none; without codes where TERM is dumb."""
+    if is_dumb_terminal():
+        return PlainTextOutput(sys.stdout if sys.stdout.isatty() else sys.stderr)
+    return create_output(always_prefer_tty=True)
 
 
 def _keys() -> KeyBindings:

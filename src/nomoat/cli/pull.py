@@ -38,30 +38,39 @@ def pull(
       NOMOAT_MIRROR=/mnt/models nomoat pull smollm2-135m      # an air-gapped site
 
     A pull that was cut off goes on where it stopped, if the server says which version of the file it has: run the same command
-    again. The paths go to stdout.
+    again. The paths go to stdout, at the end.
     """
+    here: list[Path] = []
+    try:
+        for ref in models:
+            here.append(_made_sure_of(ref, force, yes))
+    finally:  # a stdout that takes nothing ends no pull
+        for path in here:
+            console.print_text(str(path))
+
+
+def _made_sure_of(ref: str, force: bool, yes: bool) -> Path:
+    """Where it is, pulled if it is not here yet."""
     from nomoat import references
     from nomoat.catalog import cards
     from nomoat.catalog import pull as catalogue
 
-    for ref in models:
-        card = cards.find(ref)
-        found = None if force else catalogue.find_installed(ref)
-        damage = None if found is None else _damage(found)
-        if damage is not None:
-            console.say(f"{ref}: {damage}; it is pulled anew")
-        elif found is not None:
-            console.say(f"{ref}: here already")
-            if card is None:
-                _say_if_unusable(ref, found)
-            console.print_text(str(found))
-            continue
-        references.require_weights(ref)
-        catalogue.require_source(ref)
-        _explain(ref, card)
-        if card is not None and not force:
-            _require_consent(card, yes)
-        console.print_text(str(_fetch(ref, force, is_damaged=damage is not None)))
+    card = cards.find(ref)
+    found = None if force else catalogue.find_installed(ref)
+    damage = None if found is None else _damage(found)
+    if damage is not None:
+        console.say(f"{ref}: {damage}; it is pulled anew")
+    elif found is not None:
+        console.say(f"{ref}: here already")
+        if card is None:
+            _say_if_unusable(ref, found)
+        return found
+    references.require_weights(ref)
+    catalogue.require_source(ref)
+    _explain(ref, card)
+    if card is not None and not force:
+        _require_consent(card, yes)
+    return _fetch(ref, force, is_damaged=damage is not None)
 
 
 def _damage(found: Path) -> str | None:

@@ -120,11 +120,15 @@ def _remove_damaged(yes: bool) -> None:
     if not default_path().exists():
         console.say("answers: none are stored")
         return
-    console.confirm_removal(f"stored answers that cannot be read ({END_OTHERS})", yes=yes)
     try:
         with AnswerStore() as store:
+            if not store.num_damaged():
+                console.say("answers: all can be read")
+                return
+            _confirm_damaged(yes)
             num = store.forget_damaged()
     except DamagedError:
+        _confirm_damaged(yes)
         saved = save_readable()
         lost = f"about {saved.num_lost_rows:,} of its rows could not be read" if saved.num_lost_rows else "no row is known to be lost"
         console.say(
@@ -133,7 +137,11 @@ def _remove_damaged(yes: bool) -> None:
         )
         return
     again = f"asked for again, {'it is' if num == 1 else 'they are'} computed, and paid for, again"
-    console.say(f"answers: removed, {num:,} that could not be read; {again}" if num else "answers: all can be read")
+    console.say(f"answers: removed, {num:,} that could not be read; {again}")
+
+
+def _confirm_damaged(yes: bool) -> None:
+    console.confirm_removal(f"stored answers that cannot be read ({END_OTHERS})", yes=yes)
 
 
 def _size(database: Path) -> int:

@@ -45,7 +45,9 @@ route = typer.Typer(
 def explain(
     text: Annotated[
         str | None,
-        typer.Argument(metavar="TEXT", help="Or pipe it in, which leaves no trace in the shell.", callback=options.not_piped),
+        typer.Argument(
+            metavar="TEXT", help="Or pipe it in (`-` says so), which leaves no trace in the shell.", callback=options.not_piped
+        ),
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:

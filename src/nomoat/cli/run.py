@@ -59,7 +59,7 @@ def run(
     model: options.Model,
     prompt: Annotated[
         str | None,
-        typer.Argument(metavar="PROMPT", help="The question; piped text is put after it.", callback=options.not_piped),
+        typer.Argument(metavar="PROMPT", help="The question; piped text follows it; `-` is that alone.", callback=options.not_piped),
     ] = None,
     system: Annotated[str | None, typer.Option(help="System message.")] = None,
     max_tokens: LongestAnswer = 512,

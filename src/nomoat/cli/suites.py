@@ -229,7 +229,7 @@ def _own() -> list[dict[str, Any]]:
     rows = []
     for name in own_suites():
         try:
-            rows.append(_row(*outline(name), is_own=True))
+            rows.append(_row(*outline(name), is_own=True) | {"name": name})  # its TOML may call it otherwise
         except NomoatError as error:
             empty = {"metric": "?", "num_examples": 0, "language": "", "licence": "", "from": "yours", "source": ""}
             rows.append({"name": name, "title": f"cannot be read: {error.message}", **empty})

@@ -109,8 +109,8 @@ def notes(run: Asking, earlier: Sequence[Outcome] = ()) -> Iterator[str]:
     ended = Counter(ran.outcome for ran in run.ran.values())
     if ended.total() > ended["passed"]:
         yield (
-            f"of {len(run.ran):,} programs of `{run.model.ref}` {ended['failed']:,} failed, {ended['out of time']:,} ran out of time "
-            f"and {ended['out of memory']:,} out of memory; `--json` and `--report` show what each said (in Python: `Outcome.said`)"
+            f"programs of `{run.model.ref}`: {ended['failed']:,} of {len(run.ran):,} failed, {ended['out of time']:,} ran out of time "
+            f"and {ended['out of memory']:,} out of memory; `--json` shows what each said (in Python: `Outcome.said`)"
         )
     if run.writes_choices:
         how = "it wrote a letter" if run.lettered else "it wrote its choice"

@@ -51,7 +51,7 @@ FIRST_FREE_UID = 1_000_000_000  # root becomes one of these: a user that owns no
 NOBODY = 65534
 NETWORK_EVENTS = ("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname")
 MAX_SAID = 300  # characters of an exception
-OUTCOMES = ("passed", "failed", "out of memory", "no limits")  # as a child says them
+OUTCOMES = ("passed", "failed", "out of memory")  # as a child says them
 
 
 def main() -> None:
@@ -208,6 +208,11 @@ def run_and_report(job: dict[str, Any]) -> NoReturn:
     message to the child, who takes it out afterwards. What a program writes to every file there is does not come here, and its memory
     holds no secret. Which message to take, and how, can be read in this file, by whoever writes a program for it.
     """
+    try:
+        set_limits(job)  # here, for what a child says may be the program's own words
+    except (OSError, ValueError) as exc:  # that is no fault of the program
+        say({"outcome": "no limits", "said": said_of(exc)})
+        os._exit(0)
     read_end, write_end = os.pipe()
     ours, childs = socket.socketpair()
     socket.send_fds(ours, [b"."], [write_end])
@@ -220,26 +225,25 @@ def run_and_report(job: dict[str, Any]) -> NoReturn:
     childs.close()
     with os.fdopen(read_end, "rb") as pipe:
         said = pipe.read(10_000)
-    _, status = os.waitpid(child, 0)
-    say(judged(said, status))
+    _, status, used = os.wait4(child, 0)
+    say(judged(said, status, had_its_time=used.ru_utime + used.ru_stime >= job["cpu_seconds"]))
     os._exit(0)
 
 
-def judged(said: bytes, status: int) -> dict[str, str]:
+def judged(said: bytes, status: int, *, had_its_time: bool) -> dict[str, str]:
     """What the child's last words, an outcome and a line about it, and its end mean."""
     outcome, _, words = said.decode(errors="replace").partition("\n")
     if outcome in OUTCOMES:
-        return {"outcome": outcome, "said": words}
+        return {"outcome": outcome, "said": "" if outcome == "passed" else words}
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        if number in (signal.SIGXCPU, signal.SIGKILL):
-            return {"outcome": "out of time", "said": f"ended by {signal.Signals(number).name}"}
-        return {"outcome": "failed", "said": f"ended by {signal.Signals(number).name}"}
+        is_late = number == signal.SIGXCPU or (had_its_time and number == signal.SIGKILL)
+        return {"outcome": "out of time" if is_late else "failed", "said": f"ended by {signal.Signals(number).name}"}
     return {"outcome": "failed", "said": "left before its end"}
 
 
 def run(job: dict[str, Any], channel: socket.socket) -> NoReturn:
-    """Set the limits, run the program, and write how it ended to the pipe that is in a message in `channel`."""
+    """Run the program, and write how it ended to the pipe that is in a message in `channel`."""
     # A program may change any function of any module: what is called after it is looked up before it.
     receive, own_pid, write, close, leave = channel.recvmsg, os.getpid, os.write, os.close, os._exit
     space, unpack, ignored = socket.CMSG_SPACE(4), struct.Struct("i").unpack, suppress(OSError)
@@ -262,10 +266,7 @@ def run(job: dict[str, Any], channel: socket.socket) -> NoReturn:
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
     os.close(nothing)
-    try:
-        set_limits(job)
-    except (OSError, ValueError) as exc:  # that is no fault of the program
-        tell("no limits", said_of(exc))
+    tell_of_few_cpus(job["processes"] // 2 or 1)
     try:
         code = compile(job["program"], "answer.py", "exec", dont_inherit=True)  # not with this file's own `__future__`
         sys.addaudithook(refuse_network)
@@ -309,6 +310,14 @@ def set_limits(job: dict[str, Any]) -> None:
         limits[resource.RLIMIT_NPROC] = (job["processes"], job["processes"])
     for which, pair in limits.items():
         resource.setrlimit(which, pair)
+
+
+def tell_of_few_cpus(most: int) -> None:
+    """Pools make a process or a thread for each CPU: what a program does within its limits is not to depend on the machine."""
+    few = min(os.cpu_count() or 1, most)
+    for name in ("cpu_count", "process_cpu_count"):  # the latter from Python 3.13 on
+        if hasattr(os, name):
+            setattr(os, name, lambda: few)
 
 
 def refuse_network(event: str, _arguments: object) -> None:
