@@ -158,7 +158,7 @@ def require_none(faults: Sequence[DataError]) -> None:
 def _notes(found: Entries, form: Form, lessons: Sequence[Lesson]) -> Iterator[str]:
     entries, turns = Counter[str](), Counter[str]()
     for _, value in found:
-        known = (*FIELDS[form], *SYSTEMS, *(_alpacas_keys(value) if form == "Alpaca instructions" else ()))
+        known = (*_fields(form, value), *SYSTEMS)
         entries.update(key for key, said in value.items() if not _is_nothing(said) and key not in known)
         for rows in (value.get(field) for field in FIELDS[form]):
             for row in rows if isinstance(rows, list) else ():
@@ -174,6 +174,10 @@ def _notes(found: Entries, form: Form, lessons: Sequence[Lesson]) -> Iterator[st
         yield "1 conversation ends with turns behind the last answer to learn, which are left out"
     elif count:
         yield f"{count:,} conversations end with turns behind the last answer to learn, which are left out"
+
+
+def _fields(form: Form, value: dict[str, Any]) -> tuple[str, ...]:
+    return (*FIELDS[form], *(_alpacas_keys(value) if form == "Alpaca instructions" else ()))
 
 
 def _shown(key: str) -> str:
