@@ -19,7 +19,7 @@ from prompt_toolkit.output.plain_text import PlainTextOutput
 from prompt_toolkit.utils import is_dumb_terminal
 
 from nomoat import bounds, paths, textfiles, whole_files
-from nomoat.cli import Stopped, answering, console
+from nomoat.cli import Stopped, answering, console, options
 from nomoat.errors import ContextExceededError, DataError, NomoatError, UsageError
 from nomoat.records import Message, Request
 from nomoat.responder import Responder
@@ -41,7 +41,6 @@ SETTINGS = {  # what `nomoat run` calls them, and a request
     "temp": "temperature", "top-p": "top_p", "top-k": "top_k", "min-p": "min_p", "repeat-penalty": "repetition_penalty",
     "max-tokens": "max_new_tokens", "seed": "seed",
 }  # fmt: skip
-NONE = -1  # llama.cpp's word for no limit and no seed
 MAY_BE_NONE = ("max_new_tokens", "seed")
 AS_TEXT = "a space before the slash sends it as text"
 
@@ -157,7 +156,7 @@ class Chat:
                 console.say(f"`{name}` needs a value" if field else f"no setting `{name}`")
             request = Request(prompt="", **self._settings)
             now = {known: getattr(request, field) for known, field in SETTINGS.items()}
-            shown = ", ".join(f"{known} {NONE if value is None else value}" for known, value in now.items())
+            shown = ", ".join(f"{known} {options.NONE if value is None else value}" for known, value in now.items())
             console.say(f"/set NAME VALUE: {shown}")
             return
         try:
@@ -165,7 +164,7 @@ class Chat:
         except ValueError:
             console.say(f"`{name}` is a {'number' if field in bounds.NUMBERS else 'whole number'}, not `{value}`")
             return
-        settings = {**self._settings, field: None if number == NONE and field in MAY_BE_NONE else number}
+        settings = {**self._settings, field: None if number == options.NONE and field in MAY_BE_NONE else number}
         Request(prompt="", **settings)  # raises for what cannot be meant
         self._settings = settings
         console.say("set, from the next question on")

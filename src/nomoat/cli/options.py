@@ -12,6 +12,8 @@ from nomoat import bounds, config
 from nomoat.cli import completion
 from nomoat.records import Effort
 
+NONE = -1  # Ollama's and llama.cpp's word for no limit and no seed
+
 
 def _use_quality(value: str | None) -> str | None:
     """A flag stands above the environment: it is put there, for whatever is loaded later in this process."""

@@ -20,12 +20,11 @@ if TYPE_CHECKING:
 
 
 def _or_no_limit(value: int) -> int | None:
-    if value < 1 and value != NO_LIMIT:
-        raise typer.BadParameter(f"{value} is neither 1 or more, nor {NO_LIMIT}.")
-    return None if value == NO_LIMIT else value
+    if value < 1 and value != options.NONE:
+        raise typer.BadParameter(f"{value} is neither 1 or more, nor {options.NONE}.")
+    return None if value == options.NONE else value
 
 
-NO_LIMIT = -1  # Ollama's and llama.cpp's
 LongestAnswer = Annotated[
     int | None,
     typer.Option("--max-tokens", "-n", callback=_or_no_limit, help="Longest answer, in tokens; -1: no limit."),

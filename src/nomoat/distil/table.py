@@ -141,9 +141,9 @@ def _columns(rows: Sequence[Mapping[str, object]]) -> tuple[str, ...]:
 
 def _asked_form(named: str | None, columns: Sequence[str]) -> tables.TextForm | None:
     """What the texts are made of: what is named, else the only column."""
-    if named is None:
-        return tables.text_form(columns[0], columns) if len(columns) == 1 else None
-    return tables.text_form(named, columns)
+    if named is None and len(columns) == 1:
+        named = columns[0]
+    return None if named is None else tables.text_form(named, columns)
 
 
 def _text_of(row: Row, form: tables.TextForm | None) -> str:
