@@ -56,7 +56,7 @@ def by_group_to_by_part(tensor: Tensor, kv_heads: int) -> Tensor:
 
 def by_neighbours(tensor: Tensor, heads: int) -> Tensor:
     """Rows of q or k in the order of interleaved rotation: Llama."""
-    return tensor.reshape(heads, 2, HEAD // 2, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
+    return tensor.reshape(heads, 2, -1, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +129,13 @@ CASES = {
     ),
     "llama, YaRN": Case(
         arch="llama", model="Llama", config={**LLAMA_LIKE, "rope_parameters": YARN}, keys=YARN_KEYS, change=llama_rows
+    ),
+    "llama, heads wider than the model": Case(  # Kanana 1.5, Mi:dm 2.0 Mini, HyperCLOVA X SEED
+        arch="llama",
+        model="Llama",
+        config={**LLAMA_LIKE, "head_dim": 32},
+        keys={"attention.key_length": 32, "attention.value_length": 32, "rope.dimension_count": 32},
+        change=llama_rows,
     ),
     "llama, window": Case(
         arch="llama",

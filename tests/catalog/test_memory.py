@@ -267,7 +267,7 @@ def test_what_does_not_fit_names_the_largest_that_does() -> None:
         memory.require_fit("falcon-40b", need("falcon-40b"))
     there = "15.2 GB for it, 95 % of all (memory of the machine)"
     assert failed.value.message == f"`falcon-40b` needs about 27.1 GB of memory, and there are {there}"
-    assert failed.value.hint == "try `qwen2.5-7b`, or `nomoat pull falcon-40b --force` if you know better"
+    assert failed.value.hint == "try `qwen3-8b`, or `nomoat pull falcon-40b --force` if you know better"
     just_too_much = replace(need("falcon-40b"), weights_bytes=15_500_000_000, kv_cache_bytes=0, overhead_bytes=0)
     with pytest.raises(NotEnoughMemoryError, match=r"needs about 15\.5 GB of memory, and there are 15\.2 GB for it"):
         memory.require_fit("falcon-40b", just_too_much)

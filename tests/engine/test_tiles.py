@@ -53,7 +53,7 @@ ROUNDING, AMX_ROUNDING = 0.012, 0.015
 BF16_ROUNDING = 0.004
 NATIVE_CASES = [
     "chatglm", "chatglm, one matrix", "ernie4_5", "exaone", "exaone4", "exaone4, no window", "gemma", "gemma2", "gemma3", "glm4",
-    "granite", "minicpm", "mistral3", "olmo2", "olmo3", "phi3, window", "smollm3",
+    "granite", "llama, heads wider than the model", "minicpm", "mistral3", "olmo2", "olmo3", "phi3, window", "smollm3",
 ]  # fmt: skip
 
 
