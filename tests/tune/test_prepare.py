@@ -87,6 +87,18 @@ def test_the_same_answers_are_no_contradiction_whichever_of_them_are_learned(tin
     assert (survey.num_lessons, survey.duplicates, survey.contradictions) == (2, 1, 0)
 
 
+def test_other_answers_are_a_contradiction_where_lessons_learn_them(tiny_gguf: Path, tmp_path: Path) -> None:
+    """Nor is it one that the same answer is learned after others, as behind each of TRL's prompts."""
+    said = ("|ab|네|c|좋", "|ab|아니|c|좋", "|ab|X|c|좋")
+    read = with_last_answers_learned(write_chats(tmp_path / "read.jsonl", *said)).read_text(encoding="utf-8")
+    one, other = (write_chats(tmp_path / "learned.jsonl", chat).read_text(encoding="utf-8") for chat in said[:2])
+    path = tmp_path / "c.jsonl"
+    for text, contradictions in ((read, 0), (one + read, 0), (read + one + other, 1), (one + read + other, 1)):
+        path.write_text(text, encoding="utf-8")
+        survey = prepare(str(tiny_gguf), path).survey
+        assert (survey.duplicates, survey.contradictions) == (survey.num_lessons - 1, contradictions)
+
+
 def test_what_stands_in_the_test_file_is_named_and_not_learned(
     tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -95,7 +95,7 @@ class Survey:
 
     Counted are the lessons that are learned or held out: neither those left out as `too_long` nor those `dropped`.
     `num_rows`: what is computed by itself; of a conversation that is not one row, some answers are (see `samples.encode`).
-    `duplicates`: lessons that ask what an earlier one asks; `contradictions`: those of them with another label, or another answer.
+    `duplicates`: lessons that ask what an earlier one asks; `contradictions`: those of them that learn another label or answer.
     `shared_with_test`: the places of lessons that learn an answer to what the test file asks; `dropped` of them were left out.
     `shared_with_validation`: of those that do so with the validation file, or that one of it goes on from; all were left out.
     `validation_shared_with_test`: the places of lessons of the validation file that answer what the test asks, left out as well: the
@@ -491,15 +491,16 @@ def _encoded(data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: boo
 def _survey(data: Data, samples: Sequence[Sample], *, are_named: bool, **rest: Any) -> Survey:
     """`are_named`: the question names the labels; otherwise they may be answers of any kind, which differ from row to row."""
     lengths = np.array([len(sample) for sample in samples])
-    seen = dict[bytes, list[str | None]]()
+    learned = dict[bytes, dict[bytes, str]]()
     duplicates = contradictions = 0
     for lesson in data.lessons:
-        question = questions.last_asked(lesson)
-        answers = [lesson.label, *(turn.content for turn in lesson.turns[1:] if turn.role == "assistant")]
-        if question in seen:
-            duplicates += 1
-            contradictions += seen[question] != answers
-        seen.setdefault(question, answers)
+        messages = lesson.messages
+        answers = {question: messages[at].content for at, question in questions.asked(lesson)}
+        last = next(reversed(answers))
+        earlier = learned.get(last, {})
+        duplicates += last in learned
+        contradictions += any(earlier.get(question, answer) != answer for question, answer in answers.items())
+        learned[last] = answers | earlier
     labels = Counter(lesson.label for lesson in data.lessons if lesson.label is not None)
     are_labels = len(labels) <= labelling.MAX_LABELS and (are_named or 2 * len(labels) <= labels.total())
     labels.update(dict.fromkeys(data.labels, 0))
