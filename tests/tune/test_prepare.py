@@ -293,6 +293,33 @@ def test_what_several_conversations_go_on_from_is_learned(tiny_gguf: Path, tmp_p
         assert count_lessons(held_out) == 18 and not {sample.lesson for sample in held_out} & {f"line {n}" for n in range(1, 61)}
 
 
+def test_goings_on_that_were_left_out_as_too_long_are_none(tiny_gguf: Path, tmp_path: Path) -> None:
+    goings_on = [f"|hi {n}|a|{end} {'long ' * 200}|b" for n in range(30) for end in ("on", "out")]
+    path = write_chats(tmp_path / "c.jsonl", *(f"|hi {n}|a" for n in range(30)), *goings_on)
+    learned, held_out = split(prepare(str(tiny_gguf), path, drop_long=True))
+    assert (count_lessons(learned), count_lessons(held_out)) == (27, 3)
+
+
+def test_an_answer_of_two_turns_in_a_row_is_no_fork(tiny_gguf: Path) -> None:
+    rows = []
+    for case in range(40):
+        asked, said = ([Message(role=role, content=f"{role} {n} of {case}") for n in range(3)] for role in ("user", "assistant"))  # type: ignore[arg-type]
+        turns = [asked[0], said[0], said[0], asked[1], said[1], asked[2], said[2]]
+        rows += [{"messages": [{"role": one.role, "content": one.content} for one in turns[:end]]} for end in (3, 5, 7)]
+    learned, held_out = split(prepare(str(tiny_gguf), rows))
+    assert (count_lessons(learned), count_lessons(held_out), count_texts(held_out)) == (108, 12, 4)
+
+
+def test_a_question_in_two_turns_or_with_an_answer_between_is_held_out_alike_in_any_order(tiny_gguf: Path) -> None:
+    rows = []
+    for case in range(40):
+        first, second, third = ({"role": "user", "content": f"{word} {case}"} for word in ("one", "two", "three"))
+        answer = {"role": "assistant", "content": "so"}
+        rows += [{"messages": [first, answer, second, answer]}, {"messages": [first, second, answer, third, answer]}]
+    forward, backward = (asked_in(split(prepare(str(tiny_gguf), given))[1]) for given in (rows, rows[::-1]))
+    assert forward == backward != set()
+
+
 def test_what_an_adapter_learned_of_a_log_is_not_held_out_of_the_log_that_has_grown(tiny_gguf: Path, tmp_path: Path) -> None:
     before, grown = (
         write_chats(tmp_path / f"{length}.jsonl", *(chat for case in range(60) for chat in logged(case, length))) for length in (3, 4)
@@ -352,6 +379,11 @@ def test_of_each_label_a_lesson_is_left_to_learn_where_labels_are_no_free_answer
     [
         ([f"|hi {n}|a" for n in range(9)], "a tenth of them is less than one"),
         ([f"|hi|{n}" for n in range(30)], "every text, or conversation with all its entries, stands in more than 3 of them"),
+        (
+            [f"|hi {n}{end}" for n in range(3) for end in ("|a", *("|a|x|b", "|a|y|b") * 4)],
+            "every text, or conversation with all its entries, stands in more than 2 of them "
+            "or has several conversations that go on from it",
+        ),
         ([f"|hi {n}|a" for n in range(10)], ""),
     ],
 )

@@ -452,7 +452,6 @@ def _encoded(data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: boo
     """The samples that fit, and the places of the lessons that do not."""
     context_tokens = sizes.context_tokens
     samples, too_long, alike = list[Sample](), list[tuple[str, str]](), AlikePrompts(tokenizer)
-    first, shared = questions.chains(data.lessons)
     for lesson in data.lessons:
         try:
             made = encoding.encode(lesson, tokenizer, context_tokens, alike)
@@ -470,11 +469,9 @@ def _encoded(data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: boo
         if longest is None or longest > context_tokens:
             too_long.append((lesson.where, f"more than {context_tokens:,}" if longest is None else f"{longest:,}"))
         else:
-            last = made[-1].asked[-1]
-            digest, is_shared = first.get(last, last), last in shared
             for sample in made:
                 tokens = array("i", sample.tokens)  # four bytes a token where a list takes some 36: a file may have many millions
-                samples.append(replace(sample, tokens=tokens, lesson=lesson.where, digest=digest, is_shared=is_shared))
+                samples.append(replace(sample, tokens=tokens, lesson=lesson.where, digest=made[-1].asked[-1]))
     if too_long and not drop_long:
         where, length = too_long[0]
         others = f" ({len(too_long) - 1:,} more do not fit)" if len(too_long) > 1 else ""
@@ -485,7 +482,10 @@ def _encoded(data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: boo
     if not samples:
         hint = "every text is too long, or stands in the file of --test or --validation (in Python: `test`, `validation`)"
         raise DataError(f"`{data.path}`: nothing of it is left", hint=hint)
-    return samples, tuple(where for where, _ in too_long)
+    places = tuple(where for where, _ in too_long)
+    first, shared = questions.chains(_without(data, places).lessons)
+    samples = [replace(one, digest=first.get(one.digest, one.digest), is_shared=one.digest in shared) for one in samples]
+    return samples, places
 
 
 def _survey(data: Data, samples: Sequence[Sample], *, are_named: bool, **rest: Any) -> Survey:
