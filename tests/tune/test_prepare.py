@@ -444,6 +444,14 @@ def test_no_answer_that_a_validation_file_measures_is_learned(
     ) in capsys.readouterr().err
 
 
+def test_what_goes_on_from_a_validation_file_is_not_learned_whichever_of_its_answers_are(tiny_gguf: Path, tmp_path: Path) -> None:
+    train = write_chats(tmp_path / "train.jsonl", "|a|1", "|a|1|b|2|c|3", "|z|1")
+    held_out = write_chats(tmp_path / "dev.jsonl", "|a|1|b|2", "|q|2")
+    for change in (Path, with_last_answers_learned):
+        prepared = prepare(str(tiny_gguf), change(train), validation=change(held_out))
+        assert prepared.survey.shared_with_validation == ("line 1", "line 2")
+
+
 def test_what_was_not_read_of_other_files_is_said_with_their_names(
     tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

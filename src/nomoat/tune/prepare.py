@@ -97,7 +97,8 @@ class Survey:
     `num_rows`: what is computed by itself; of a conversation that is not one row, some answers are (see `samples.encode`).
     `duplicates`: lessons that ask what an earlier one asks; `contradictions`: those of them that learn another label or answer.
     `shared_with_test`: the places of lessons that learn an answer to what the test file asks; `dropped` of them were left out.
-    `shared_with_validation`: of those that do so with the validation file, or that one of it goes on from; all were left out.
+    `shared_with_validation`: of those that go on from the end of one of the validation file, or that one of it goes on from, whichever
+    of the answers are learned; all were left out.
     `validation_shared_with_test`: the places of lessons of the validation file that answer what the test asks, left out as well: the
     best look is chosen by what is held out. `scripts`: part of the letters of a table's texts, or of all that is said in
     conversations, the largest first.
@@ -385,13 +386,14 @@ def _require_known_labels(others: Data, labels: Sequence[str]) -> None:
 def _shared(data: Data, others: Data, *, with_beginnings: bool = False) -> dict[str, str]:
     """The lessons that learn an answer to what is asked there last, by their place, as `where: text` up to the last such answer.
 
-    `with_beginnings`: also those that end with what is asked there earlier.
+    `with_beginnings`: also those that end with what is asked there earlier; of every answer, learned or not.
     """
     theirs = {questions.last_asked(lesson) for lesson in others.lessons}
-    earlier = {question for lesson in others.lessons for _, question in questions.asked(lesson)} if with_beginnings else set()
+    answered = questions.answered if with_beginnings else questions.asked
+    earlier = {question for lesson in others.lessons for _, question in answered(lesson)} if with_beginnings else set()
     found = dict[str, str]()
     for lesson in data.lessons:
-        asked = list(questions.asked(lesson))
+        asked = list(answered(lesson))
         places = [at for at, question in asked if question in theirs or (question == asked[-1][1] and question in earlier)]
         if places:
             found[lesson.where] = f"{lesson.where}: {_text_of(lesson, places[-1])}"
