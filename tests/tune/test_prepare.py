@@ -87,6 +87,18 @@ def test_the_same_answers_are_no_contradiction_whichever_of_them_are_learned(tin
     assert (survey.num_lessons, survey.duplicates, survey.contradictions) == (2, 1, 0)
 
 
+def test_other_answers_are_a_contradiction_where_lessons_learn_them(tiny_gguf: Path, tmp_path: Path) -> None:
+    """Nor is it one that the same answer is learned after others, as behind each of TRL's prompts."""
+    said = ("|ab|네|c|좋", "|ab|아니|c|좋", "|ab|X|c|좋")
+    read = with_last_answers_learned(write_chats(tmp_path / "read.jsonl", *said)).read_text(encoding="utf-8")
+    one, other = (write_chats(tmp_path / "learned.jsonl", chat).read_text(encoding="utf-8") for chat in said[:2])
+    path = tmp_path / "c.jsonl"
+    for text, contradictions in ((read, 0), (one + read, 0), (read + one + other, 1), (one + read + other, 1)):
+        path.write_text(text, encoding="utf-8")
+        survey = prepare(str(tiny_gguf), path).survey
+        assert (survey.duplicates, survey.contradictions) == (survey.num_lessons - 1, contradictions)
+
+
 def test_what_stands_in_the_test_file_is_named_and_not_learned(
     tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -281,6 +293,33 @@ def test_what_several_conversations_go_on_from_is_learned(tiny_gguf: Path, tmp_p
         assert count_lessons(held_out) == 18 and not {sample.lesson for sample in held_out} & {f"line {n}" for n in range(1, 61)}
 
 
+def test_goings_on_that_were_left_out_as_too_long_are_none(tiny_gguf: Path, tmp_path: Path) -> None:
+    goings_on = [f"|hi {n}|a|{end} {'long ' * 200}|b" for n in range(30) for end in ("on", "out")]
+    path = write_chats(tmp_path / "c.jsonl", *(f"|hi {n}|a" for n in range(30)), *goings_on)
+    learned, held_out = split(prepare(str(tiny_gguf), path, drop_long=True))
+    assert (count_lessons(learned), count_lessons(held_out)) == (27, 3)
+
+
+def test_an_answer_of_two_turns_in_a_row_is_no_fork(tiny_gguf: Path) -> None:
+    rows = []
+    for case in range(40):
+        asked, said = ([Message(role=role, content=f"{role} {n} of {case}") for n in range(3)] for role in ("user", "assistant"))  # type: ignore[arg-type]
+        turns = [asked[0], said[0], said[0], asked[1], said[1], asked[2], said[2]]
+        rows += [{"messages": [{"role": one.role, "content": one.content} for one in turns[:end]]} for end in (3, 5, 7)]
+    learned, held_out = split(prepare(str(tiny_gguf), rows))
+    assert (count_lessons(learned), count_lessons(held_out), count_texts(held_out)) == (108, 12, 4)
+
+
+def test_a_question_in_two_turns_or_with_an_answer_between_is_held_out_alike_in_any_order(tiny_gguf: Path) -> None:
+    rows = []
+    for case in range(40):
+        first, second, third = ({"role": "user", "content": f"{word} {case}"} for word in ("one", "two", "three"))
+        answer = {"role": "assistant", "content": "so"}
+        rows += [{"messages": [first, answer, second, answer]}, {"messages": [first, second, answer, third, answer]}]
+    forward, backward = (asked_in(split(prepare(str(tiny_gguf), given))[1]) for given in (rows, rows[::-1]))
+    assert forward == backward != set()
+
+
 def test_what_an_adapter_learned_of_a_log_is_not_held_out_of_the_log_that_has_grown(tiny_gguf: Path, tmp_path: Path) -> None:
     before, grown = (
         write_chats(tmp_path / f"{length}.jsonl", *(chat for case in range(60) for chat in logged(case, length))) for length in (3, 4)
@@ -340,6 +379,11 @@ def test_of_each_label_a_lesson_is_left_to_learn_where_labels_are_no_free_answer
     [
         ([f"|hi {n}|a" for n in range(9)], "a tenth of them is less than one"),
         ([f"|hi|{n}" for n in range(30)], "every text, or conversation with all its entries, stands in more than 3 of them"),
+        (
+            [f"|hi {n}{end}" for n in range(3) for end in ("|a", *("|a|x|b", "|a|y|b") * 4)],
+            "every text, or conversation with all its entries, stands in more than 2 of them "
+            "or has several conversations that go on from it",
+        ),
         ([f"|hi {n}|a" for n in range(10)], ""),
     ],
 )
@@ -398,6 +442,14 @@ def test_no_answer_that_a_validation_file_measures_is_learned(
         f"held out: the 2 lessons of {held_out}; in the data, too, and dropped there: 4 texts; "
         "learned from the data, too, and not measured: 2 answers\n"
     ) in capsys.readouterr().err
+
+
+def test_what_goes_on_from_a_validation_file_is_not_learned_whichever_of_its_answers_are(tiny_gguf: Path, tmp_path: Path) -> None:
+    train = write_chats(tmp_path / "train.jsonl", "|a|1", "|a|1|b|2|c|3", "|z|1")
+    held_out = write_chats(tmp_path / "dev.jsonl", "|a|1|b|2", "|q|2")
+    for change in (Path, with_last_answers_learned):
+        prepared = prepare(str(tiny_gguf), change(train), validation=change(held_out))
+        assert prepared.survey.shared_with_validation == ("line 1", "line 2")
 
 
 def test_what_was_not_read_of_other_files_is_said_with_their_names(

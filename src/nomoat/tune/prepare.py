@@ -95,9 +95,10 @@ class Survey:
 
     Counted are the lessons that are learned or held out: neither those left out as `too_long` nor those `dropped`.
     `num_rows`: what is computed by itself; of a conversation that is not one row, some answers are (see `samples.encode`).
-    `duplicates`: lessons that ask what an earlier one asks; `contradictions`: those of them with another label, or another answer.
+    `duplicates`: lessons that ask what an earlier one asks; `contradictions`: those of them that learn another label or answer.
     `shared_with_test`: the places of lessons that learn an answer to what the test file asks; `dropped` of them were left out.
-    `shared_with_validation`: of those that do so with the validation file, or that one of it goes on from; all were left out.
+    `shared_with_validation`: of those that go on from the end of one of the validation file, or that one of it goes on from, whichever
+    of the answers are learned; all were left out.
     `validation_shared_with_test`: the places of lessons of the validation file that answer what the test asks, left out as well: the
     best look is chosen by what is held out. `scripts`: part of the letters of a table's texts, or of all that is said in
     conversations, the largest first.
@@ -385,13 +386,14 @@ def _require_known_labels(others: Data, labels: Sequence[str]) -> None:
 def _shared(data: Data, others: Data, *, with_beginnings: bool = False) -> dict[str, str]:
     """The lessons that learn an answer to what is asked there last, by their place, as `where: text` up to the last such answer.
 
-    `with_beginnings`: also those that end with what is asked there earlier.
+    `with_beginnings`: also those that end with what is asked there earlier; of every answer, learned or not.
     """
     theirs = {questions.last_asked(lesson) for lesson in others.lessons}
-    earlier = {question for lesson in others.lessons for _, question in questions.asked(lesson)} if with_beginnings else set()
+    answered = questions.answered if with_beginnings else questions.asked
+    earlier = {question for lesson in others.lessons for _, question in answered(lesson)} if with_beginnings else set()
     found = dict[str, str]()
     for lesson in data.lessons:
-        asked = list(questions.asked(lesson))
+        asked = list(answered(lesson))
         places = [at for at, question in asked if question in theirs or (question == asked[-1][1] and question in earlier)]
         if places:
             found[lesson.where] = f"{lesson.where}: {_text_of(lesson, places[-1])}"
@@ -452,7 +454,6 @@ def _encoded(data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: boo
     """The samples that fit, and the places of the lessons that do not."""
     context_tokens = sizes.context_tokens
     samples, too_long, alike = list[Sample](), list[tuple[str, str]](), AlikePrompts(tokenizer)
-    first, shared = questions.chains(data.lessons)
     for lesson in data.lessons:
         try:
             made = encoding.encode(lesson, tokenizer, context_tokens, alike)
@@ -470,11 +471,9 @@ def _encoded(data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: boo
         if longest is None or longest > context_tokens:
             too_long.append((lesson.where, f"more than {context_tokens:,}" if longest is None else f"{longest:,}"))
         else:
-            last = made[-1].asked[-1]
-            digest, is_shared = first.get(last, last), last in shared
             for sample in made:
                 tokens = array("i", sample.tokens)  # four bytes a token where a list takes some 36: a file may have many millions
-                samples.append(replace(sample, tokens=tokens, lesson=lesson.where, digest=digest, is_shared=is_shared))
+                samples.append(replace(sample, tokens=tokens, lesson=lesson.where, digest=made[-1].asked[-1]))
     if too_long and not drop_long:
         where, length = too_long[0]
         others = f" ({len(too_long) - 1:,} more do not fit)" if len(too_long) > 1 else ""
@@ -485,21 +484,25 @@ def _encoded(data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: boo
     if not samples:
         hint = "every text is too long, or stands in the file of --test or --validation (in Python: `test`, `validation`)"
         raise DataError(f"`{data.path}`: nothing of it is left", hint=hint)
-    return samples, tuple(where for where, _ in too_long)
+    places = tuple(where for where, _ in too_long)
+    first, shared = questions.chains(_without(data, places).lessons)
+    samples = [replace(one, digest=first.get(one.digest, one.digest), is_shared=one.digest in shared) for one in samples]
+    return samples, places
 
 
 def _survey(data: Data, samples: Sequence[Sample], *, are_named: bool, **rest: Any) -> Survey:
     """`are_named`: the question names the labels; otherwise they may be answers of any kind, which differ from row to row."""
     lengths = np.array([len(sample) for sample in samples])
-    seen = dict[bytes, list[str | None]]()
+    learned = dict[bytes, dict[bytes, str]]()
     duplicates = contradictions = 0
     for lesson in data.lessons:
-        question = questions.last_asked(lesson)
-        answers = [lesson.label, *(turn.content for turn in lesson.turns[1:] if turn.role == "assistant")]
-        if question in seen:
-            duplicates += 1
-            contradictions += seen[question] != answers
-        seen.setdefault(question, answers)
+        messages = lesson.messages
+        answers = {question: messages[at].content for at, question in questions.asked(lesson)}
+        last = next(reversed(answers))
+        earlier = learned.get(last, {})
+        duplicates += last in learned
+        contradictions += any(earlier.get(question, answer) != answer for question, answer in answers.items())
+        learned[last] = answers | earlier
     labels = Counter(lesson.label for lesson in data.lessons if lesson.label is not None)
     are_labels = len(labels) <= labelling.MAX_LABELS and (are_named or 2 * len(labels) <= labels.total())
     labels.update(dict.fromkeys(data.labels, 0))

@@ -14,10 +14,10 @@ def asked(lesson: Lesson) -> Iterator[tuple[int, bytes]]:
     """The place of each answer to learn, and a digest of what is asked before it: a row's text, or all that is said but answers,
     learned or not."""
     not_learned = set(lesson.not_learned)
-    return ((at, question) for at, question in _answered(lesson) if at not in not_learned)
+    return ((at, question) for at, question in answered(lesson) if at not in not_learned)
 
 
-def _answered(lesson: Lesson) -> Iterator[tuple[int, bytes]]:
+def answered(lesson: Lesson) -> Iterator[tuple[int, bytes]]:
     """As `asked`, of every answer."""
     if lesson.text is not None:
         yield 1, hashlib.sha256(_plain(lesson.text)).digest()
@@ -44,7 +44,7 @@ def chains(lessons: Sequence[Lesson]) -> tuple[dict[bytes, bytes], set[bytes]]:
     ends with its conversation, or where several go on, each another way; it keeps its first question where the conversation goes on.
     Of every answer, learned or not. Questions by themselves are in neither.
     """
-    of_lessons = (list(dict.fromkeys(question for _, question in _answered(lesson))) for lesson in lessons)
+    of_lessons = (list(dict.fromkeys(question for _, question in answered(lesson))) for lesson in lessons)
     of_several = [questions for questions in of_lessons if len(questions) > 1]
     following, forks, first = dict[bytes, bytes](), set[bytes](), dict[bytes, bytes]()
     for questions in of_several:

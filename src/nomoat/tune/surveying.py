@@ -99,8 +99,9 @@ def _held_out(prepared: Prepared) -> Iterator[str]:
     elif not split(prepared)[1]:
         most = most_held_out(prepared)
         alone = " or is the only one with its label" if survey.labels else ""
+        forks = " or has several conversations that go on from it" if any(sample.is_shared for sample in prepared.samples) else ""
         text = "text, or conversation with all its entries," if survey.question is None else "text"
-        why = f"every {text} stands in more than {most:,} of them{alone}" if most else "a tenth of them is less than one"
+        why = f"every {text} stands in more than {most:,} of them{alone}{forks}" if most else "a tenth of them is less than one"
         unmeasured = "whether tuning helps is not measured without --validation FILE (in Python: `validation`)"
         yield f"held out: none of the lessons, since {why}; {unmeasured}"
 
