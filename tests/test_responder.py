@@ -438,7 +438,8 @@ def test_a_model_in_its_own_codes_is_loaded_where_there_is_room_for_it(tiny_gguf
     check = responder._memory_check("tiny", 64)
     source = open_source(tiny_gguf)
     stored = importer.planned(source)
-    told = importer.read_sizes(source), source.num_values, stored.bytes_of(source), stored.has_tiles, "llama"
+    sizes = importer.read_sizes(source)
+    told = sizes, source.num_values, stored.bytes_of(source, sizes), stored.has_tiles, "llama"
     monkeypatch.setattr(hardware, "memory_of_this_process_bytes", lambda: 0)
     monkeypatch.setattr(hardware, "memory_available_bytes", lambda: Detected(need, "free"))
     check(*told)

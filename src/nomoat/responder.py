@@ -449,7 +449,7 @@ def model_sizes(source: ModelSource, context_tokens: int | None) -> ModelSizes:
     stored = importer.planned(source)
     sizes = importer.read_sizes(source, context_tokens=context_tokens or config.context_tokens())
     family = str(source.require("general.architecture"))
-    return _as_counted(sizes, source.num_values, stored.bytes_of(source), stored.has_tiles, family)
+    return _as_counted(sizes, source.num_values, stored.bytes_of(source, sizes), stored.has_tiles, family)
 
 
 def _load_local(
