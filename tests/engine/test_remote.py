@@ -28,7 +28,7 @@ from nomoat.engine import dialect, remote, server_address
 from nomoat.engine.budget import Budget, Meter, Rates
 from nomoat.engine.pacing import GaveUpWaitingError
 from nomoat.engine.remote import RemoteEngine, remote_engine
-from nomoat.errors import OfflineError, RedirectedError, RemoteError, UnsupportedError, UsageError
+from nomoat.errors import OfflineError, RedirectedError, RemoteError, StoppedError, UnsupportedError, UsageError
 from nomoat.providers import PROVIDERS
 from nomoat.records import CallingTurn, Chunk, Message, Request, SchemaMode, ToolCall, ToolResult
 from nomoat.responder import Responder, load
@@ -1278,6 +1278,17 @@ def test_a_call_that_may_have_been_worked_on_is_counted_and_one_that_was_not_is_
         assert spent(at(serving(say(status, {"error": "no"}))), HELLO, RemoteError) == pytest.approx(usd)
     cloud = RemoteEngine(base_url="http://127.0.0.1:9/v1", model="m", key="k", provider="google")
     assert spent(cloud, Request(messages=HELLO.messages, top_k=3), UnsupportedError) == 0
+
+
+def test_a_closed_model_of_a_server_says_so(serving: Callable[..., Server]) -> None:
+    server = serving(say(200, {}))
+    engine = at(server)
+    engine.close()
+    asks: list[Callable[[], object]] = [lambda: list(engine.generate(HELLO)), engine.list_models]
+    for ask in asks:
+        with pytest.raises(StoppedError, match="the model is closed"):
+            ask()
+    assert not server.bodies
 
 
 @pytest.mark.parametrize(

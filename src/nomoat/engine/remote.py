@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from nomoat import net
-from nomoat.engine import Engine, pacing, server_address
+from nomoat.engine import Engine, closed, pacing, server_address
 from nomoat.engine.budget import Bill, Calls, Meter
 from nomoat.engine.dialect import (
     SERVER_ERROR,
@@ -219,7 +219,7 @@ class RemoteEngine(Engine):
 
         Ends soon, wherever it is, when whoever asks has left (`net.asking_for`).
         Raises RemoteError, OfflineError; UnsupportedError for top_k in a cloud API; BudgetReachedError where there is a meter;
-        RedirectedError.
+        RedirectedError; StoppedError once it is closed.
         """
         net.require_allowed("ask a model server", self.host, gateway=self._gateway_note)
         request = request if self.meter is None else self.meter.rates.limited(request)
@@ -455,6 +455,10 @@ class RemoteEngine(Engine):
             raise broken(exc) from exc
         except no_answer as exc:
             raise self._no_answer() from exc
+        except RuntimeError as exc:  # httpx's word for a client that is closed
+            if not self._client.is_closed():
+                raise
+            raise closed() from exc
 
     def _about_it(self, notes: Sequence[str]) -> tuple[str, ...]:
         return tuple(f"`{self.model}` at `{self.host}` {note}" for note in notes)
