@@ -26,6 +26,7 @@ NomoatError                  the base: the command line prints it and exits 1
 ├── RemoteError              a server answered with an error
 │   └── PolicyChangedError   not sent to a server: by the time of its turn the policy kept it here
 ├── NoThreadError            the system lets this process begin no more threads
+├── ForkedError              this process is a fork of one that has run a model, and cannot
 ├── BusyError                the server has more to do already than it keeps waiting
 ├── StoppedError             nobody waits for the answer any more, its model was closed, or the server is shutting down
 └── WorkerError              a worker, or the cluster it runs on, cannot be had or died; or a process that imports crashed
@@ -329,6 +330,10 @@ class PolicyChangedError(RemoteError):
 
 class NoThreadError(NomoatError):
     """The system lets this process begin no more threads."""
+
+
+class ForkedError(NomoatError):
+    """This process is a fork of one that had run or tuned a model, and has none of the threads that do."""
 
 
 class BusyError(NomoatError):
