@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from nomoat.records import Decision
 
 Fate = Literal["final", "rejected", "lost"]
-REFUSED_AS_ASKED = (400, 413, 422)  # HTTP statuses: a bad request, one too large, one that cannot be meant
+# HTTP statuses of what befalls any request: no key, no money, no such model, a proxy's key, too many requests, and no server there
+BEFALLS_ALL = (401, 402, 404, 407, 429, 502, 503)
 
 
 class NomoatError(Exception):
@@ -105,12 +106,12 @@ def about(name: str, at: int, count: int) -> Iterator[None]:
         named = copy.copy(error)  # others may be told the same object
         named.at = at
         named.begin_with(f"`{name}[{at}]`")
-        raise named from error
+        raise named.with_traceback(error.__traceback__) from error.__cause__  # not from `error`, which says the same
 
 
 def _is_of_what_was_asked(error: NomoatError) -> bool:
     if isinstance(error, RemoteError):
-        return error.status in REFUSED_AS_ASKED
+        return error.status is not None and error.status not in BEFALLS_ALL
     return isinstance(error, UsageError | UnsupportedError | ContextExceededError | CacheExceededError) and not isinstance(
         error, SettingError
     )

@@ -1306,6 +1306,8 @@ def test_a_closed_model_of_a_server_says_so(serving: Callable[..., Server]) -> N
          404, "does the server have a model `m`, and is the address right?"),
         ({"error": {"message": "/chat/completions: Invalid model name passed in model=m. Call `/v1/models` to view them"}},
          404, "does the server have a model `m`, and is the address right?"),
+        ({"error": {"message": "The model `m` does not exist", "code": "model_not_found"}},
+         404, "does the server have a model `m`, and is the address right?"),
         ({"error": {"message": "`messages`: 'Incorrect API key provided' is too long"}}, 400, None),
     ],
 )  # fmt: skip

@@ -386,7 +386,7 @@ class RemoteEngine(Engine):
                 return (self._client.chat.completions if "messages" in body else self._client.completions).create(**body)
             except (openai.BadRequestError, openai.UnprocessableEntityError, openai.InternalServerError) as exc:
                 said = self._said(exc.body, exc.response.text)
-                if meant_status(exc.status_code, said) >= SERVER_ERROR:
+                if meant_status(exc.status_code, said, exc.code) >= SERVER_ERROR:
                     raise
                 if exc.code in FILTER_CODES or NO_ROOM.match(said):
                     told.finish_reason = None if exc.code in FILTER_CODES else "length"
@@ -510,7 +510,7 @@ class RemoteEngine(Engine):
     def _refused(
         self, sent_status: int, said: str, *, code: object, param: object, headers: Mapping[str, str] = NO_HEADERS
     ) -> RemoteError:
-        status = meant_status(sent_status, said)
+        status = meant_status(sent_status, said, code)
         variable = " or ".join(key_variables(self._provider))
         hints = {
             401: f"check the key in {variable}",
