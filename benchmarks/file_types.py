@@ -77,7 +77,8 @@ def kept(file: GGUFFile) -> dict[str, Any]:
             types[tensor.type_name] += tensor.num_values
             forms[str(stored.form_of(tensor))] += tensor.num_values
     return {
-        "file_bytes": file.path.stat().st_size, "weights_bytes": stored.bytes_of(file), "types": shares(types), "kept": shares(forms),
+        "file_bytes": file.path.stat().st_size, "weights_bytes": stored.bytes_of(file, importer.read_sizes(file)),
+        "types": shares(types), "kept": shares(forms),
     }  # fmt: skip
 
 

@@ -207,7 +207,8 @@ def main() -> None:
     models: dict[str, Text] = {}
     for quality in config.QUALITIES:
         whole, stored, properties = served_at(quality, weights, last_only=False)
-        row = rows[quality] = {"storage": str(stored), "properties": properties, "weights_MB": round(stored.bytes_of(file) / 1e6)}
+        weights_bytes = stored.bytes_of(file, importer.read_sizes(file))
+        row = rows[quality] = {"storage": str(stored), "properties": properties, "weights_MB": round(weights_bytes / 1e6)}
         row |= closeness(exact, whole.log_probabilities(ids[: options.tokens]), ids[: options.tokens])
         answer = min(options.tokens, ANSWER_TOKENS)
         row["kl_answers"] = closeness(exact[:answer], whole.log_probabilities(ids[:answer], 1), ids[:answer])["kl"]

@@ -11,6 +11,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -31,6 +32,7 @@ from nomoat.errors import (
     BadFileError,
     CacheExceededError,
     ContextExceededError,
+    ForkedError,
     NomoatError,
     NoTemplateError,
     NotEnoughMemoryError,
@@ -136,7 +138,8 @@ class Failing(FakeEngine):
 
 
 @pytest.mark.parametrize("error", [
-    RemoteError("refused", status=400), CacheExceededError("too long"), NoTemplateError("no chats"), SchemaError("no schema"),
+    RemoteError("refused", status=400), RemoteError("flagged by moderation", status=403), RemoteError("too large", status=500),
+    RemoteError("blocked", status=451), CacheExceededError("too long"), NoTemplateError("no chats"), SchemaError("no schema"),
 ])  # fmt: skip
 def test_an_error_that_names_one_of_several_questions_is_not_the_engines_own(error: NomoatError) -> None:
     said, hint = error.message, "ask otherwise"
@@ -151,9 +154,18 @@ def test_an_error_that_names_one_of_several_questions_is_not_the_engines_own(err
         assert (raised.value.at, str(raised.value)) == (None, said)
 
 
+def test_a_traceback_says_once_what_is_wrong_with_one_of_several_questions_where_and_why() -> None:
+    error = UnsupportedError("not so")
+    error.__cause__ = KeyError("the root")
+    with Responder("m", Failing(error)) as model, pytest.raises(UnsupportedError) as raised:
+        list(model.complete_many(["a", "b"], concurrency=1))
+    said = "".join(traceback.format_exception(raised.value))
+    assert (said.count("not so"), said.count("the root"), said.count("raise self._error")) == (1, 1, 1)
+
+
 @pytest.mark.parametrize("error", [
     RemoteError("the key is wrong", status=401), RemoteError("no answer"), NotEnoughMemoryError("too large"), StoppedError("closed"),
-    SettingError("no key"),
+    SettingError("no key"), RemoteError("too many", status=429), RemoteError("no server there", status=503), ForkedError("a fork"),
 ])  # fmt: skip
 def test_what_befalls_all_questions_is_said_of_none(error: NomoatError) -> None:
     with Responder("m", Failing(error)) as model, pytest.raises(type(error), match=f"^{error.message}$") as raised:
@@ -438,7 +450,8 @@ def test_a_model_in_its_own_codes_is_loaded_where_there_is_room_for_it(tiny_gguf
     check = responder._memory_check("tiny", 64)
     source = open_source(tiny_gguf)
     stored = importer.planned(source)
-    told = importer.read_sizes(source), source.num_values, stored.bytes_of(source), stored.has_tiles, "llama"
+    sizes = importer.read_sizes(source)
+    told = sizes, source.num_values, stored.bytes_of(source, sizes), stored.has_tiles, "llama"
     monkeypatch.setattr(hardware, "memory_of_this_process_bytes", lambda: 0)
     monkeypatch.setattr(hardware, "memory_available_bytes", lambda: Detected(need, "free"))
     check(*told)

@@ -68,11 +68,13 @@ def write_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]], *, types:
 
 def write_tiny_gguf(
     path: Path, *, arch: str = "llama", pre: str = "smollm", template: str | Sequence[Mapping[str, str]] | None = TEMPLATE,
-    type_name: str | None = None, called: str | None = None, said: Mapping[str, int | bool] | None = None, lacking: Sequence[str] = (),
+    type_name: str | None = None, up_type: str | None = None, called: str | None = None,
+    said: Mapping[str, int | bool] | None = None, lacking: Sequence[str] = (),
 ) -> Path:  # fmt: skip
     """Write the file. Same arguments, same bytes.
 
-    `template`: its text, or several with their names. `type_name`: the type of its layers' matrices, if not F32. `called`: its name.
+    `template`: its text, or several with their names. `type_name`: the type of its layers' matrices, if not F32, `up_type` that of
+    what the gates open, if it is another. `called`: its name.
     `said`: more of its metadata. `lacking`: biases of qwen2 that are left out.
     """
     random = np.random.default_rng(7)
@@ -99,7 +101,7 @@ def write_tiny_gguf(
         if type_name is None or not name.startswith("blk."):
             writer.add_tensor(name, values)
         else:
-            kind = gguf.GGMLQuantizationType[type_name]
+            kind = gguf.GGMLQuantizationType[up_type or type_name if "ffn_up" in name else type_name]
             writer.add_tensor(name, gguf.quants.quantize(values, kind), raw_dtype=kind)
 
     head_dim = WIDTH // HEADS

@@ -26,6 +26,7 @@ NomoatError                  the base: the command line prints it and exits 1
 ├── RemoteError              a server answered with an error
 │   └── PolicyChangedError   not sent to a server: by the time of its turn the policy kept it here
 ├── NoThreadError            the system lets this process begin no more threads
+├── ForkedError              this process is a fork of one that has run a model, and cannot
 ├── BusyError                the server has more to do already than it keeps waiting
 ├── StoppedError             nobody waits for the answer any more, its model was closed, or the server is shutting down
 └── WorkerError              a worker, or the cluster it runs on, cannot be had or died; or a process that imports crashed
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
     from nomoat.records import Decision
 
 Fate = Literal["final", "rejected", "lost"]
-REFUSED_AS_ASKED = (400, 413, 422)  # HTTP statuses: a bad request, one too large, one that cannot be meant
+# HTTP statuses of what befalls any request: no key, no money, no such model, a proxy's key, too many requests, and no server there
+BEFALLS_ALL = (401, 402, 404, 407, 429, 502, 503)
 
 
 class NomoatError(Exception):
@@ -104,12 +106,12 @@ def about(name: str, at: int, count: int) -> Iterator[None]:
         named = copy.copy(error)  # others may be told the same object
         named.at = at
         named.begin_with(f"`{name}[{at}]`")
-        raise named from error
+        raise named.with_traceback(error.__traceback__) from error.__cause__  # not from `error`, which says the same
 
 
 def _is_of_what_was_asked(error: NomoatError) -> bool:
     if isinstance(error, RemoteError):
-        return error.status in REFUSED_AS_ASKED
+        return error.status is not None and error.status not in BEFALLS_ALL
     return isinstance(error, UsageError | UnsupportedError | ContextExceededError | CacheExceededError) and not isinstance(
         error, SettingError
     )
@@ -329,6 +331,10 @@ class PolicyChangedError(RemoteError):
 
 class NoThreadError(NomoatError):
     """The system lets this process begin no more threads."""
+
+
+class ForkedError(NomoatError):
+    """This process is a fork of one that had run or tuned a model, and has none of the threads that do."""
 
 
 class BusyError(NomoatError):

@@ -324,8 +324,8 @@ def load(
     `compiling` is told (functions done, functions) while a model's products are compiled, once for each installation on a machine;
     without it that is done when the model is first asked.
     Raises UnknownModelError, BadFileError, NotEnoughMemoryError, NotEnoughDiskError, NotWritableError, UnsupportedError, WorkerError
-    where a process that imports the file crashes, and UsageError for `auto`, for closed models, for a context of no tokens, for a
-    `template` of what is no weights on this disk, and in a fork of a process that had asked or tuned a model.
+    where a process that imports the file crashes, ForkedError in a fork of a process that had asked or tuned a model, and UsageError
+    for `auto`, for closed models, for a context of no tokens, and for a `template` of what is no weights on this disk.
     """
     ref = references.named(ref)
     context_tokens = checked_context(context_tokens)
@@ -449,7 +449,7 @@ def model_sizes(source: ModelSource, context_tokens: int | None) -> ModelSizes:
     stored = importer.planned(source)
     sizes = importer.read_sizes(source, context_tokens=context_tokens or config.context_tokens())
     family = str(source.require("general.architecture"))
-    return _as_counted(sizes, source.num_values, stored.bytes_of(source), stored.has_tiles, family)
+    return _as_counted(sizes, source.num_values, stored.bytes_of(source, sizes), stored.has_tiles, family)
 
 
 def _load_local(

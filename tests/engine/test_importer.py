@@ -187,6 +187,11 @@ def test_the_same_matrices_with_another_scale_are_another_model(tiny_gguf: Path,
     assert sorted(made.exists() for made in folders) == [False, True, True]
 
 
+def test_an_adapter_of_experts_with_the_usual_scale_is_known_by_its_weights_alone(tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "a", parts={"mlp.experts": (64, 32)})
+    assert LoraDelta(folder).sha256 == paths.sha256_of(folder / "adapter_model.safetensors")
+
+
 def test_an_adapter_of_other_sizes_is_refused_by_its_layer(tiny_gguf: Path, tmp_path: Path) -> None:
     """One of more rows, too, of which the first ones would fit."""
     folder = write_adapter(tmp_path / "large", parts={"mlp.down_proj": (128, 128)})
@@ -301,6 +306,9 @@ TAKES_LONG = "a regular expression that takes too long"
         ({"r": 0}, "says 0 as `r`, which is no rank: a whole number from 1 to 1,048,576"),
         ({"r": 2**20 + 1}, "says 1048577 as `r`, which is no rank: a whole number from 1 to 1,048,576"),
         ({"alpha_pattern": [1]}, "says [1] as `alpha_pattern`, which is no object of names and numbers"),
+        ({"target_parameters": 5}, "says 5 as `target_parameters`, which is no list of names"),
+        ({"target_parameters": True}, "says true as `target_parameters`, which is no list of names"),
+        ({"target_parameters": "mlp.gate.weight"}, 'says "mlp.gate.weight" as `target_parameters`, which is no list of names'),
         ({"alpha_pattern": {"x": "4"}}, 'says "4" as `alpha_pattern.x`, which is no number that weights can be multiplied by'),
         ({"alpha_pattern": {"x(": 4}}, 'says "x(" as `alpha_pattern`, which is no regular expression'),
         ({"alpha_pattern": {"(([a-z]|.)+)+[X-Z]": 4}}, f'says "(([a-z]|.)+)+[X-Z]" as `alpha_pattern`, which is {TAKES_LONG}'),

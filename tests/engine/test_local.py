@@ -258,6 +258,7 @@ def test_a_closed_model_says_so_and_does_not_load_itself_again(tiny_gguf: Path) 
                 model.complete(HELLO)
         model.close()  # twice is fine
         asks: list[Any] = [lambda: model.complete(HELLO), lambda: model.stream(HELLO), lambda: model.embed(["the"])]
+        asks.append(lambda: model.embed([]))
         for ask in [*asks, lambda: model.score(HELLO, ["he"])]:
             with pytest.raises(StoppedError, match="the model is closed"):
                 ask()

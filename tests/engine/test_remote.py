@@ -28,7 +28,7 @@ from nomoat.engine import dialect, remote, server_address
 from nomoat.engine.budget import Budget, Meter, Rates
 from nomoat.engine.pacing import GaveUpWaitingError
 from nomoat.engine.remote import RemoteEngine, remote_engine
-from nomoat.errors import OfflineError, RedirectedError, RemoteError, UnsupportedError, UsageError
+from nomoat.errors import OfflineError, RedirectedError, RemoteError, StoppedError, UnsupportedError, UsageError
 from nomoat.providers import PROVIDERS
 from nomoat.records import CallingTurn, Chunk, Message, Request, SchemaMode, ToolCall, ToolResult
 from nomoat.responder import Responder, load
@@ -1280,6 +1280,17 @@ def test_a_call_that_may_have_been_worked_on_is_counted_and_one_that_was_not_is_
     assert spent(cloud, Request(messages=HELLO.messages, top_k=3), UnsupportedError) == 0
 
 
+def test_a_closed_model_of_a_server_says_so(serving: Callable[..., Server]) -> None:
+    server = serving(say(200, {}))
+    engine = at(server)
+    engine.close()
+    asks: list[Callable[[], object]] = [lambda: list(engine.generate(HELLO)), engine.list_models]
+    for ask in asks:
+        with pytest.raises(StoppedError, match="the model is closed"):
+            ask()
+    assert not server.bodies
+
+
 @pytest.mark.parametrize(
     ("body", "status", "hint"),
     [
@@ -1294,6 +1305,8 @@ def test_a_call_that_may_have_been_worked_on_is_counted_and_one_that_was_not_is_
         ({"error": {"message": "litellm.BadRequestError: You passed in model=m. There are no healthy deployments for this model"}},
          404, "does the server have a model `m`, and is the address right?"),
         ({"error": {"message": "/chat/completions: Invalid model name passed in model=m. Call `/v1/models` to view them"}},
+         404, "does the server have a model `m`, and is the address right?"),
+        ({"error": {"message": "The model `m` does not exist", "code": "model_not_found"}},
          404, "does the server have a model `m`, and is the address right?"),
         ({"error": {"message": "`messages`: 'Incorrect API key provided' is too long"}}, 400, None),
     ],

@@ -43,6 +43,7 @@ from nomoat.engine.step_tables import Kind, Step
 from nomoat.errors import BadFileError
 from nomoat.records import Request
 from nomoat.responder import load, memory_need
+from nomoat.tune import export
 from tests.engine.test_adapters import EXACT
 
 needs_instructions = pytest.mark.skipif(
@@ -421,6 +422,31 @@ def test_a_model_with_other_norms_is_built_product_by_product(tmp_path: Path, ti
 def small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models that are too small for what they need to be worth compiling."""
     monkeypatch.setattr(footprint, "FEW_WEIGHTS", 0)
+
+
+@needs_instructions
+@pytest.mark.parametrize(("name", "up_type", "is_changed"), [
+    ("llama", "Q5_0", False), ("llama", None, True), ("command-r", None, True),
+])  # fmt: skip
+def test_room_is_asked_for_a_gate_and_what_it_opens_as_they_are_multiplied(
+    name: str, up_type: str | None, is_changed: bool, tmp_path: Path, tiles_at_any_size: None, small_ones_too: None
+) -> None:
+    """Together in whole bytes where they are one product and differ in type, or an adapter changes one of them; else apart."""
+    path = tmp_path / "small.gguf"
+    if name == "llama":
+        write_tiny_gguf(path, type_name="Q4_0", up_type=up_type)
+    else:
+        whole = write_gguf(tmp_path / "whole.gguf", CASES[name], make_model(CASES[name]))
+        same = write_adapter(tmp_path / "same", strength=0, parts={"mlp.down_proj": ADAPTED["mlp.down_proj"]})
+        export.merged_gguf(whole, same, path, quantisation="Q4_0")
+    gate = write_adapter(tmp_path / "gate", parts={"mlp.gate_proj": ADAPTED["mlp.gate_proj"]})
+    told: list[int] = []
+
+    def check(sizes: object, num_values: int, num_bytes: int, *_: object) -> None:
+        told.append(num_bytes)
+
+    folder = importer.import_gguf(path, adapter=gate if is_changed else None, check=check)
+    assert told == [pytest.approx((folder / "openvino_model.bin").stat().st_size, rel=0.03)]
 
 
 def of_usual_decoder(path: Path, **told: Any) -> tuple[NativeModel, PagedModel, list[int]]:

@@ -456,9 +456,14 @@ def test_the_token_that_a_model_has_behind_an_embedded_text_is_counted(tmp_path:
 
 def test_a_server_that_is_a_fork_has_nothing_against_the_texts(tiny: openai.OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forked, "_ran_in", {-1})
-    with pytest.raises(openai.BadRequestError, match="this process is a fork of one that had asked or tuned a model") as caught:
-        tiny.embeddings.create(model="tiny", input=[[1]])
-    assert caught.value.param is None and "check_embedding_ctx_length" not in caught.value.message
+    asks: list[Callable[[], object]] = [
+        lambda: tiny.embeddings.create(model="tiny", input=[[1]]),
+        lambda: tiny.completions.create(model="tiny", prompt=["the", "hello"]),
+    ]
+    for ask in asks:
+        with pytest.raises(openai.InternalServerError, match="this process is a fork of one that had asked") as caught:
+            ask()
+        assert caught.value.param is None and "check_embedding_ctx_length" not in caught.value.message
     monkeypatch.undo()  # for the engine to be closed
 
 

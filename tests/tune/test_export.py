@@ -321,6 +321,18 @@ def test_an_architecture_llama_cpp_does_not_know_is_refused(exported: Callable[.
         exported(folder, make_adapter(tmp_path / "adapter", folder), tmp_path / "made.gguf")
 
 
+@pytest.mark.parametrize("exported", [export.merged_gguf, export.lora_gguf])
+def test_what_is_wrong_with_a_folder_is_told_where_its_adapter_is_exported(exported: Callable[..., Path], tmp_path: Path) -> None:
+    _, folder = write_folder(tmp_path / "model", "llama")
+    adapter, config = make_adapter(tmp_path / "adapter", folder), json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "madeup"}))
+    with pytest.raises(UnsupportedError, match="the architecture `madeup` is not one that nomoat can import"):
+        exported(folder, adapter, tmp_path / "made.gguf")
+    (folder / "config.json").write_text("{")
+    with pytest.raises(BadFileError, match=r"config\.json` cannot be read"):
+        exported(folder, adapter, tmp_path / "made.gguf")
+
+
 def test_an_adapter_of_another_model_is_refused_and_nothing_is_left(tmp_path: Path) -> None:
     weights = write_gguf(tmp_path / "base.gguf", CASES["llama"], make_model(CASES["llama"]))
     other = write_gguf(tmp_path / "other.gguf", CASES["gemma3"], make_model(CASES["gemma3"]))

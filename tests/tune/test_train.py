@@ -38,7 +38,7 @@ from nomoat.cli.tune import tune as command
 from nomoat.engine import forked, importer, step_tables
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.gguf_tokenizer import from_metadata
-from nomoat.errors import DataError, NotEnoughDiskError, NotEnoughMemoryError, UsageError
+from nomoat.errors import DataError, ForkedError, NotEnoughDiskError, NotEnoughMemoryError, UsageError
 from nomoat.labelling import label_task_messages
 from nomoat.records import Request
 from nomoat.tune import adapter, execution, kernels, prepare, qlora, train
@@ -707,7 +707,7 @@ def test_a_full_disk_ends_a_training_with_an_error_and_no_half_files(tiny_gguf: 
 FORK = """
 import os, signal, sys
 import nomoat
-from nomoat.errors import UsageError
+from nomoat.errors import ForkedError
 base, table = sys.argv[1:]
 def tune(name):
     nomoat.tune(base, table, name=name, input_column="text", label_column="label", rank=4, epochs=0.1)
@@ -718,7 +718,7 @@ if child == 0:
     for ask in (lambda: tune("second"), lambda: nomoat.load(f"{base}+first")):
         try:
             print(ask())
-        except UsageError as error:
+        except ForkedError as error:
             print(error, flush=True)
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
@@ -738,7 +738,7 @@ def test_a_fork_of_a_process_that_has_tuned_a_model_is_told_so_and_does_not_wait
 
 def test_a_fork_of_a_process_that_has_asked_a_model_tunes_none(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forked, "_ran_in", {-1})
-    with pytest.raises(UsageError, match="a fork of one that had asked or tuned a model"):
+    with pytest.raises(ForkedError, match="a fork of one that had asked or tuned a model"):
         tune(tiny_gguf, table)
 
 

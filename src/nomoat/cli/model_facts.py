@@ -234,7 +234,7 @@ def layout_facts(path: Path) -> dict[str, Any]:
         told, has_experts = layout.chunk_told(stored, architecture), bool(sizes.experts)
         chunk = told or step_tables.chunk_of(sizes.width, has_experts=has_experts)
         chosen = _native_facts(kv_sizes, chunk, has_experts=has_experts)
-    return {**stored.as_dict(), "is": str(stored), "bytes": stored.bytes_of(source), **chosen}
+    return {**stored.as_dict(), "is": str(stored), "bytes": stored.bytes_of(source, sizes), **chosen}
 
 
 def _native_facts(kv_sizes: tuple[int, int], chunk: int, *, has_experts: bool) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import net
+from nomoat.errors import StoppedError
 from nomoat.records import ChoiceScores, Chunk, ContinuationScore, Request, TokenLikelihood
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ def served_scores_digest(digest: str) -> str:
     `digest`: the engine's, under which those of the file's own weights are kept.
     """
     return hashlib.sha256(f"{digest}\nlikelihoods of the served form".encode()).hexdigest()
+
+
+def closed() -> StoppedError:
+    """For who asks an engine after its `close`."""
+    return StoppedError("the model is closed", hint="load it again, or close it when all has been asked")
 
 
 class Engine(ABC):

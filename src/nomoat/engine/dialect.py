@@ -46,14 +46,15 @@ REFUSED_TO_STREAM = re.compile(
 )
 # How some say with 400 what others say with another status: Google and xAI of a key, Anthropic of credit, LiteLLM of a model, and of a
 # key where it has no database to look in. At the beginning: behind it some repeat the request.
-BAD_REQUEST = 400
+BAD_REQUEST, NOT_FOUND = 400, 404
 MEANT = {
     401: re.compile(r"(?:api key (?:not valid|expired)|(?:incorrect|invalid) api key|no connected db)\b", re.IGNORECASE),
     402: re.compile(r"your credit balance is too low\b", re.IGNORECASE),
-    404: re.compile(
+    NOT_FOUND: re.compile(
         r"(?:litellm\.BadRequestError: )?you passed in model=|(?:/\S+: )?invalid model name passed in model=", re.IGNORECASE
     ),
 }
+NO_SUCH_MODEL = "model_not_found"  # OpenAI's code for 404, which others send with 400
 # llama-cpp-python's server says with 500, which elsewhere passes, what FastAPI says with 422.
 INVALID, SERVER_ERROR, UNPROCESSABLE = re.compile(r"\d+ validation errors?\b"), 500, 422
 END_MARK = re.compile(rb"[\r\n]data: ?\[DONE\]")
@@ -398,8 +399,11 @@ def _invalid_field(row: dict[str, Any]) -> str:
     return f"{named}: {row['msg']}" if named else str(row["msg"])
 
 
-def meant_status(status: int, said: str) -> int:
-    """The HTTP status that says what an error's words say: some refuse a key, or a model, as a bad request, or fail for a field."""
+def meant_status(status: int, said: str, code: object) -> int:
+    """The HTTP status that says what an error's words and code say: some refuse a key, or a model, as a bad request, or fail for a
+    field."""
+    if status == BAD_REQUEST and code == NO_SUCH_MODEL:
+        return NOT_FOUND
     if status == SERVER_ERROR and INVALID.match(said):
         return UNPROCESSABLE
     return next((meant for meant, words in MEANT.items() if status == BAD_REQUEST and words.match(said)), status)

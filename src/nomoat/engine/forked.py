@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 
-from nomoat.errors import UsageError
+from nomoat.errors import ForkedError
 
 _ran_in: set[int] = set()  # the processes that have run or tuned a model, as far as this one knows: itself, or the one it is a fork of
 
 
 def begin() -> None:
-    """A model is run or tuned from now on. Raises UsageError as `require_none` does.
+    """A model is run or tuned from now on. Raises ForkedError as `require_none` does.
 
     No lock is taken, which a fork may find held for ever.
     """
@@ -27,9 +27,9 @@ def is_fork() -> bool:
 
 
 def require_none() -> None:
-    """Raises UsageError if it is."""
+    """Raises ForkedError if it is."""
     if is_fork():
-        raise UsageError(
+        raise ForkedError(
             "this process is a fork of one that had asked or tuned a model, and has none of the threads that run models",
             hint='start processes by `spawn`: multiprocessing.get_context("spawn"); or fork before a model is first asked or tuned',
         )

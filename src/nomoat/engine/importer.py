@@ -8,7 +8,6 @@ An adapter may be added to the weights before they are quantised ("baked"), see 
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import zlib
 from collections.abc import Callable, Sequence
@@ -61,13 +60,10 @@ class _Plan:
     def num_bytes(self) -> int:
         """What its matrices take."""
         if self.delta is None or isinstance(self.source, ForeignFolder):
-            return self.stored.bytes_of(self.source)
+            return self.stored.bytes_of(self.source, self.sizes)
         names = tensor_check.layer_names(architectures.of(self.source), self.sizes) | {"output.weight": OUTPUT}
-        # a gate and what it opens are one product, of one type
-        one = {layer: re.sub(r"\.(gate|up)_proj$", ".gate_up_proj", layer) for layer in names.values()}
-        products = {one.get(layer) for layer in self.delta.layers}
-        changed = {tensor for tensor, layer in names.items() if one[layer] in products}
-        return self.stored.bytes_of(self.source, changed)
+        changed = {tensor for tensor, layer in names.items() if layer in self.delta.layers}
+        return self.stored.bytes_of(self.source, self.sizes, changed)
 
 
 def remembered_sha256(path: Path) -> str:

@@ -10,7 +10,7 @@ What this does not cover: families and sizes that were not measured follow the r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from nomoat import footprint, hardware
 from nomoat.config import Quality
 from nomoat.engine import arch as architectures
 from nomoat.engine import imported, tiles
-from nomoat.engine.arch import EXPERTS, GATED_MLP, ROUTERS, SHARED_EXPERT, SPLIT_QKV, Dimensions
+from nomoat.engine.arch import EXPERTS, GATED_MLP, ROUTERS, SHARED_EXPERT, SPLIT_QKV, Architecture, Dimensions
 from nomoat.engine.gguf import Tensor
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource
@@ -88,10 +88,17 @@ class Storage:
         how = [*(["fine"] if self.rounds_less else []), "fused" if self.fused else "apart"]
         return "; ".join([imported.VERSION, *(f"{end}={form}" for end, form in self.forms.items()), *how])
 
-    def bytes_of(self, file: ModelSource, changed: Container[str] = ()) -> int:
-        """What the matrices take, in memory and on disk. `changed`: tensors that an adapter is added to."""
-        matrices = [tensor for tensor in file.tensors.values() if tensor.is_matrix]
-        return sum(self.tensor_bytes(tensor, changed=tensor.name in changed) for tensor in matrices)
+    def bytes_of(self, file: ModelSource, sizes: Dimensions, changed: Collection[str] = ()) -> int:
+        """What the matrices take, in memory and on disk. `changed`: tensors that an adapter is added to.
+
+        In graphs of `fused` a gate and what it opens are one product: of two types, both are kept in whole bytes.
+        """
+        matrices, whole = {name: tensor for name, tensor in file.tensors.items() if tensor.is_matrix}, {*changed}
+        for gate in matrices if self.has_tiles and self.fused and _usual_family(file, sizes) else ():
+            both = {name for name in (gate, gate.replace("ffn_gate", "ffn_up")) if name in matrices}
+            if len({self._type_in_tiles(matrices[name], changed=name in changed) for name in both}) > 1:
+                whole |= both
+        return sum(self.tensor_bytes(tensor, changed=name in whole) for name, tensor in matrices.items())
 
     def form_of(self, tensor: Tensor, *, changed: bool = False) -> Form:
         """The form of one matrix; `changed`: see `form`."""
@@ -101,9 +108,11 @@ class Storage:
         """What one matrix takes."""
         form = self.form_of(tensor, changed=changed)
         if form.is_tiled:
-            type_name = tensor.type_name if form.kind == "tiles" else tiles.WHOLE_BYTES
-            return tiles.size(type_name, tensor.num_rows, tensor.shape[-1])
+            return tiles.size(self._type_in_tiles(tensor, changed=changed), tensor.num_rows, tensor.shape[-1])
         return form.bytes_of(tensor.num_rows, tensor.shape[-1])
+
+    def _type_in_tiles(self, tensor: Tensor, *, changed: bool) -> str:
+        return tensor.type_name if self.form_of(tensor, changed=changed).kind == "tiles" else tiles.WHOLE_BYTES
 
     def __str__(self) -> str:
         names = {"": "layers", "lm_head": "output", "embed_tokens": "embedding"}
@@ -165,7 +174,7 @@ def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bo
             return Storage(quality, {"": TILES}, fused, "in tiles each token is multiplied by the experts it asks alone")
         why = "answers are written fastest from the file's own codes"
         own = Storage(quality, {"": TILES}, fused, f"{why}, which are as small" if quality == "small" else why)
-        if quality == "default" or own.bytes_of(file) <= AS_SMALL * _smallest(fused).bytes_of(file):
+        if quality == "default" or own.bytes_of(file, sizes) <= AS_SMALL * _smallest(fused).bytes_of(file, sizes):
             return own
     if quality == "small":
         return _smallest(fused)
@@ -191,13 +200,19 @@ def stands_beside(file: ModelSource, sizes: Dimensions, stored: Storage) -> bool
 
 def _is_written_by_nomoat(file: ModelSource, sizes: Dimensions) -> bool:
     """Whether `native` can run this model."""
+    arch = _usual_family(file, sizes)
+    return arch is not None and architectures.has_usual_attention(arch, sizes)
+
+
+def _usual_family(file: ModelSource, sizes: Dimensions) -> Architecture | None:
+    """Of a model that `fused` builds if its matrices are to be in tiles; else None."""
     arch = architectures.known().get(str(file.metadata.get("general.architecture")))
     if arch is None:
-        return False
+        return None
     arch = architectures.with_experts(arch, sizes.experts)
     matrices = [tensor for tensor in file.tensors.values() if tensor.is_matrix and _layer_name(tensor.name) not in ROUTERS]
     fit = all(_tile_type(_layer_name(tensor.name), tensor, changed=False) for tensor in matrices)
-    return fit and architectures.is_usual(arch, sizes) and architectures.has_usual_attention(arch, sizes)
+    return arch if fit and architectures.is_usual(arch, sizes) else None
 
 
 def choose(sizes: Dimensions, stored: Storage, *, threads: hardware.Detected[int]) -> Layout:

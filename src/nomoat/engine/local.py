@@ -25,7 +25,19 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import cache, config, footprint, net, paths
-from nomoat.engine import Engine, forked, frames, harmony, importer, layout, likelihood, pooling, served_scores_digest, tool_calls
+from nomoat.engine import (
+    Engine,
+    closed,
+    forked,
+    frames,
+    harmony,
+    importer,
+    layout,
+    likelihood,
+    pooling,
+    served_scores_digest,
+    tool_calls,
+)
 from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import HEARTBEAT_SECONDS, Answer, Batcher, Model, Reading, Tokens
 from nomoat.engine.blocks import BLOCK_TOKENS
@@ -71,7 +83,7 @@ class _Shared:
 
     def require_open(self) -> None:
         if self.is_closed:
-            raise StoppedError("the model is closed", hint="load it again, or close it when all has been asked")
+            raise closed()
 
 
 class LocalEngine(Engine):
@@ -272,6 +284,7 @@ class LocalEngine(Engine):
 
     def embed(self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
         pooling.require_done(self._pooling)
+        self._shared.require_open()
         for at, text in enumerate(texts):
             with about("texts", at, len(texts)):
                 self._require_not_beyond(text, 0)

@@ -86,7 +86,7 @@ class LoraDelta:
                 self._pairs[layer] = (a_RI, tensors[name.removesuffix(A) + B])
         self._require_fitting_pairs()
         self._scales = {layer: scaling.of_layer(layer, len(a_RI)) for layer, (a_RI, _) in self._pairs.items()}
-        parameters = [name for layer in self._pairs for name in expert_lora.parameters(layer)]
+        parameters = [name for layer in self._pairs for name in expert_lora.parameters(layer)] if scaling.has_patterns else []
         self._told_scales = self._scales | {name: scaling.of_layer(name, 1) for name in parameters}
         self._unused = set(self._pairs)
         self._copies = {
@@ -266,7 +266,11 @@ class _Scaling:
         patterns = config.get("alpha_pattern") or {}
         if not isinstance(patterns, dict):
             raise self._wrong("alpha_pattern", patterns, "no object of names and numbers")
-        self._parameters = [name for name in config.get("target_parameters") or () if isinstance(name, str)]
+        self.has_patterns = bool(patterns)
+        parameters = config.get("target_parameters") or []
+        if not isinstance(parameters, list):
+            raise self._wrong("target_parameters", parameters, "no list of names")
+        self._parameters = [name for name in parameters if isinstance(name, str)]
         self._alpha = self._number("lora_alpha", config["lora_alpha"])
         self._written = 0.0  # letters that are repeated in all patterns
         self._alphas = {name: self._number(f"alpha_pattern.{name}", value) for name, value in patterns.items()}

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from nomoat import net
-from nomoat.engine import Engine, pacing, server_address
+from nomoat.engine import Engine, closed, pacing, server_address
 from nomoat.engine.budget import Bill, Calls, Meter
 from nomoat.engine.dialect import (
     SERVER_ERROR,
@@ -219,7 +219,7 @@ class RemoteEngine(Engine):
 
         Ends soon, wherever it is, when whoever asks has left (`net.asking_for`).
         Raises RemoteError, OfflineError; UnsupportedError for top_k in a cloud API; BudgetReachedError where there is a meter;
-        RedirectedError.
+        RedirectedError; StoppedError once it is closed.
         """
         net.require_allowed("ask a model server", self.host, gateway=self._gateway_note)
         request = request if self.meter is None else self.meter.rates.limited(request)
@@ -386,7 +386,7 @@ class RemoteEngine(Engine):
                 return (self._client.chat.completions if "messages" in body else self._client.completions).create(**body)
             except (openai.BadRequestError, openai.UnprocessableEntityError, openai.InternalServerError) as exc:
                 said = self._said(exc.body, exc.response.text)
-                if meant_status(exc.status_code, said) >= SERVER_ERROR:
+                if meant_status(exc.status_code, said, exc.code) >= SERVER_ERROR:
                     raise
                 if exc.code in FILTER_CODES or NO_ROOM.match(said):
                     told.finish_reason = None if exc.code in FILTER_CODES else "length"
@@ -455,6 +455,10 @@ class RemoteEngine(Engine):
             raise broken(exc) from exc
         except no_answer as exc:
             raise self._no_answer() from exc
+        except RuntimeError as exc:  # httpx's word for a client that is closed
+            if not self._client.is_closed():
+                raise
+            raise closed() from exc
 
     def _about_it(self, notes: Sequence[str]) -> tuple[str, ...]:
         return tuple(f"`{self.model}` at `{self.host}` {note}" for note in notes)
@@ -506,7 +510,7 @@ class RemoteEngine(Engine):
     def _refused(
         self, sent_status: int, said: str, *, code: object, param: object, headers: Mapping[str, str] = NO_HEADERS
     ) -> RemoteError:
-        status = meant_status(sent_status, said)
+        status = meant_status(sent_status, said, code)
         variable = " or ".join(key_variables(self._provider))
         hints = {
             401: f"check the key in {variable}",

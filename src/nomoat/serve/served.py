@@ -17,7 +17,6 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from nomoat import hardware, system_errors
-from nomoat.engine import forked
 from nomoat.errors import BadRequestError, BusyError, ContextExceededError, NomoatError, SettingError, UsageError
 from nomoat.records import Chunk, Place, Request, Usage
 from nomoat.responder import Responder
@@ -144,8 +143,6 @@ class Served:
             except SettingError:  # that is about this server
                 raise
             except (ContextExceededError, UsageError) as exc:
-                if forked.is_fork():  # that is about this process
-                    raise
                 raise wire.about_input(exc, call) from exc
             num_tokens = 0
             for text in call.texts:

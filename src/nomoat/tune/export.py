@@ -6,7 +6,6 @@ Names and keys of a LoRA GGUF: llama.cpp's `convert_lora_to_gguf.py`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +22,7 @@ from nomoat.engine.gguf import FloatArray, GGUFFile, Tensor, parts_of
 from nomoat.engine.lora import OUTPUT, LoraDelta
 from nomoat.engine.source import ModelSource, open_source
 from nomoat.engine.tied_embeddings import head_tensor, output_tensor
-from nomoat.errors import NomoatError, UnsupportedError
+from nomoat.errors import UnsupportedError
 from nomoat.progress import Progress
 
 Quantisation = Literal["Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0", "BF16", "F16", "F32"]  # those the gguf package can write
@@ -52,11 +51,7 @@ def merged_gguf(
     import gguf
 
     if weights.is_dir():
-        arch = None
-        with suppress(NomoatError):  # llama.cpp may know a family that nomoat does not
-            arch = architectures.of(open_source(weights))
-        if arch is not None:
-            _require_in_gguf(arch, weights)
+        _require_in_gguf(architectures.of(open_source(weights)), weights)
         raise UnsupportedError(
             f"`{weights}` is a Hugging Face folder, whose tokenizer nomoat cannot write into a GGUF file",
             hint="make a GGUF of the folder with llama.cpp's convert_hf_to_gguf.py, and the adapter that runs beside it with "

@@ -100,7 +100,7 @@ def tune(
     and why.
     Interrupted at any time (Ctrl-C, kill), the last checkpoint stays, and `resume=True` with the same arguments goes on from it, or
     begins anew where it was interrupted before there was one.
-    Raises UsageError, DataError, UnknownModelError, NotEnoughMemoryError, NotEnoughDiskError, WorkerError.
+    Raises UsageError, DataError, UnknownModelError, NotEnoughMemoryError, NotEnoughDiskError, WorkerError, ForkedError.
     """
     settings = Settings(
         minutes=minutes, epochs=epochs, rank=rank, layers=layers, learning_rate=learning_rate, batch=batch, noise=noise, seed=seed
