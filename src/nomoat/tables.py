@@ -83,10 +83,10 @@ def text_form(input_column: str, columns: Sequence[str]) -> TextForm:
     In such a text `\\n` is a line break, as people write it in a shell. What is not among the columns is left to the caller.
     """
     name = column_named(input_column, columns)
-    pieces = IN_BRACES.split(name.replace("\\n", "\n"))
+    pieces = IN_BRACES.split(name)
     if name in columns or len(pieces) == 1:
         return TextForm(("", name, ""))
-    return TextForm(tuple(column_named(piece, columns) if at % 2 else piece for at, piece in enumerate(pieces)))
+    return TextForm(tuple(column_named(piece, columns) if at % 2 else piece.replace("\\n", "\n") for at, piece in enumerate(pieces)))
 
 
 def _plain_name(name: str) -> str:
