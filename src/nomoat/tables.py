@@ -35,6 +35,9 @@ INPUT_NAMES = (  # of columns that hold what is asked
     "질문", "문장", "입력", "본문", "내용", "텍스트", "리뷰", "후기", "상품평", "댓글", "문의", "질의", "메시지", "메일", "민원",
     "요청",
 )  # fmt: skip
+PASSAGES = (  # of columns that hold what a question is about
+    "context", "contexts", "passage", "document", "article", "문서", "지문", "문맥", "본문", "근거",
+)  # fmt: skip
 KOREAN_LABELS = ("정답", "답", "답변", "응답", "라벨", "레이블", "분류", "유형", "카테고리", "감정", "감성", "출력")
 LABEL_NAMES = (  # of columns that hold the right answer; a category or intent beside a `response` is a remark on it
     "label", "target", "gold", "reference", "expected", "answer", "answers", "ground_truth", "output", "class", "sentiment",

@@ -23,6 +23,7 @@ from nomoat.tables import (
     INPUT_NAMES,
     KOREAN_LABELS,
     LABEL_NAMES,
+    PASSAGES,
     TABLE_SUFFIXES,
     TextForm,
     column_named,
@@ -39,9 +40,6 @@ OF_A_MODEL = frozenset(
     ("model", "pred", "predicted", "prediction", "llm", "ai", "bot", "assistant", "generated", "rejected")
 )  # no target
 QUESTION_IN_TWO = {"instruction", "input"}
-PASSAGES = (  # of columns that hold what a question is about
-    "context", "contexts", "passage", "document", "article", "문서", "지문", "문맥", "본문", "근거",
-)  # fmt: skip
 SEVERAL_WORDS = re.compile(r"\S\s+\S|[。、，！？]")  # what is one word may be a passage's number or its file's name
 NO_PART = ("prompt",)  # beside a question it is the question written out, or the same words in each row
 OTHER_METRIC = "choose another metric with --metric (in Python: `metric`)"
