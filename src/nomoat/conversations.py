@@ -427,12 +427,12 @@ def _require_all_asked(value: dict[str, Any], field: str, asked: Sequence[str], 
 
 
 def _not_asked(value: Mapping[str, Any], names: Sequence[str], asked: Sequence[str]) -> list[str]:
-    """The keys called so whose text is not part of a question, see `is_asked`."""
+    """The keys called so whose text is not part of a question, see `_is_asked`."""
     texts = {name: _as_text(value[name]) for name in _named(value, names)}
-    return [name for name, text in texts.items() if isinstance(text, str) and not is_asked(text, asked)]
+    return [name for name, text in texts.items() if isinstance(text, str) and not _is_asked(text, asked)]
 
 
-def is_asked(text: str, asked: Sequence[str]) -> bool:
+def _is_asked(text: str, asked: Sequence[str]) -> bool:
     """Whether a text stands in the question, the last of `asked`, or before it; or is the question once more, written out, as one that
     holds it is, whatever the spacing.
     """
