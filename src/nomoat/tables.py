@@ -35,6 +35,7 @@ INPUT_NAMES = (  # of columns that hold what is asked
     "질문", "문장", "입력", "본문", "내용", "텍스트", "리뷰", "후기", "상품평", "댓글", "문의", "질의", "메시지", "메일", "민원",
     "요청",
 )  # fmt: skip
+QUESTIONS = ("question", "query", "q", "질문", "질의", "문의")  # of columns whose answer is what another calls so
 PASSAGES = (  # of columns that hold what a question is about
     "context", "contexts", "passage", "document", "article", "문서", "지문", "문맥", "본문", "근거",
 )  # fmt: skip

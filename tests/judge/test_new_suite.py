@@ -479,9 +479,8 @@ def test_dollys_response_is_the_answer_whatever_its_category(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "reply", "of_class"),
     [
-        ("review", "response", "sentiment"), ("question", "response", "class"), ("question", "Answer", "category"),
-        ("message", "output", "intent"), ("prompt", "completion", "class"), ("q", "a", "category"),
-        ("리뷰", "답변", "감정"), ("문의", "응답", "유형"), ("질문", "답", "분류"),
+        ("review", "response", "sentiment"), ("message", "output", "intent"), ("prompt", "completion", "class"),
+        ("text", "Answer", "category"), ("리뷰", "답변", "감정"), ("내용", "응답", "유형"),
     ],
 )  # fmt: skip
 def test_of_a_reply_and_a_class_none_is_guessed_to_be_the_right_answer(text: str, reply: str, of_class: str, tmp_path: Path) -> None:
@@ -771,3 +770,15 @@ def test_an_answer_that_the_metric_cannot_use_is_named_with_its_line(tmp_path: P
     with pytest.raises(DataError) as caught:
         suite_from_file(path, metric=metric)
     assert caught.value.message == f"`{path}`, line 4: column `answer` {why}, and the metric is `{metric}`"
+
+
+@pytest.mark.parametrize(
+    "header", ["question,answer,category", "category,q,a", "유형,질문,답변", "문의,분류,응답", "Query,class,response"]
+)
+def test_beside_a_question_and_its_answer_a_class_is_a_remark(header: str, tmp_path: Path) -> None:
+    path = tmp_path / "faq.csv"
+    names = header.split(",")
+    rows = [{name: f"{name}{at}" for name in names} for at in (1, 2)]
+    path.write_text("\n".join([header, *(",".join(row.values()) for row in rows)]) + "\n", encoding="utf-8")
+    answer = next(name for name in names if name in ("answer", "a", "답변", "응답", "response"))
+    assert [example.target for example in suite_from_file(path).suite.examples] == [f"{answer}1", f"{answer}2"]

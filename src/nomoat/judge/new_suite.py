@@ -25,6 +25,7 @@ from nomoat.tables import (
     KOREAN_LABELS,
     LABEL_NAMES,
     PASSAGES,
+    QUESTIONS,
     REPLY_NAMES,
     TABLE_SUFFIXES,
     TextForm,
@@ -298,7 +299,8 @@ def _column(
     hint = f"say which with --{role}-column (in Python: `{role}_column`); {its_columns(columns)}"
     if named := _by_name(free, usual):
         replies, classes = _by_name(named, REPLY_NAMES), _by_name(named, CLASS_NAMES)
-        if replies and classes and named[0] in (*replies, *classes):
+        is_answered = any(column.strip().lower() in QUESTIONS for column in taken)  # beside its answer a class is a remark
+        if replies and classes and named[0] in (*replies, *classes) and not is_answered:
             said = listed([f"`{column}`" for column in (*replies, *classes)])
             raise UsageError(f"`{path}`: columns {said} may each hold the right answer", hint=hint)
         return named[0], f"{role}: column `{named[0]}` (by its name)"
