@@ -38,6 +38,12 @@ def test_a_text_may_be_of_several_columns(tmp_path: Path) -> None:
         read_labelled(written(path, "지문,질문,답\n서울,,예\n"), input_column="{지문} {질문}", label_column="답")
 
 
+def test_only_the_words_between_columns_have_line_breaks_of_a_shell(tmp_path: Path) -> None:
+    path = written(tmp_path / "t.csv", "a\\notes,x,label\none,two,y\n")
+    (row,) = read_labelled(path, input_column=r"{a\notes}\n{x}", label_column="label")
+    assert row.text == "one\ntwo"
+
+
 def test_a_large_table_is_in_memory_as_often_as_needed_only(tmp_path: Path) -> None:
     """Its text and its fields, not also at four bytes a letter, as in a StringIO."""
     path = written(tmp_path / "t.csv", "text,label\n" + f"{'word ' * 20_000},a\n" * 40)

@@ -17,8 +17,8 @@ from nomoat import labelling, textfiles
 from nomoat.errors import DataError
 from nomoat.records import Message, Role
 from nomoat.rows import Rows, Source, read_objects
-from nomoat.tables import INPUT_NAMES
-from nomoat.words import LONGEST_NAME, first_few, is_blank, listed
+from nomoat.tables import INPUT_NAMES, PASSAGES
+from nomoat.words import LONGEST_NAME, first_few, has_several_words, is_blank, listed
 
 CHAT_SUFFIXES = (*textfiles.JSONL_SUFFIXES, ".json")
 Entries = list[tuple[str, dict[str, Any]]]  # each with its place, such as "line 3"
@@ -374,12 +374,14 @@ def _text_of_parts(content: Any, path: Source, where: str) -> Any:
 
 
 def _alpacas_keys(value: Mapping[str, Any]) -> tuple[str, str, str]:
-    """The keys of instruction, input and output. Dolly's `context` is the input where `input` says nothing, unless it stands in the
-    instruction; its `response` is the output where there is no `output`.
+    """The keys of instruction, input and output. Dolly's `context` is the input where `input` says nothing, unless its words stand
+    in the instruction; its `response` is the output where `output` is not there or empty.
     """
-    context = value.get("context")
-    is_input = not _is_nothing(value.get("input")) or _is_nothing(context) or _stands_in(str(context), str(value.get("instruction")))
-    return "instruction", "input" if is_input else "context", "response" if "output" not in value and "response" in value else "output"
+    context, instruction = _as_text(value.get("context")), str(value.get("instruction"))
+    is_told = isinstance(context, str) and has_several_words(context) and stands_in(context, instruction)
+    is_input = not _is_nothing(value.get("input")) or _is_nothing(context) or is_told
+    is_response = "response" in value and (value.get("output") is None or value["output"] == "")
+    return "instruction", "input" if is_input else "context", "response" if is_response else "output"
 
 
 def _alpaca(value: dict[str, Any], path: Source, where: str) -> Lesson:
@@ -392,7 +394,7 @@ def _alpaca(value: dict[str, Any], path: Source, where: str) -> Lesson:
             what = f"`{name}` is {part!r}" if name in value else f"no `{name}`; its keys are: {keys}"
             hint = f"`instruction` and `{output_name}` are text; `{extra_name}` may be empty"
             raise DataError(f"`{path}`, {where}: {what}", hint=hint)
-    if extra_name not in value or extra_name == "context":
+    if extra_name == "context" or _is_nothing(value.get("input")):
         _require_all_asked(value, extra_name, [str(parts[1]), str(parts[0])], path, where)
     instruction, (extra, output) = str(parts[0]).strip(), (_without_space_around(str(part)) for part in parts[1:])
     extra = "" if is_blank(extra) else extra
@@ -412,7 +414,9 @@ def _as_text(value: Any) -> Any:
 
 def _require_all_asked(value: dict[str, Any], field: str, asked: Sequence[str], path: Source, where: str) -> None:
     """Raises DataError for a text beside a question that is named as one, too: the answer would be learned without it."""
-    for name in _not_asked(value, (*INPUT_NAMES, "context"), asked):
+    passages = _named(value, PASSAGES) if field == "context" else ()
+    sources = {name for name in passages if not has_several_words(str(value[name]))}  # a number or a file's name: of the context
+    for name in [name for name in _not_asked(value, (*INPUT_NAMES, "context"), asked) if name not in sources]:
         what, mend = f"a `{field}`, and beside it `{name}`", f"write it into the `{field}`"
         if field == "input":
             what, mend = f"no `input`, and a `{name}`", "call it `input`"
@@ -423,24 +427,30 @@ def _require_all_asked(value: dict[str, Any], field: str, asked: Sequence[str], 
 
 
 def _not_asked(value: Mapping[str, Any], names: Sequence[str], asked: Sequence[str]) -> list[str]:
-    """The keys called so whose text is not part of a question, see `is_asked`."""
+    """The keys called so whose text is not part of a question, see `_is_asked`."""
     texts = {name: _as_text(value[name]) for name in _named(value, names)}
-    return [name for name, text in texts.items() if isinstance(text, str) and not is_asked(text, asked)]
+    return [name for name, text in texts.items() if isinstance(text, str) and not _is_asked(text, asked)]
 
 
-def is_asked(text: str, asked: Sequence[str]) -> bool:
+def _is_asked(text: str, asked: Sequence[str]) -> bool:
     """Whether a text stands in the question, the last of `asked`, or before it; or is the question once more, written out, as one that
     holds it is, whatever the spacing.
     """
     question = _on_one_line(asked[-1])
     is_written_out = bool(question) and question in _on_one_line(text)
-    return is_written_out or any(_stands_in(text, turn) for turn in asked)
+    return is_written_out or any(stands_in(text, turn) for turn in asked)
 
 
-def _stands_in(text: str, turn: str) -> bool:
+def stands_in(text: str, turn: str) -> bool:
     """Whether it does, as whole words and whatever the spacing."""
     said, whole = _on_one_line(text), _on_one_line(turn)
-    return said in whole and re.search(rf"(?<!\w){re.escape(said)}(?!\w)", whole) is not None
+    at = whole.find(said)  # a pattern of a long text takes milliseconds to compile
+    while at >= 0:
+        around = whole[max(at - 1, 0) : at] + whole[at + len(said) : at + len(said) + 1]
+        if not any(char.isalnum() or char == "_" for char in around):
+            return True
+        at = whole.find(said, at + 1)
+    return False
 
 
 def _on_one_line(text: str) -> str:

@@ -35,13 +35,19 @@ INPUT_NAMES = (  # of columns that hold what is asked
     "질문", "문장", "입력", "본문", "내용", "텍스트", "리뷰", "후기", "상품평", "댓글", "문의", "질의", "메시지", "메일", "민원",
     "요청",
 )  # fmt: skip
-KOREAN_LABELS = ("정답", "답", "답변", "응답", "라벨", "레이블", "분류", "유형", "카테고리", "감정", "감성", "출력")
-LABEL_NAMES = (  # of columns that hold the right answer; a category or intent beside a `response` is a remark on it
-    "label", "target", "gold", "reference", "expected", "answer", "answers", "ground_truth", "output", "class", "sentiment",
-    "response", "category", "intent", "a",
-    *KOREAN_LABELS,
+QUESTIONS = ("question", "query", "q", "질문", "질의", "문의")  # of columns whose answer is what another calls so
+PASSAGES = (  # of columns that hold what a question is about
+    "context", "contexts", "passage", "document", "article", "문서", "지문", "문맥", "본문", "근거",
+)  # fmt: skip
+REPLY_NAMES = (
+    "answer", "answers", "output", "response", "a", "답", "답변", "응답", "출력",
     "completion",  # beside another of these, it is what a model said
 )  # fmt: skip
+CLASS_NAMES = ("class", "sentiment", "category", "intent", "분류", "유형", "카테고리", "감정", "감성")
+LABEL_NAMES = (  # of columns that hold the right answer; which of a reply and a class it is, only the user knows
+    "label", "target", "gold", "reference", "expected", "ground_truth", "정답", "라벨", "레이블", *REPLY_NAMES, *CLASS_NAMES,
+)  # fmt: skip
+KOREAN_LABELS = tuple(name for name in LABEL_NAMES if not name.isascii())
 Records = list[tuple[int, list[Any]]]  # the fields of each row, with the line it begins on
 
 
@@ -83,10 +89,10 @@ def text_form(input_column: str, columns: Sequence[str]) -> TextForm:
     In such a text `\\n` is a line break, as people write it in a shell. What is not among the columns is left to the caller.
     """
     name = column_named(input_column, columns)
-    pieces = IN_BRACES.split(name.replace("\\n", "\n"))
+    pieces = IN_BRACES.split(name)
     if name in columns or len(pieces) == 1:
         return TextForm(("", name, ""))
-    return TextForm(tuple(column_named(piece, columns) if at % 2 else piece for at, piece in enumerate(pieces)))
+    return TextForm(tuple(column_named(piece, columns) if at % 2 else piece.replace("\\n", "\n") for at, piece in enumerate(pieces)))
 
 
 def _plain_name(name: str) -> str:
@@ -103,7 +109,7 @@ def require_columns(path: Source, input_column: str | None, label_column: str | 
         header, _ = _parse_table(path)
         raise UsageError(
             f"`{path.name}` is a table, and its {which} column is not named",
-            hint=f"name it with --{which}-column (in Python: `{which}_column`); {_columns(header)}"
+            hint=f"name it with --{which}-column (in Python: `{which}_column`); {its_columns(header)}"
             + (f"; or {or_else}" if isinstance(path, Rows) and or_else else ""),
         )
     for name, column in (("input_column", input_column), ("label_column", label_column)):
@@ -142,13 +148,13 @@ def require_there(path: Source, named: Sequence[str], columns: Sequence[str]) ->
     """Raises DataError, naming those there are, for the first that is not among the columns."""
     for column in named:
         if column not in columns:
-            raise DataError(f"`{path}` has no column `{column}`", hint=_columns(columns))
+            raise DataError(f"`{path}` has no column `{column}`", hint=its_columns(columns))
 
 
 def require_other(path: Source, form: TextForm, label_column: str, columns: Sequence[str]) -> None:
     """Raises UsageError where the texts would be, or hold, their own labels."""
     if label_column in form.columns:
-        raise UsageError(f"`{path}`: column `{label_column}` is named for the texts and for the labels", hint=_columns(columns))
+        raise UsageError(f"`{path}`: column `{label_column}` is named for the texts and for the labels", hint=its_columns(columns))
 
 
 def require_no_gaps(path: Source, gaps: Mapping[str, Sequence[int]], *, what: str = "is empty") -> None:
@@ -182,7 +188,7 @@ def read_numbered_table(path: Path) -> list[tuple[int, dict[str, str]]]:
     return [(line, dict(zip(header, row, strict=True))) for line, row in rows]
 
 
-def _columns(header: Sequence[str]) -> str:
+def its_columns(header: Sequence[str]) -> str:
     return f"its columns are: {', '.join(name or '(no name)' for name in header)}" if header else "it has no columns"
 
 

@@ -12,6 +12,8 @@ SHOWN_CODE = "⟨U+{:04X}⟩"  # in the place of a character
 SHOWN_TURNS = {code: SHOWN_CODE.format(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 
 
+# Spaces or full stops between words; or six letters of Thai, Lao, Burmese, Khmer, Japanese or Chinese.
+SEVERAL_WORDS = re.compile(r"\S\s+\S|[。、，！？]|[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]{6}")
 # Letters and signs by category that are not seen: Hangul's and Braille's blanks, the joiner of graphemes, selectors of variants.
 UNSEEN = re.compile("[\u034f\u115f\u1160\u2800\u3164\uffa0\ufe00-\ufe0f]")
 # Seen by what it makes of its neighbours: between emoji or behind one, in keycaps and flags of regions, and where it parts Arabic
@@ -44,6 +46,11 @@ def is_blank(text: str) -> bool:
 def trimmed(text: str) -> str:
     """The text without the space around it; empty where there is nothing to see."""
     return "" if is_blank(text) else text.strip()
+
+
+def has_several_words(text: str) -> bool:
+    """Whether it is more than a word, such as a number or a file's name; of a script that writes without spaces, six letters are."""
+    return SEVERAL_WORDS.search(text) is not None
 
 
 def counted(count: float, thing: str) -> str:

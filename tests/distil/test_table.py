@@ -11,7 +11,7 @@ from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
 from nomoat.distil.label import NO_LABEL, Label, Labelled, LeftOut
 from nomoat.distil.table import labelled_table, left_out_table, read_texts
-from nomoat.errors import DataError, UsageError
+from nomoat.errors import DataError, NomoatError, UsageError
 from nomoat.responder import load
 
 NAME_COLUMN = "name the column of the texts with --input-column (in Python: `input_column`): it is one of id, text"
@@ -47,18 +47,23 @@ def test_a_text_may_be_of_several_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "column", "message", "hint"),
+    ("name", "column", "error", "message", "hint"),
     [
-        ("t.csv", None, "`t.csv`: it has several columns", NAME_COLUMN),
-        ("t.csv", "words", "`{path}` has no column `words`", "its columns are: id, text"),
-        ("t.txt", "text", "`t.txt` has no columns: each line is a text", "leave out --input-column (in Python: `input_column`)"),
-        ("t.pdf", None, "`{path}`: nomoat cannot tell what kind of file this is", None),
+        ("t.csv", None, UsageError, "`t.csv`: it has several columns", NAME_COLUMN),
+        ("t.csv", "words", DataError, "`{path}` has no column `words`", "its columns are: id, text"),
+        (
+            "t.txt", "text", UsageError, "`t.txt` has no columns: each line is a text",
+            "leave out --input-column (in Python: `input_column`)",
+        ),
+        ("t.pdf", None, UsageError, "`{path}`: nomoat cannot tell what kind of file this is", None),
     ],
-)
-def test_files_that_cannot_be_meant(tmp_path: Path, name: str, column: str | None, message: str, hint: str | None) -> None:
+)  # fmt: skip
+def test_files_that_cannot_be_meant(
+    tmp_path: Path, name: str, column: str | None, error: type[NomoatError], message: str, hint: str | None
+) -> None:
     path = tmp_path / name
     path.write_text("id,text\n1,a\n")
-    with pytest.raises((DataError, UsageError)) as caught:
+    with pytest.raises(error) as caught:
         read_texts(path, input_column=column)
     assert caught.value.message == message.format(path=path)
     assert hint is None or caught.value.hint == hint
@@ -97,6 +102,9 @@ def test_a_file_without_a_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("\n \n")
     with pytest.raises(DataError, match="holds no text"):
         read_texts(tmp_path / "t.txt")
+    (tmp_path / "t.jsonl").write_text("{}\n{}\n")
+    with pytest.raises(DataError, match="holds no text"):
+        read_texts(tmp_path / "t.jsonl")
 
 
 def test_objects_of_a_jsonl_file_are_rows_whatever_they_hold(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -354,6 +355,9 @@ def test_what_a_question_is_about_is_not_left_out(tmp_path: Path, columns: str, 
         ("text,content\nWho is it?,It is Kim.\n", "content"),
         ('{"question": "Who is it?", "context": null, "answer": "Kim"}\n{"question": "Where?", "answer": "Seoul"}\n', "answer"),
         ('{"question": "Who is it?", "contexts": ["", []], "answer": "Kim"}\n', "answer"),
+        ("question,document,answer\nWho is it?,doc1.pdf,Kim\nWho is it?,doc2.pdf,Kim\n", "answer"),
+        ("question,context,answer\nKim came. Who is it?,Kim came.,Kim\n", "answer"),
+        ("question,메일,label\nWho is it?,a@b.c,x\nWhere is it?,Kim Lee <k@b.c>,y\n", "label"),
     ],
 )
 def test_what_holds_no_part_of_a_question_may_stand_beside_it(rows: str, label: str, tmp_path: Path) -> None:
@@ -362,6 +366,75 @@ def test_what_holds_no_part_of_a_question_may_stand_beside_it(rows: str, label: 
     guess = suite_from_file(path)
     assert "Who is it?" in guess.suite.examples[0].messages[0].content
     assert guess.reasons[1].startswith(f"label: column `{label}` ")
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows"),
+    [
+        ("text,question,answer", ["김 씨는 통영에 삽니다.,누구인가?,김 씨"]),
+        ("document,q,answer", ["Kim lives in Tongyeong.,Who?,Kim"]),
+        ("text,instruction,output", ["A long text here.,번역하시오,Ein Text"]),
+        ("document,instruction,output", ["A long text here.,Summarize:,A text"]),
+        ("text,instruction,output", ["A long text here.,Summarize this: A long text here.,A text"]),
+        ("sentence,query,label", ["The battery life is good.,battery life,pos", "The battery life is good.,food,none"]),
+        ("query,document,label", ["fish soup,I like fish soup.,1"]),
+        ("질의,문서,정답", ["연차,연차는 열다섯 날입니다.,1", "출장비,이 출장비 규정은 옛것입니다.,0"]),
+        ("query,passage,label", ["fish,I like fish soup.,1"]),
+        ("question,context,answer", ["Tongyeong,Kim lives in Tongyeong by the sea.,Kim"]),
+        ("question,context,answer", ["誰がそこに住んでいますか,金さんは統営に住んでいます,金さん"]),
+        ("question,context,answer", ["Double it.,3,6", "Double it.,4,8"]),
+        ("question,context", ["Who is it?,Kim is here."]),
+    ],
+)
+def test_neither_of_a_question_and_what_it_is_about_is_left_out(columns: str, rows: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "qa.csv"
+    path.write_text("\n".join([columns, *rows]), encoding="utf-8")
+    one, other = columns.split(",")[:2]
+    with pytest.raises(UsageError) as caught:
+        suite_from_file(path)
+    assert caught.value.message == f"`{path}`: columns `{one}` and `{other}` may be one question together"
+
+
+def test_a_column_of_any_row_is_looked_at_and_may_be_named(tmp_path: Path) -> None:
+    about = {"question": "Who is it?", "context": "Kim is here."}
+    path = write_lines(tmp_path / "qa.jsonl", about, {**about, "answer": "Kim"})
+    with pytest.raises(UsageError, match="columns `question` and `context` may be one question together"):
+        suite_from_file(path)
+    with pytest.raises(DataError, match="line 1: column `answer` is empty or no text"):
+        suite_from_file(path, input_column="{context} {question}")
+    path = write_lines(tmp_path / "qa.jsonl", {"question": "Who?", "answer": "Kim"}, {**about, "answer": "Kim"})
+    with pytest.raises(DataError, match="line 1: column `context` is empty or no text"):
+        suite_from_file(path, input_column="context")
+
+
+@pytest.mark.parametrize(("columns", "label"), [("text,question", "text"), ("instruction,input", "input")])
+def test_a_column_that_is_named_for_the_labels_is_not_guessed_for_the_texts(columns: str, label: str, tmp_path: Path) -> None:
+    path = tmp_path / "qa.csv"
+    path.write_text(f"{columns}\nWho is it?,It is Kim.\n")
+    (other,) = {*columns.split(",")} - {label}
+    assert suite_from_file(path, label_column=label).reasons[0] == f"input: column `{other}` (by its name)"
+
+
+def test_the_form_of_a_question_can_be_pasted(tmp_path: Path) -> None:
+    path = tmp_path / "qa.csv"
+    for name, is_named in (("customer's question", True), ("my {x} question", False)):
+        path.write_text(f"{name},context,answer\nWho lives there?,Kim lives there.,Kim\n")
+        with pytest.raises(UsageError) as caught:
+            suite_from_file(path)
+        hint = str(caught.value.hint)
+        assert ("{context}" in hint) is is_named
+        if is_named:
+            (form,) = shlex.split(hint.removeprefix("say what is asked with --input-column ").partition(" (in Python")[0])
+            assert suite_from_file(path, input_column=form).suite.examples[0].messages[0].content.endswith("Who lives there?")
+
+
+def test_a_question_of_nothing_to_see_is_empty(tmp_path: Path) -> None:
+    path = tmp_path / "qa.csv"
+    path.write_text("question,context,answer\n\u200b,\u200b,Kim\nWho?,\u200b,\u200b\n", encoding="utf-8")
+    with pytest.raises(DataError, match="line 2: column `question` is empty or no text; line 3: column `answer` is empty"):
+        suite_from_file(path)
+    with pytest.raises(DataError, match="lines 2, 3: column `context` is empty"):
+        suite_from_file(path, input_column="{question} {context}")
 
 
 @pytest.mark.parametrize(
@@ -394,23 +467,35 @@ def test_a_text_of_several_columns_needs_each(tmp_path: Path) -> None:
         suite_from_file(path, input_column="{answer} {question}", label_column="answer")
 
 
-def test_an_answer_comes_before_a_category(tmp_path: Path) -> None:
+def test_dollys_response_is_the_answer_whatever_its_category(tmp_path: Path) -> None:
     rows = [
         {"instruction": row["question"], "context": row["context"], "response": row["answer"], "category": "qa"} for row in QUESTIONS
     ]
     suite = suite_from_file(write_lines(tmp_path / "dolly.jsonl", *rows)).suite
     assert suite.examples[0].messages[0].content == "Who lives there?\n\nKim lives in Tongyeong."
     assert [example.target for example in suite.examples] == ["Kim", "Seoul"]
-    path = tmp_path / "tickets.csv"
-    path.write_text("message,category,response\nWhere is it?,parcel,On its way\n")
-    assert "label: column `response` (by its name)" in suite_from_file(path).reasons
 
 
-@pytest.mark.parametrize("label", ["sentiment", "class"])
-def test_a_label_comes_before_the_reply_to_its_text(label: str, tmp_path: Path) -> None:
-    path = tmp_path / "reviews.csv"
-    path.write_text(f"review,response,{label}\ngood,Thanks!,pos\nbad,Sorry,neg\n")
-    assert suite_from_file(path).reasons[1] == f"label: column `{label}` (by its name)"
+@pytest.mark.parametrize(
+    ("text", "reply", "of_class"),
+    [
+        ("review", "response", "sentiment"), ("message", "output", "intent"), ("prompt", "completion", "class"),
+        ("text", "Answer", "category"), ("리뷰", "답변", "감정"), ("내용", "응답", "유형"),
+    ],
+)  # fmt: skip
+def test_of_a_reply_and_a_class_none_is_guessed_to_be_the_right_answer(text: str, reply: str, of_class: str, tmp_path: Path) -> None:
+    for header in (f"{text},{reply},{of_class}", f"{text},{of_class},{reply}"):
+        path = tmp_path / "my.csv"
+        path.write_text(f"{header}\ngood,x,y\nbad,z,y\n", encoding="utf-8")
+        with pytest.raises(UsageError) as caught:
+            suite_from_file(path)
+        assert caught.value.message == f"`{path}`: columns `{reply}` and `{of_class}` may each hold the right answer"
+        columns = ", ".join(header.split(","))
+        assert caught.value.hint == f"say which with --label-column (in Python: `label_column`); its columns are: {columns}"
+        for label in (reply, of_class):
+            assert suite_from_file(path, label_column=label).reasons[1] == f"label: column `{label}` (as told)"
+    path.write_text(f"{header},정답\ngood,x,y,A\nbad,z,y,B\n", encoding="utf-8")
+    assert suite_from_file(path).reasons[1] == "label: column `정답` (by its name)"
 
 
 def test_several_right_answers(tmp_path: Path) -> None:
@@ -685,3 +770,15 @@ def test_an_answer_that_the_metric_cannot_use_is_named_with_its_line(tmp_path: P
     with pytest.raises(DataError) as caught:
         suite_from_file(path, metric=metric)
     assert caught.value.message == f"`{path}`, line 4: column `answer` {why}, and the metric is `{metric}`"
+
+
+@pytest.mark.parametrize(
+    "header", ["question,answer,category", "category,q,a", "유형,질문,답변", "문의,분류,응답", "Query,class,response"]
+)
+def test_beside_a_question_and_its_answer_a_class_is_a_remark(header: str, tmp_path: Path) -> None:
+    path = tmp_path / "faq.csv"
+    names = header.split(",")
+    rows = [{name: f"{name}{at}" for name in names} for at in (1, 2)]
+    path.write_text("\n".join([header, *(",".join(row.values()) for row in rows)]) + "\n", encoding="utf-8")
+    answer = next(name for name in names if name in ("answer", "a", "답변", "응답", "response"))
+    assert [example.target for example in suite_from_file(path).suite.examples] == [f"{answer}1", f"{answer}2"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from nomoat import conversations
 from nomoat.conversations import Lesson
 from nomoat.errors import DataError, UsageError
 from nomoat.rows import Source, taken
@@ -537,7 +539,10 @@ def test_a_text_that_stands_in_the_place_of_an_input_is_not_passed_over(tmp_path
         read(path)
     assert caught.value.message == f"`{path}`, line 2: it has no `input`, and a `{name}`, which would not be asked"
     written_out = "Below is an instruction.\r\n\r\nSummarise\r\nit,  Zoe\u0308.\r\n"  # as Alpaca's own file has `text`
-    for more in ({"input": ""}, {name: written_out}, {name: True}):
+    for nothing in ("", None):
+        with pytest.raises(DataError, match=f"line 1: it has no `input`, and a `{name}`"):
+            read(write(path, json.dumps({**entry, "input": nothing}) + "\n"))
+    for more in ({name: written_out}, {name: True}):
         (lesson,) = read(write(tmp_path / "b.jsonl", json.dumps({**entry, **more}) + "\n")).lessons
         assert lesson.messages[0].content == "Summarise\nit, Zoë."
 
@@ -553,6 +558,20 @@ def test_dolly_is_read_as_alpaca_is(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no `output`; its keys are: `instruction`, `answer`"):
         read(write(tmp_path / "c.jsonl", json.dumps({"instruction": "Who?", "answer": "Kim"}) + "\n"))
     assert read(alpaca).notes == ("not read of lessons, with how many have it: `context` (1), `response` (1), `category` (1)",)
+    for nothing in ("", None):
+        joined = read(write(tmp_path / "d.jsonl", json.dumps({**entry, "input": nothing, "output": nothing}) + "\n"))
+        assert joined.lessons == read(write(tmp_path / "d.jsonl", json.dumps(entry) + "\n")).lessons
+
+
+@pytest.mark.parametrize(("name", "source"), [("document", "wiki_12.pdf"), ("본문", 12)])
+def test_the_source_of_a_context_is_no_part_of_its_question(tmp_path: Path, name: str, source: object) -> None:
+    entry = {"instruction": "Who lives there?", "context": "Kim lives there.", "response": "Kim"}
+    path = write(tmp_path / "a.jsonl", json.dumps({**entry, name: source}) + "\n")
+    assert read(path).lessons[0].messages[0].content == "Who lives there?\n\nKim lives there."
+    assert read(path).notes == (f"not read of lessons, with how many have it: `{name}` (1)",)
+    for more in ({name: "Lee lives there."}, {"message": "ok"}, {"문의": "12"}):
+        with pytest.raises(DataError, match="it has a `context`, and beside it"):
+            read(write(path, json.dumps({**entry, **more}) + "\n"))
 
 
 @pytest.mark.parametrize("nothing", ["", None])
@@ -567,6 +586,36 @@ def test_a_context_that_stands_in_the_instruction_is_not_learned_twice(tmp_path:
     chats = read(write(tmp_path / "a.jsonl", json.dumps(entry) + "\n"))
     assert chats.lessons[0].messages[0].content == entry["instruction"]
     assert chats.notes == ("not read of lessons, with how many have it: `context` (1)",)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "context"), [("Multiply the number by 5.", "5"), ("Multiply the number by 5.", 5), ("What is C++?", "C++")]
+)
+def test_a_context_of_one_word_is_learned_wherever_else_it_stands(tmp_path: Path, instruction: str, context: object) -> None:
+    entry = {"instruction": instruction, "context": context, "response": "25"}
+    chats = read(write(tmp_path / "a.jsonl", json.dumps(entry) + "\n"))
+    assert (chats.lessons[0].messages[0].content, chats.notes) == (f"{instruction}\n\n{context}", ())
+
+
+def test_long_contexts_that_stand_in_the_instruction_are_read_at_once(tmp_path: Path) -> None:
+    contexts = [" ".join(f"{n}-{at}" for at in range(4000)) for n in range(50)]
+    entries = [{"instruction": f"{context} Who?", "context": context, "output": "Kim"} for context in contexts]
+    path = write(tmp_path / "a.jsonl", "".join(f"{json.dumps(entry)}\n" for entry in entries))
+    started = time.process_time()
+    assert read(path).lessons[49].messages[0].content == f"{contexts[49]} Who?"
+    assert time.process_time() - started < 1
+
+
+@pytest.mark.parametrize(
+    ("text", "turn", "is_held"),
+    [
+        ("b c", "a b\nc d", True), ("b c", "ab c, b cd", False), ("b", "ab, b.", True), ("b", "_b b1", False),
+        ("C++", "What is C++?", True), ("한 줄", "한 줄입니다", False), ("a a", "a aa a", False),
+        ("aa", "aaa aa", True), ("abc", "ab", False),
+    ],
+)  # fmt: skip
+def test_a_text_stands_in_another_as_whole_words(text: str, turn: str, is_held: bool) -> None:
+    assert conversations.stands_in(text, turn) is is_held
 
 
 @pytest.mark.parametrize(
@@ -588,6 +637,7 @@ def test_a_question_beside_a_context_is_not_passed_over(tmp_path: Path, more: di
     ("more", "what"),
     [
         ({"context": ["a"], "response": "x"}, "`context` is ['a']"),
+        ({"instruction": "Who? ['a b']", "context": ["a b"], "response": "x"}, "`context` is ['a b']"),
         ({"context": "a", "response": None}, "`response` is None"),
         ({"context": "a", "response": ""}, "`response` is ''"),
     ],

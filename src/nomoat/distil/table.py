@@ -55,7 +55,7 @@ def read_texts(path: Path, *, input_column: str | None = None) -> Texts:
         raise textfiles.of_unknown_kind(path, KINDS)
     columns = _columns(rows)
     form = _asked_form(input_column, columns)
-    if form is None and rows:
+    if form is None and columns:
         hint = f"name the column of the texts with --input-column (in Python: `input_column`): it is one of {', '.join(columns)}"
         raise UsageError(f"`{path.name}`: it has several columns", hint=hint)
     tables.require_there(path, form.columns if form and rows else (), columns)

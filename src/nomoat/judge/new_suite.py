@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nomoat import conversations, matching
+from nomoat import conversations, matching, paths
 from nomoat.conversations import CHAT_SUFFIXES
 from nomoat.errors import DataError, UsageError
 from nomoat.judge import scorers
@@ -20,12 +20,17 @@ from nomoat.labelling import MAX_LABELS, label_task_messages
 from nomoat.records import Example
 from nomoat.rows import Source
 from nomoat.tables import (
+    CLASS_NAMES,
     INPUT_NAMES,
     KOREAN_LABELS,
     LABEL_NAMES,
+    PASSAGES,
+    QUESTIONS,
+    REPLY_NAMES,
     TABLE_SUFFIXES,
     TextForm,
     column_named,
+    its_columns,
     read_numbered_table,
     require_no_gaps,
     require_other,
@@ -33,16 +38,12 @@ from nomoat.tables import (
     text_form,
 )
 from nomoat.textfiles import JSONL_SUFFIXES, composed, of_unknown_kind, read_jsonl
-from nomoat.words import apart, counted, listed
+from nomoat.words import apart, counted, has_several_words, listed, trimmed
 
 OF_A_MODEL = frozenset(
     ("model", "pred", "predicted", "prediction", "llm", "ai", "bot", "assistant", "generated", "rejected")
 )  # no target
 QUESTION_IN_TWO = {"instruction", "input"}
-PASSAGES = (  # of columns that hold what a question is about
-    "context", "contexts", "passage", "document", "article", "문서", "지문", "문맥", "본문", "근거",
-)  # fmt: skip
-SEVERAL_WORDS = re.compile(r"\S\s+\S|[。、，！？]")  # what is one word may be a passage's number or its file's name
 NO_PART = ("prompt",)  # beside a question it is the question written out, or the same words in each row
 OTHER_METRIC = "choose another metric with --metric (in Python: `metric`)"
 ADDRESS = re.compile(r"\S+@\S+")  # a column `메일` may hold letters, or only where they came from
@@ -131,13 +132,13 @@ def suite_of_conversations(found: conversations.Entries, path: Source, *, metric
 
 def _of_table(path: Path, input_column: str | None, label_column: str | None, metric: Metric | None, name: str) -> Guess:
     rows = _rows(path)
-    columns = tuple(rows[0][1])
+    columns = tuple(dict.fromkeys(name for _, row in rows for name in row))
     if input_column is not None:
         form = text_form(composed(input_column), columns)
         require_there(path, form.columns, columns)
         why_text = f"input: {_named(form)} (as told)"
     else:
-        form, why_text = _guessed_form(path, rows, label_column)
+        form, why_text = _guessed_form(path, rows, columns, label_column)
     answer_column, why_answer = _column(path, columns, label_column, LABEL_NAMES, "label", form.columns)
     require_other(path, form, answer_column, columns)
     texts = {column: [_cell(row, column) for _, row in rows] for column in form.columns}
@@ -162,10 +163,8 @@ def _named(form: TextForm) -> str:
     return f"column{'s' if several else ''} {listed([f'`{column}`' for column in form.columns])}"
 
 
-def _guessed_form(path: Path, rows: Sequence[Row], label_column: str | None) -> tuple[TextForm, str]:
+def _guessed_form(path: Path, rows: Sequence[Row], columns: Sequence[str], label_column: str | None) -> tuple[TextForm, str]:
     """The column that holds the question, by its name. Raises UsageError where another holds a part of it: it would not be asked."""
-    first = rows[0][1]
-    columns = tuple(first)
     label = None if label_column is None else column_named(label_column, columns)
     if {name.strip().lower() for name in columns if name != label} >= QUESTION_IN_TWO:
         raise UsageError(
@@ -173,40 +172,58 @@ def _guessed_form(path: Path, rows: Sequence[Row], label_column: str | None) -> 
             hint="write each row as a line of JSON with `instruction`, `input` and `output`, or say which column holds the whole "
             "question with --input-column (in Python: `input_column`)",
         )
-    texts = [name for name, cell in first.items() if not ADDRESS.fullmatch(str(cell).strip())]
-    column, why = _column(path, texts, None, INPUT_NAMES, "input", ())
-    others = _parts_beside(rows, column, label)
-    if not others or {*columns} <= {column, *others}:  # without a column for the answer, one of them is it
+    taken = [name for name in columns if name == label or ADDRESS.fullmatch(str(rows[0][1].get(name)).strip())]
+    column, why = _column(path, columns, None, INPUT_NAMES, "input", taken)
+    answer = next(iter(_by_name(columns, LABEL_NAMES)), None) if label is None else label
+    others = [name for name in columns if name not in (column, *taken) and _is_part(rows, column, name, answer)]
+    is_answer_among = {*columns} <= {column, *others} and not any(map(_is_passage, others))  # there is no other column for it
+    if not others or is_answer_among:
         return text_form(column, columns), why
-    of_question = [name for name in dict.fromkeys((*columns, *others)) if name == column or name in others]
+    of_question = [name for name in columns if name == column or name in others]
     hint = "say with --input-column (in Python: `input_column`) which one is asked, or write the whole question into one column"
     if all(_cell(row, name) for _, row in rows for name in of_question):
-        ordered = [*others, column] if any(name.strip().lower() in PASSAGES for name in others) else of_question
+        ordered = (*others, column) if any(map(_is_passage, others)) else tuple(of_question)
         form = "\\n\\n".join(f"{{{name}}}" for name in ordered)
-        hint = f"say what is asked with --input-column '{form}' (in Python: `input_column`), or name one of them with it"
+        if text_form(form, columns).columns == ordered:  # a name may have braces of its own
+            told = paths.as_command([form])
+            hint = f"say what is asked with --input-column {told} (in Python: `input_column`), or name one of them with it"
     raise UsageError(f"`{path}`: columns {listed([f'`{name}`' for name in of_question])} may be one question together", hint=hint)
 
 
-def _parts_beside(rows: Sequence[Row], column: str, label: str | None) -> list[str]:
-    """The columns named as ones of questions, or of what they are about, in which a row has words that its question does not hold."""
-    names, parts = {*INPUT_NAMES, *PASSAGES}.difference(NO_PART), list[str]()
-    for _, row in rows:
-        question = _cell(row, column)
-        named = [name for name in row if name.strip().lower() in names and name not in (column, label, *parts)]
-        parts += [name for name in named if any(_is_beside(text, question) for text in _texts_in(row[name]))]
-    return parts
+def _is_passage(column: str) -> bool:
+    return column.strip().lower() in PASSAGES
 
 
-def _is_beside(text: str, question: str) -> bool:
-    return bool(SEVERAL_WORDS.search(text)) and not conversations.is_asked(text, [question])
+def _is_part(rows: Sequence[Row], column: str, name: str, answer: str | None) -> bool:
+    """Whether the column called `name`, as columns of questions are, or of what they are about, holds a part of those in `column`: it
+    says in a row what its question does not, or tells apart rows with the same question and other answers.
+    """
+    if name.strip().lower() not in {*INPUT_NAMES, *PASSAGES}.difference(NO_PART):
+        return False
+    firsts = dict[str, tuple[list[str], object]]()
+    for line, row in rows:
+        question, texts = _cell(row, column), [*_texts_in(row.get(name))]
+        right = line if answer is None else _answers(row, answer)
+        first_texts, first_right = firsts.setdefault(question, (texts, right))
+        tells_apart = bool(question) and texts != first_texts and right != first_right
+        if tells_apart or any(_is_beside(text, name, question) for text in texts):
+            return True
+    return False
+
+
+def _is_beside(text: str, name: str, question: str) -> bool:
+    """Whether the text of the column called `name` says what the question does not."""
+    if _is_passage(name):  # a word alone may be its number or its file's name
+        return has_several_words(text) and not conversations.stands_in(text, question)
+    return any(map(str.isalpha, text)) and text.split() != question.split()  # a query may stand in the text that it is about
 
 
 def _texts_in(cell: object) -> Iterator[str]:
     """A cell's text, or those of its list or object."""
-    if isinstance(cell, str):
-        yield cell
     for one in cell.values() if isinstance(cell, Mapping) else cell if isinstance(cell, list) else ():
         yield from _texts_in(one)
+    if text := _text(cell):
+        yield text
 
 
 def _finished(
@@ -274,24 +291,32 @@ def _column(
     path: Path, columns: Sequence[str], told: str | None, usual: Sequence[str], role: str, taken: Sequence[str]
 ) -> tuple[str, str]:
     """The column, and how it was found."""
-    hint = f"its columns are: {', '.join(columns)}"
     if told is not None:
         told = column_named(told, columns)
         require_there(path, [told], columns)
         return told, f"{role}: column `{told}` (as told)"
     free = [column for column in columns if column not in taken]
-    for name in usual:
-        for column in free:
-            if column.strip().lower() == name:
-                return column, f"{role}: column `{column}` (by its name)"
+    hint = f"say which with --{role}-column (in Python: `{role}_column`); {its_columns(columns)}"
+    if named := _by_name(free, usual):
+        replies, classes = _by_name(named, REPLY_NAMES), _by_name(named, CLASS_NAMES)
+        is_answered = any(column.strip().lower() in QUESTIONS for column in taken)  # beside its answer a class is a remark
+        if replies and classes and named[0] in (*replies, *classes) and not is_answered:
+            said = listed([f"`{column}`" for column in (*replies, *classes)])
+            raise UsageError(f"`{path}`: columns {said} may each hold the right answer", hint=hint)
+        return named[0], f"{role}: column `{named[0]}` (by its name)"
+    is_last = role == "label"  # of a row's columns: the input is known
     alike = [column for column in free if any(_ends_in(column, name) for name in usual)]
-    others = [column for column in free if taken and column not in alike and column.strip().startswith(KOREAN_LABELS)]
+    others = [column for column in free if is_last and column not in alike and column.strip().startswith(KOREAN_LABELS)]
     if len(alike) == 1 and not others and not OF_A_MODEL.intersection(_words(alike[0])):
         return alike[0], f"{role}: column `{alike[0]}` (by the end of its name)"
-    if taken and len(free) == 1:
+    if is_last and len(free) == 1:
         return free[0], f"{role}: column `{free[0]}` (the only other one)"
-    hint = f"say which with --{role}-column (in Python: `{role}_column`); {hint}"
     raise UsageError(f"`{path}`: no column is named like a usual {role}", hint=hint)
+
+
+def _by_name(columns: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The columns that are called so, in the order of the names."""
+    return [column for name in names for column in columns if column.strip().lower() == name]
 
 
 def _ends_in(column: str, name: str) -> bool:
@@ -307,10 +332,13 @@ def _words(column: str) -> list[str]:
 
 def _cell(row: Mapping[str, object], column: str) -> str:
     """The cell's text; empty where there is none."""
-    value = row.get(column)
+    return _text(row.get(column))
+
+
+def _text(value: object) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         value = str(value)
-    return composed(value.strip()) if isinstance(value, str) else ""
+    return trimmed(composed(value)) if isinstance(value, str) else ""
 
 
 def _answers(row: Mapping[str, object], column: str) -> list[str]:
@@ -318,7 +346,7 @@ def _answers(row: Mapping[str, object], column: str) -> list[str]:
     value = row.get(column)
     if isinstance(value, Mapping):
         value = value.get("text")
-    cells = [_cell({column: each}, column) for each in (value if isinstance(value, list) else [value])]
+    cells = [_text(each) for each in (value if isinstance(value, list) else [value])]
     return list(dict.fromkeys(cells)) if all(cells) else []
 
 
