@@ -594,6 +594,13 @@ def test_answers_from_before_digests_are_found_and_what_was_damaged_stays_so(ans
         assert (store.num_damaged(), store.forget_damaged(), store.num_damaged()) == (3, 3, 0)
 
 
+def test_others_may_write_while_damaged_rows_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nomoat.asking.database.LOCK_WAIT_SECONDS", 0.2)
+    with AnswerStore(tmp_path / "a.sqlite") as store, closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert store.num_damaged() == 0
+
+
 def test_a_store_that_is_made_of_this_version_in_parts_is_so_at_the_end_alone(
     answers_of_all_kinds: AnswerStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -102,6 +102,15 @@ def test_a_place_that_cannot_even_be_looked_at_does_not_end_the_chat(
     assert [message.content for message in talk.messages] == ["x", "x"]
 
 
+def test_a_stdout_that_takes_no_answer_ends_the_chat(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_words: object, **_options: object) -> None:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr("nomoat.cli.console.print_text", refuse)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        chat().handle("x")
+
+
 def test_system_is_set_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
     talk = chat()
     for line in ("/system", "/system answer in Korean", "/system"):
@@ -486,6 +495,10 @@ def test_a_dumb_terminal_is_sent_no_codes() -> None:
     terminal.wait_for("> ")
     terminal.type("one two\r")
     terminal.wait_for("two one\n")
+    terminal.wait_for("> ")
+    for line in ('"""', "three", "four", '"""'):
+        terminal.type(f"{line}\r")
+    terminal.wait_for("four three\n")
     terminal.wait_for("> ")
     terminal.type("/bye\r")
     terminal.wait_for("/bye")

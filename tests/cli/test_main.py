@@ -150,6 +150,27 @@ def test_what_a_closed_stdout_loses_is_an_error(command: str) -> None:
     assert in_posix_shell(f"{command} >&- 2>&-").returncode == 1
 
 
+ENDED = """
+import sys
+from nomoat import cli
+def end():
+    print("lost")
+    sys.exit(130)
+cli.app = end
+cli.main()
+"""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_an_end_that_was_an_error_stays_what_it_is_where_stdout_takes_nothing() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", ENDED], stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE_SECONDS, check=False,
+            env={**os.environ, "PYTHONUNBUFFERED": ""},
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (130, "")
+
+
 def test_a_home_that_is_a_file_is_said_whatever_the_verb(nomoat: Nomoat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "file"
     file.touch()

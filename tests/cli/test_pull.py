@@ -66,6 +66,15 @@ def test_pull_of_several_brings_all_though_stdout_is_closed(mirror: Path, empty_
     assert sorted(file.name for file in (empty_home / "models" / "hf" / "owner" / "repo").glob("*.gguf")) == ["m.gguf", "n.gguf"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+@pytest.mark.parametrize("stdout", [">&-", ">/dev/full", "| true"])
+def test_pull_of_several_says_why_it_ended_whatever_stdout_takes(stdout: str, mirror: Path, empty_home: Path) -> None:
+    command = f"{{ {NOMOAT} pull {HUB} no-such-model; echo $? >&2; }} {stdout}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
+    told = done.stderr.splitlines()
+    assert (told[2], told[3][:5], told[4:]) == ("error: no model is called `no-such-model`", "hint:", ["1"])
+
+
 def test_pull_of_a_card_whose_file_was_cut_since_fetches_it_again(
     mirror: Path, empty_home: Path, nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch
 ) -> None:

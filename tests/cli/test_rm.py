@@ -218,7 +218,8 @@ def test_rm_damaged_removes_what_cannot_be_read_and_the_rest_is_not_asked_again(
     suite = tmp_path / "s.jsonl"
     suite.write_text("".join(f'{{"input": "question {at}", "target": "a"}}\n' for at in range(3)))
     assert nomoat("eval", "fake:", str(suite)).returncode == 0
-    assert nomoat("rm", "--damaged").stderr == "answers: all can be read\n"
+    for yes in ((), ("--yes",)):
+        assert nomoat("rm", "--damaged", *yes).stderr == "answers: all can be read\n"
     with sqlite3.connect(empty_home / "runs" / "answers.sqlite") as database:
         database.execute("UPDATE answers SET answer = substr(answer, 1, 40) WHERE request LIKE '%question 1%'")
     database.close()

@@ -123,6 +123,8 @@ def test_a_suite_of_ones_own_is_never_told_to_be_a_built_in_one(tmp_path: Path, 
     toml.write_text(toml.read_text().replace('name = "mine"', 'name = "gsm8k"'))
     rows = [(row["name"], row["num_examples"]) for row in json.loads(run("--json")) if row["name"] in ("mine", "gsm8k")]
     assert rows == [("mine", 2), ("gsm8k", 1319)]
+    shown = run("show", "mine")
+    assert shown.startswith(f"note: `{toml}` names it `gsm8k`, as its results do; commands find it as `mine`\nname: mine\n")
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".toml", ".schema.json"])

@@ -237,7 +237,10 @@ def test_what_a_program_says_in_the_place_of_its_sandbox_ends_nothing_else(claim
         "import multiprocessing\nwith multiprocessing.Pool() as pool: assert pool.map(abs, [-1, 2]) == [1, 2]",
         "from concurrent.futures import ProcessPoolExecutor as Pool\nwith Pool() as pool: assert [*pool.map(abs, range(99))]",
         "import time\nfrom concurrent.futures import ThreadPoolExecutor as Pool\n"
-        "with Pool() as pool: assert [*pool.map(time.sleep, [0.01] * 99)]",
+        "def make(_):\n    made = [bytes(2000) for _ in range(2000)]; time.sleep(0.02); return made[0]\n"
+        "with Pool() as pool: assert [*pool.map(make, range(99))]",
+        "import asyncio, time\nasync def wait(): await asyncio.gather(*(asyncio.to_thread(time.sleep, 0.05) for _ in range(60)))\n"
+        "asyncio.run(wait())",
     ],
 )
 def test_a_pool_fits_into_the_sandbox_of_a_machine_with_many_cpus(
@@ -256,6 +259,12 @@ def test_a_pool_fits_into_the_sandbox_of_a_machine_with_many_cpus(
 def test_a_program_with_as_many_files_open_as_it_may_have_passes() -> None:
     program = "files = []\ntry:\n    while True: files.append(open('/dev/null'))\nexcept OSError: pass"
     assert run_python(program, limits=QUICK).outcome == "passed"
+
+
+@walled
+def test_too_few_processes_for_the_sandbox_itself_are_no_fault_of_a_program() -> None:
+    with pytest.raises(UnsupportedError, match=r"a program's limits cannot be set here \(BlockingIOError"):
+        run_python("pass", limits=Limits(processes=1))
 
 
 def test_without_a_wall_nothing_is_run_unless_the_user_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -251,8 +251,8 @@ class AnswerStore:
             return sum(db.execute(f"DELETE {rows}").rowcount for rows in self._damaged_rows(db))
 
     def num_damaged(self) -> int:
-        """How many rows `forget_damaged` would remove. Raises what it raises."""
-        with self._db.transaction() as db:
+        """How many rows `forget_damaged` would remove; meanwhile others may write. Raises what it raises."""
+        with self._db.turn() as db:
             return sum(db.execute(f"SELECT count(*) {rows}").fetchone()[0] for rows in self._damaged_rows(db))
 
     def _damaged_rows(self, db: sqlite3.Connection) -> tuple[str, str]:

@@ -171,18 +171,20 @@ def _end_without_terminal(exc: OSError) -> None:
             sys.exit(130)
 
 
-def _end_without_stdout() -> NoReturn:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python writes there once more at its end
-    _fail(
-        UsageError("stdout is closed (`>&-`), and what was to be written there is lost", hint="where it is not wanted, `>/dev/null`")
-    )
-
-
 def _fail(error: NomoatError) -> NoReturn:
     console.say(f"error: {error.message}")
     for note in getattr(error, "__notes__", ()):  # the hint is the first
         console.say(note)
+    _drop_what_stdout_refuses()
     sys.exit(1)
+
+
+def _drop_what_stdout_refuses() -> None:
+    """For an end that was an error already: else Python writes it once more, says that it cannot, and exits with 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def main() -> None:
@@ -198,13 +200,18 @@ def main() -> None:
     _map_little()
     try:
         app()
+    except SystemExit as end:
+        if end.code:
+            _drop_what_stdout_refuses()
+        raise
     except NomoatError as error:
         _fail(error)
     except (OSError, MemoryError, RuntimeError, ImportError) as exc:
         if isinstance(exc, OSError):
             _end_without_terminal(exc)
             if has_no_stdout and exc.errno == errno.EBADF:
-                _end_without_stdout()
+                lost = "stdout is closed (`>&-`), and what was to be written there is lost"
+                _fail(UsageError(lost, hint="where it is not wanted, `>/dev/null`"))
         found = system_errors.as_error(exc)
         if found is None:
             raise

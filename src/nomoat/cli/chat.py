@@ -65,7 +65,10 @@ class Chat:
         self._greet()
         with create_app_session(output=_output()):  # a session of its own `output` has no prompt for dumb terminals
             session: PromptSession[str] = PromptSession(
-                history=_history(), key_bindings=_keys(), prompt_continuation=lambda width, line, wraps: "" if wraps else ". "
+                history=_history(),
+                multiline=_is_open,
+                key_bindings=_keys(),
+                prompt_continuation=lambda width, line, wraps: "" if wraps else ". ",
             )
             while True:
                 try:
@@ -94,6 +97,8 @@ class Chat:
         except NomoatError as error:
             _say_error(error, hint=error.hint)
         except (OSError, ValueError) as error:  # ValueError: no path at all, such as one with a NUL
+            if not command:  # stdout takes no answer
+                raise
             console.say(f"error: `{command} {argument}`: {error}")
 
     def _obey(self, command: str, argument: str) -> None:
@@ -251,16 +256,18 @@ def _output() -> Output:
     return create_output(always_prefer_tty=True)
 
 
+@Condition
+def _is_open() -> bool:
+    """Whether the text began with quotes that are not closed yet: enter begins a line, and does not send it."""
+    text = get_app().current_buffer.text.rstrip()
+    return _is_block(text) and not (text.endswith(QUOTES) and text.count(QUOTES) % 2 == 0)
+
+
 def _keys() -> KeyBindings:
-    """Enter begins a line, as it was typed, where the text began with quotes that are not closed yet."""
+    """Enter begins a line without the indentation of the one before; on a dumb terminal prompt_toolkit's own keys go before these."""
     keys = KeyBindings()
 
-    @Condition
-    def is_open() -> bool:
-        text = get_app().current_buffer.text.rstrip()
-        return _is_block(text) and not (text.endswith(QUOTES) and text.count(QUOTES) % 2 == 0)
-
-    @keys.add("enter", filter=is_open)
+    @keys.add("enter", filter=_is_open)
     def _begin_line(event: KeyPressEvent) -> None:
         event.current_buffer.newline(copy_margin=False)
 

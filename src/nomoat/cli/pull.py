@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,9 +46,16 @@ def pull(
     try:
         for ref in models:
             here.append(_made_sure_of(ref, force, yes))
-    finally:  # a stdout that takes nothing ends no pull
-        for path in here:
-            console.print_text(str(path))
+    except BaseException:
+        with suppress(OSError):  # why it ended is to be said, and not that stdout takes nothing
+            _print(here)
+        raise
+    _print(here)  # at the end: a stdout that takes nothing ends no pull
+
+
+def _print(here: Sequence[Path]) -> None:
+    for path in here:
+        console.print_text(str(path))
 
 
 def _made_sure_of(ref: str, force: bool, yes: bool) -> Path:

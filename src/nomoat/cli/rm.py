@@ -120,13 +120,12 @@ def _remove_damaged(yes: bool) -> None:
     if not default_path().exists():
         console.say("answers: none are stored")
         return
+    num = 0
     try:
         with AnswerStore() as store:
-            if not store.num_damaged():
-                console.say("answers: all can be read")
-                return
-            _confirm_damaged(yes)
-            num = store.forget_damaged()
+            if yes or store.num_damaged():
+                _confirm_damaged(yes)
+                num = store.forget_damaged()
     except DamagedError:
         _confirm_damaged(yes)
         saved = save_readable()
@@ -135,6 +134,9 @@ def _remove_damaged(yes: bool) -> None:
             f"answers: saved, {counted(saved.num_answers, 'answer')} and {counted(saved.num_outcomes, 'outcome')} of a damaged file; "
             f"{lost}; it is kept as `{saved.old}` until you remove it"
         )
+        return
+    if not num:
+        console.say("answers: all can be read")
         return
     again = f"asked for again, {'it is' if num == 1 else 'they are'} computed, and paid for, again"
     console.say(f"answers: removed, {num:,} that could not be read; {again}")

@@ -11,6 +11,7 @@ from nomoat import paths, system_errors, whole_files
 from nomoat.cli import completion, console, options
 from nomoat.cli.groups import Group
 from nomoat.errors import NomoatError, UsageError
+from nomoat.textfiles import composed
 from nomoat.words import counted
 
 if TYPE_CHECKING:
@@ -77,11 +78,15 @@ def show(
       nomoat suites show my.toml -n 5
       nomoat suites show my.csv --input-column text --label-column label
     """
-    from nomoat.judge.suite_files import find
+    from nomoat.judge.suite_files import find, own_suites
     from nomoat.judge.suites import load_suite
 
     suite = load_suite(name, input_column=input_column, label_column=label_column)
-    facts = _facts(suite, is_own=find(name) is not None)
+    path, listed = find(name), composed(name)
+    facts = _facts(suite, is_own=path is not None)
+    if path is not None and listed != suite.name and own_suites().get(listed) in (path, path.parent):
+        console.say(f"note: `{path}` names it `{suite.name}`, as its results do; commands find it as `{listed}`")
+        facts["name"] = listed
     if as_json:
         console.print_json({**facts, "examples": suite.examples[:examples]})
         return

@@ -35,7 +35,10 @@ HOW_TO_RUN = f"use Linux 5.12 or newer with user namespaces, or set {UNSAFE_SWIT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a program may use. `wall_seconds` is for programs that wait; `disk_bytes` for all its files, which lie in memory."""
+    """What a program may use. `wall_seconds` is for programs that wait; `disk_bytes` for all its files, which lie in memory.
+
+    Of `processes`, which threads are too, the sandbox takes one, as another user than root two.
+    """
 
     cpu_seconds: int = 5
     wall_seconds: float = 20.0

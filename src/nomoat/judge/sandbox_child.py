@@ -40,6 +40,7 @@ UNCOUNTED = {
     "riscv64": (0xC00000F3, (279, 447, 194, 186, 190)),
 }
 POINTER_BYTES = 8  # of those machines
+M_ARENA_MAX = -8
 MOUNT_ATTR_RDONLY_NOSUID_NODEV = 7
 SYS_MOUNT_SETATTR = 442  # the same on every architecture; Linux 5.12
 AT_FDCWD, AT_RECURSIVE = -100, 0x8000
@@ -208,17 +209,17 @@ def run_and_report(job: dict[str, Any]) -> NoReturn:
     message to the child, who takes it out afterwards. What a program writes to every file there is does not come here, and its memory
     holds no secret. Which message to take, and how, can be read in this file, by whoever writes a program for it.
     """
-    try:
-        set_limits(job)  # here, for what a child says may be the program's own words
-    except (OSError, ValueError) as exc:  # that is no fault of the program
-        say({"outcome": "no limits", "said": said_of(exc)})
-        os._exit(0)
     read_end, write_end = os.pipe()
     ours, childs = socket.socketpair()
     socket.send_fds(ours, [b"."], [write_end])
     ours.close()
     os.close(write_end)
-    child = os.fork()
+    try:
+        set_limits(job)  # here, for what a child says may be the program's own words
+        child = os.fork()  # one process more than there is within them, maybe
+    except (OSError, ValueError) as exc:  # that is no fault of the program
+        say({"outcome": "no limits", "said": said_of(exc)})
+        os._exit(0)
     if not child:
         os.close(read_end)
         run(job, childs)
@@ -231,7 +232,11 @@ def run_and_report(job: dict[str, Any]) -> NoReturn:
 
 
 def judged(said: bytes, status: int, *, had_its_time: bool) -> dict[str, str]:
-    """What the child's last words, an outcome and a line about it, and its end mean."""
+    """What the child's last words, an outcome and a line about it, and its end mean.
+
+    `had_its_time`: with the children that it waited for it took as much CPU time as one process may. Not covered: a program whose
+    children took that, and that is killed for another reason, counts as out of time.
+    """
     outcome, _, words = said.decode(errors="replace").partition("\n")
     if outcome in OUTCOMES:
         return {"outcome": outcome, "said": "" if outcome == "passed" else words}
@@ -306,6 +311,8 @@ def set_limits(job: dict[str, Any]) -> None:
     }
     if sys.platform != "darwin":
         limits[resource.RLIMIT_AS] = (job["memory_bytes"], job["memory_bytes"])
+        with suppress(AttributeError):  # only glibc has it
+            libc.mallopt(M_ARENA_MAX, 1)  # each thread's own arena maps 64 MB
     if job["isolated"]:  # counted for a user: outside a sandbox that would count what else this user runs
         limits[resource.RLIMIT_NPROC] = (job["processes"], job["processes"])
     for which, pair in limits.items():
