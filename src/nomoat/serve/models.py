@@ -21,7 +21,7 @@ from nomoat.catalog import memory
 from nomoat.engine.source import open_source
 from nomoat.errors import NomoatError, SettingError, UnknownModelError, UsageError
 from nomoat.responder import Responder
-from nomoat.serve.answers import stopped
+from nomoat.serve.sharing import stopped
 
 HEARTBEAT_SECONDS = 0.5  # between looks whether whoever waits has gone
 MEMORY_SHARE = 0.8  # of what is free when the server starts
