@@ -167,7 +167,7 @@ class Row:
         """All whose turn has come."""
         while (job := self._next()) is not None:
             try:
-                # No daemon, as a thread of one would be: it may be at work in compiled code, which Python's end would break off.
+                # No daemon, as the thread that calls this may be: Python's end would break compiled code off.
                 threading.Thread(target=self._work, args=[job], name=THREAD_NAME, daemon=False).start()
             except RuntimeError as exc:
                 if self._waits_again(job, exc):
@@ -176,10 +176,12 @@ class Row:
             else:
                 self._lacks_threads = False
 
-    def _next(self) -> _Job | None:
+    def _next(self, ended: _Job | None = None) -> _Job | None:
         if self._is_closed or not threading.main_thread().is_alive():
             self.close()
         with self._lock:
+            if ended is not None:
+                self._shares.give_back(ended.client)
             client = next((one for one in self._waiting if self._shares.take(one)), None)
             if client is None:
                 return None
@@ -194,9 +196,7 @@ class Row:
         job: _Job | None = begun
         while job is not None:
             job.run()
-            with self._lock:
-                self._shares.give_back(job.client)
-            job = self._next()
+            job = self._next(job)
             self._begin()  # where one ends, two may begin: see `Shares`
 
     def _waits_again(self, job: _Job, why: RuntimeError) -> bool:
