@@ -83,7 +83,7 @@ def _chat_templates(folder: Path, *states: object) -> tuple[str | None, str | No
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:
-    """Of a file by which a change shows; None where it is not there."""
+    """What tells that a file has changed; None where it is not there."""
     with suppress(OSError):
         stat = path.stat()
         return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
