@@ -194,14 +194,21 @@ def test_a_chat_template_that_cannot_be_read_keeps_no_server_from_starting(tiny_
     assert models.chats(models.names) == {tiny_gguf.name: True, folder.name: None}
 
 
-def test_files_are_read_once_for_whether_a_model_chats(tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_read_once_for_whether_a_model_chats_until_they_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A trainer's tokenizer takes long to read, and pages list the models after every answer."""
-    models = from_references([f"{tiny_gguf}+{tiny.write_adapter(tmp_path / 'a')}"], load=lambda refs: [])
-    read = mock.Mock(side_effect=folder_tokenizer.chat_templates)
-    monkeypatch.setattr(folder_tokenizer, "chat_templates", read)
-    for _ in range(3):
-        assert models.chats(models.names) == {"tiny.gguf+a": True}
-    read.assert_called_once()
+    base, adapter = tiny.write_tiny_gguf(tmp_path / "base.gguf", template=None), tiny.write_adapter(tmp_path / "a")
+    settings = adapter / "tokenizer_config.json"
+    models = from_references([f"{base}+{adapter}"], load=lambda refs: [])
+    read = mock.Mock(side_effect=folder_tokenizer.read_object)
+    monkeypatch.setattr(folder_tokenizer, "read_object", read)
+    for text, chats, times in (("{}", False, 1), ("{", None, 3), ('{"chat_template": "{{ 1 }}"}', True, 1)):
+        settings.write_text(text, encoding="utf-8")
+        read.reset_mock()
+        assert [models.chats(models.names) for _ in range(3)] == [{"base.gguf+a": chats}] * 3
+        assert read.call_count == times
+    (adapter / "chat_template.jinja").write_text("{{ 2 }}", encoding="utf-8")
+    settings.unlink()
+    assert models.chats(models.names) == {"base.gguf+a": True}
 
 
 @pytest.mark.parametrize("template", [None, "{{ messages[0]['content'] }}"])

@@ -194,15 +194,22 @@ def test_a_text_moves_on_while_its_pieces_come_faster_than_they_are_rendered(
 
 
 @pytest.mark.parametrize(
-    ("takes", "fastest", "slowest"), [pytest.param(0.0, 0.25, 0.5, id="quick"), pytest.param(0.15, 1.15, PATIENCE_SECONDS, id="slow")]
+    ("takes", "line_takes", "count", "fastest", "slowest"),
+    [
+        pytest.param(0.0, 0.0, 9, 0.25, 0.5, id="quick"),
+        pytest.param(0.0, 0.12, 9, 0.25, 0.5, id="over a slow line"),
+        pytest.param(0.2, 0.0, 5, 0.6, PATIENCE_SECONDS, id="slow"),
+        pytest.param(1.0, 0.0, 4, 2.0, 2.8, id="slowest"),
+    ],
 )
 def test_a_text_that_takes_long_to_be_rendered_is_rendered_less_often(
-    page: Page, start: Start, monkeypatch: pytest.MonkeyPatch, takes: float, fastest: float, slowest: float
-) -> None:
+    page: Page, start: Start, monkeypatch: pytest.MonkeyPatch,
+    takes: float, line_takes: float, count: int, fastest: float, slowest: float,
+) -> None:  # fmt: skip
     """However many renderings there were before."""
 
     def goes_on() -> Iterator[Chunk]:
-        while len(begun) < 9:
+        while len(begun) < count:
             yield Chunk(text="word ")
             time.sleep(0.02)
         yield END
@@ -213,10 +220,13 @@ def test_a_text_that_takes_long_to_be_rendered_is_rendered_less_often(
 
     begun: list[float] = []
     Renderings(monkeypatch, renders)
+    page.browser.execute_cdp_cmd("Network.enable", {})
+    line = {"offline": False, "latency": line_takes * 1000, "downloadThroughput": -1, "uploadThroughput": -1}
+    page.browser.execute_cdp_cmd("Network.emulateNetworkConditions", line)
     page.open(start(Responder("fake", ScriptedEngine(goes_on))))
     page.ask("go")
     page.until("article[aria-busy=false].assistant .facts", "tokens")
-    pauses = [later - earlier for earlier, later in itertools.pairwise(begun[1:9])]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(begun[1:count])]
     assert min(pauses) > fastest - 0.05 and min(pauses[-3:]) < slowest
 
 
@@ -470,13 +480,27 @@ def test_a_visitor_begins_with_a_model_that_chats_and_is_sent_to_no_other_where_
     page.open(start(Models({}, [base], memory_bytes=1)))
     page.until("#about", "cannot be talked to.")
     assert "Choose another" not in page.find("#about").text
-    fake = Loader(names=("fake",), planned_bytes=1, load=lambda: [Responder("fake", FakeEngine())])
+    fake = Loader(names=("fake",), planned_bytes=1, load=lambda: [Responder("fake", FakeEngine())], is_local=lambda: True)
     page.begin_anew()
     page.open(start(Models({}, [base, fake, other], memory_bytes=1)))
     page.ask("one two")
     page.until("article.assistant .text", "two one")
     Select(page.find("#model")).select_by_value("other")
     page.until("#about", "cannot be talked to. Choose another model.")
+
+
+def test_a_visitor_begins_with_no_model_of_elsewhere_unless_it_is_the_first(page: Page, start: Start) -> None:
+    base = Loader(names=("base",), planned_bytes=1, load=list, chats=lambda name: False, is_local=lambda: True)
+    cloud = Loader(names=("cloud",), planned_bytes=0, load=list, is_local=lambda: False)
+    fake = Loader(names=("fake",), planned_bytes=1, load=list, chats=lambda name: True, is_local=lambda: True)
+    for served, said in (
+        ([base, cloud, fake], "written on the machine that serves this page"),
+        ([base, cloud], "base has no chat template: it completes texts, and cannot be talked to. Choose another model."),
+        ([cloud, fake], "cloud runs on another server"),
+    ):
+        page.begin_anew()
+        page.open(start(Models({}, served, memory_bytes=1)))
+        page.until("#about", said)
 
 
 @pytest.mark.parametrize("page", ["en-US", "ko-KR"], indirect=True)
@@ -1054,13 +1078,13 @@ def test_an_answer_that_was_broken_off_is_saved_as_one_that_is_not_learned(page:
             "en-US",
             "There is nothing to save yet. Answers are",
             "System message: Be brief.\n\nYou: 하나?\n\nAnswer: **half**\n\n- an item\n(9 tokens · ended at the limit)\n\n"
-            "You: two\n\nAnswer: the cable was cut\n",
+            "You: two\n\nAnswer: (the cable was cut)\n",
         ),
         (
             "ko-KR",
             "아직 저장할 대화가 없습니다. 답변은",
             "시스템 메시지: Be brief.\n\n나: 하나?\n\n답변: **half**\n\n- an item\n(9 토큰 · 길이 제한에서 끝남)\n\n"
-            "나: two\n\n답변: 모델이 실행되는 다른 서버에서 오류가 났습니다. (the cable was cut)\n",
+            "나: two\n\n답변: (모델이 실행되는 다른 서버에서 오류가 났습니다. (the cable was cut))\n",
         ),
     ],
     indirect=["page"],

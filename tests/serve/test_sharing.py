@@ -6,7 +6,10 @@ import asyncio
 import gc
 import json
 import socket
+import subprocess
+import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +23,7 @@ from scripted import ScriptedEngine
 
 from nomoat import hardware
 from nomoat.engine.fake import FakeEngine
+from nomoat.errors import StoppedError
 from nomoat.records import Chunk, Place, Usage
 from nomoat.responder import Responder
 from nomoat.serve.answers import Answer, Answers
@@ -69,10 +73,31 @@ def test_a_client_has_as_much_as_it_leaves_free() -> None:
     assert shares.take("a", 4)
 
 
-def test_clients_take_turns_with_what_waits_and_one_has_its_own_in_order() -> None:
+class FewThreads:
+    """A system that lets rows begin no more threads than `most`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+        self.most, self.begun = most, 0
+        begin = threading.Thread.start
+
+        def start(thread: threading.Thread) -> None:
+            if thread.name.startswith("answer"):
+                if self.begun >= self.most:
+                    raise RuntimeError("can't start new thread")
+                self.begun += 1
+            begin(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", start)
+
+
+@pytest.mark.parametrize(("places", "threads"), [pytest.param(1, 99, id="few places"), pytest.param(64, 1, id="few threads")])
+def test_clients_take_turns_with_what_waits_and_one_has_its_own_in_order(
+    places: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FewThreads(monkeypatch, threads)
     done: list[str] = []
     go_on = threading.Event()
-    row = Row("m", 1)
+    row = Row("m", places)
     first = row.put("a", go_on.wait, PATIENCE_SECONDS)
     rest = [row.put(name[0], done.append, name) for name in ("a2", "a3", "a4", "b1", "b2", "c1")]
     go_on.set()
@@ -80,6 +105,70 @@ def test_clients_take_turns_with_what_waits_and_one_has_its_own_in_order() -> No
         one.result(PATIENCE_SECONDS)
     row.close()
     assert done == ["a2", "b1", "c1", "a3", "b2", "a4"]
+
+
+@pytest.mark.parametrize(("limit", "asked", "lacks"), [(64, {"a": 200}, 0), (70, {"a": 64, "b": 32}, 1)])
+def test_what_waits_begins_where_others_end_though_the_system_has_no_more_threads(
+    limit: int, asked: dict[str, int], lacks: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    FewThreads(monkeypatch, limit)
+    row = Row("m", 64)
+    with_room = threading.Event()
+    waiting = [row.put(client, with_room.wait, PATIENCE_SECONDS) for client, count in asked.items() for _ in range(count)]
+    with_room.set()
+    assert all(future.result(PATIENCE_SECONDS) for future in waiting)
+    row.close()
+    assert caplog.messages == ["answers of `m` wait for those under way: can't start new thread"] * lacks
+
+
+def test_a_row_has_all_its_threads_again_once_the_system_has(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    system = FewThreads(monkeypatch, 1)
+    row = Row("m", 4)
+    ends = [threading.Event() for _ in range(3)]
+    futures = [row.put("a", end.wait, PATIENCE_SECONDS) for end in ends]
+    for at, most in ((0, 1), (1, 99)):
+        system.most = most
+        ends[at].set()
+        futures[at].result(PATIENCE_SECONDS)
+    assert row.put("b", str, "at once").result(PATIENCE_SECONDS) == "at once"
+    ends[2].set()
+    row.close()
+    assert len(caplog.messages) == 1
+
+
+def test_to_wait_for_a_thread_takes_no_longer_the_more_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    FewThreads(monkeypatch, 1)
+    row, go_on = Row("m", 64), threading.Event()
+    began = time.monotonic()
+    waiting = [row.put("a", go_on.wait, PATIENCE_SECONDS) for _ in range(5000)]
+    took = time.monotonic() - began
+    row.close()
+    go_on.set()
+    assert [type(future.exception(PATIENCE_SECONDS)) for future in waiting[-2:]] == [StoppedError] * 2
+    assert took < 5
+
+
+@pytest.mark.parametrize("daemon", [False, True])
+def test_a_process_that_ends_writes_what_it_has_begun_and_nothing_that_waits(daemon: bool) -> None:
+    """Also one that serves from a thread: see `nomoat.serve` in notebooks."""
+    script = f"""
+import atexit, threading, time
+from nomoat.serve.sharing import Row
+
+def put():
+    futures.extend(row.put("a", time.sleep, 0.5) for _ in range(50))
+    futures[-1].add_done_callback(lambda _: late.append(row.put("b", time.sleep, 0.5)))
+
+row, futures, late = Row("m", 1), [], []
+putting = threading.Thread(target=put, daemon={daemon})
+putting.start()
+putting.join()
+atexit.register(lambda: print([type(one.exception(0)).__name__ for one in (futures[0], futures[1], futures[-1], late[0])]))
+"""
+    ended = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    assert (ended.stdout, ended.stderr) == ("['NoneType', 'StoppedError', 'StoppedError', 'StoppedError']\n", "")
 
 
 def test_one_client_alone_has_all_places_and_another_does_not_wait_behind_it(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +218,21 @@ def test_a_client_that_leaves_while_it_waits_leaves_its_place_at_once(held: Held
         held.go_on.set()
         assert first.result().status_code == 200
     assert len(held.engine.asked) == 1
+
+
+def test_what_waits_when_the_server_ends_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nomoat.serve.answers.MAX_TEXTS", 1)
+
+    async def main() -> None:
+        answers = Answers()
+        working = [asyncio.ensure_future(answers.work("m", lambda stop: stop.wait(PATIENCE_SECONDS))) for _ in range(2)]
+        await asyncio.sleep(0)
+        answers.close()
+        assert await working[0]
+        with pytest.raises(StoppedError):
+            await working[1]
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("places", [(), ("cloud",)])
@@ -233,28 +337,6 @@ def test_memory_that_parsing_long_bodies_took_is_given_back(start: Start, monkey
     for more in ("", "x" * (64 << 10), "x" * (1 << 20)):
         assert httpx.post(f"{url}/chat/completions", json={**HI, "user": more}).status_code == 200
     assert given_back == [1]
-
-
-@pytest.mark.parametrize(("limit", "asked"), [(64, {"a": 200}), (70, {"a": 64, "b": 32})])
-def test_what_waits_begins_where_others_end_though_the_system_has_no_more_threads(
-    limit: int, asked: dict[str, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begin, begun = threading.Thread.start, list[threading.Thread]()
-
-    def start(self: threading.Thread) -> None:
-        if self.name.startswith("answer"):
-            if len(begun) >= limit:
-                raise RuntimeError("can't start new thread")
-            begun.append(self)
-        begin(self)
-
-    monkeypatch.setattr(threading.Thread, "start", start)
-    row = Row("m", 64)
-    with_room = threading.Event()
-    waiting = [row.put(client, with_room.wait, PATIENCE_SECONDS) for client, count in asked.items() for _ in range(count)]
-    with_room.set()
-    assert all(future.result(PATIENCE_SECONDS) for future in waiting)
-    row.close()
 
 
 def test_what_is_said_of_a_body_s_length_takes_no_more_than_any_body_may(start: Start) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import struct
@@ -67,10 +68,26 @@ def read(folder: Path) -> Tokenizer:
 
 
 def chat_templates(folder: Path) -> tuple[str | None, str | None]:
-    """See `_templates`. What else the settings say is not looked at: an adapter's do not count. Raises BadFileError."""
+    """See `_templates`. What else the settings say is not looked at: an adapter's do not count. Raises BadFileError.
+
+    They are read again where a file has changed: a trainer's settings take long, and a server is asked for each listing of its models.
+    """
+    return _chat_templates(folder, *(_state(folder / name) for name in ("tokenizer_config.json", CHAT_TEMPLATE, TOOL_TEMPLATE)))
+
+
+@functools.lru_cache(1024)
+def _chat_templates(folder: Path, *states: object) -> tuple[str | None, str | None]:
     settings = _json(folder / "tokenizer_config.json")
     _require_template(folder, settings)
     return _templates(folder, settings)
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """What tells that a file has changed; None where it is not there."""
+    with suppress(OSError):
+        stat = path.stat()
+        return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+    return None
 
 
 def reads_special_tokens(folder: Path) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 from nomoat import net, system_errors
 from nomoat.errors import NomoatError, StoppedError
 from nomoat.records import Chunk, Place
-from nomoat.serve.sharing import Row
+from nomoat.serve.sharing import Row, stopped
 
 MAX_TEXTS = 64  # at once of one client that alone asks a model, of one that chooses (`auto`) on each side; see `Row` for several
 MAX_TEXTS_OF_ONE = 16  # of one answer, so that others find room beside one of many texts
@@ -30,11 +30,6 @@ Item = tuple[int, Chunk] | None  # a chunk with the number of its text, or that 
 Make = Callable[[threading.Event], Iterator[Chunk | Place]]
 
 log = logging.getLogger("nomoat.serve")
-
-
-def stopped() -> StoppedError:
-    """What ends the work for a client that has gone, or in a server that is shutting down."""
-    return StoppedError("the answer was stopped", hint="the server is shutting down")
 
 
 def _unforeseen(exc: BaseException) -> NomoatError:

@@ -21,7 +21,7 @@ from nomoat.catalog import memory
 from nomoat.engine.source import open_source
 from nomoat.errors import NomoatError, SettingError, UnknownModelError, UsageError
 from nomoat.responder import Responder
-from nomoat.serve.answers import stopped
+from nomoat.serve.sharing import stopped
 
 HEARTBEAT_SECONDS = 0.5  # between looks whether whoever waits has gone
 MEMORY_SHARE = 0.8  # of what is free when the server starts
@@ -90,7 +90,7 @@ def from_references(
             names=names, planned_bytes=planned, cache_bytes=cache, is_local=functools.partial(references.is_local, group[0]),
             load=functools.partial(_load_what_can_be, load, group),
             what_is_wrong=functools.partial(_what_is_wrong, refs_of),
-            chats=functools.cache(functools.partial(_chats, refs_of, template, own_template)),
+            chats=functools.partial(_chats, refs_of, template, own_template),
             question=functools.partial(_question, refs_of),
         )  # fmt: skip
         loaders.append(loader)
@@ -283,8 +283,7 @@ class Models:
         return {name: _is_local(there.get(name), unit.loader) for name, unit in self._units.items()}
 
     def chats(self, names: Sequence[str]) -> dict[str, bool | None]:
-        """Whether each of these models has a chat template, see `Responder.chats`; of those not in memory by what their files said
-        when this was first asked: a trainer's tokenizer takes long to read, and every page lists the models after each answer."""
+        """Whether each of these models has a chat template, see `Responder.chats`; of those not in memory by their files."""
         there = self.loaded()
         return {name: _known_to_chat(there.get(name), name, self._units[name].loader) for name in names}
 

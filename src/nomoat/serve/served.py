@@ -21,11 +21,11 @@ from nomoat.errors import BadRequestError, BusyError, ContextExceededError, Nomo
 from nomoat.records import Chunk, Place, Request, Usage
 from nomoat.responder import Responder
 from nomoat.serve import replies, wire
-from nomoat.serve.answers import Answer, Answers, Item, stopped
+from nomoat.serve.answers import Answer, Answers, Item
 from nomoat.serve.decisions import Decisions
 from nomoat.serve.metrics import Metrics
 from nomoat.serve.models import Models
-from nomoat.serve.sharing import client_of
+from nomoat.serve.sharing import client_of, stopped
 
 MAX_BODY_BYTES = 2 << 20  # some 400,000 tokens
 MAX_BODY_BYTES_AT_ONCE = 64 << 10  # what is longer is parsed beside the event loop, which all clients share

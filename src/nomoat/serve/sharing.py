@@ -8,25 +8,30 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastapi import Request as HttpRequest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from nomoat.errors import BusyError, NoThreadError
+from nomoat.errors import BusyError, NomoatError, NoThreadError, StoppedError
 
-MAX_TEXTS_HELD = 1 << 16  # being written or waiting, of all clients; short ones take some 1.5 KiB
+MAX_TEXTS_HELD = 1 << 16  # being written or waiting, of all clients
 MAX_BODY_BYTES_HELD = 256 << 20  # of requests that are not answered yet, of all clients
 THREAD_NAME = "answer"
 
 T = TypeVar("T")
 
 log = logging.getLogger("nomoat.serve")
+
+
+def stopped() -> StoppedError:
+    """What ends the work for a client that has gone, or in a server that is shutting down."""
+    return StoppedError("the answer was stopped", hint="the server is shutting down")
 
 
 def client_of(request: HttpRequest) -> str:
@@ -119,97 +124,108 @@ class _Job:
         except BaseException as exc:  # noqa: BLE001  it is raised where the result is waited for
             self.future.set_exception(exc)
 
+    def end(self, why: NomoatError) -> None:
+        """Without having been run."""
+        if self.future.set_running_or_notify_cancel():
+            self.future.set_exception(why)
+
 
 class Row:
-    """Threads for one kind of work, and what waits for one: clients take turns, and one alone may have `most` of them at once."""
+    """Threads for one kind of work, and what waits for one: clients take turns, and one alone may have `most` of them at once.
+
+    A thread ends when nothing waits. Once Python ends, which waits for these threads, the row is closed.
+    """
 
     def __init__(self, name: str, most: int) -> None:
         self._name = name
         self._lock = threading.Lock()
         self._shares = Shares(2 * most)
-        self._waiting: dict[str, dict[Future[Any], _Job]] = {}  # by client, in the order of their turns
-        self._begun: deque[_Job] = deque()  # for the next threads of the pool
-        self._pool = ThreadPoolExecutor(max_workers=2 * most, thread_name_prefix=THREAD_NAME)
+        self._waiting: OrderedDict[str, OrderedDict[Future[Any], _Job]] = OrderedDict()  # by client, in the order of their turns
+        self._lacks_threads = False
         self._is_closed = False
 
     def put(self, client: str, function: Callable[..., T], *given: Any) -> Future[T]:
         """What the function returns, called in its turn; cancelled before that, it waits no more. It ends in NoThreadError where the
-        system has no thread for it."""
+        system has no thread for it and none of the row is at work, in StoppedError where the row is closed."""
         future: Future[T] = Future()
         with self._lock:
-            self._waiting.setdefault(client, {})[future] = _Job(client, future, functools.partial(function, *given))
+            self._waiting.setdefault(client, OrderedDict())[future] = _Job(client, future, functools.partial(function, *given))
         future.add_done_callback(functools.partial(self._forget, client))
-        if self._is_closed:
-            future.cancel()
         self._begin()
         return future
 
     def close(self) -> None:
-        """Cancel what has not begun, and whatever comes later."""
+        """End what has not begun, and whatever comes later."""
         self._is_closed = True
-        self._pool.shutdown(wait=False, cancel_futures=True)
         with self._lock:
-            left = [*self._begun, *(job for jobs in self._waiting.values() for job in jobs.values())]
+            left = [job for jobs in self._waiting.values() for job in jobs.values()]
             self._waiting.clear()
         for job in left:
-            job.future.cancel()
+            job.end(stopped())
 
     def _begin(self) -> None:
         """All whose turn has come."""
         while (job := self._next()) is not None:
-            self._begun.append(job)
             try:
-                self._pool.submit(self._work)
+                # No daemon, as the thread that calls this may be: Python's end would break compiled code off.
+                threading.Thread(target=self._work, args=[job], name=THREAD_NAME, daemon=False).start()
             except RuntimeError as exc:
-                with suppress(IndexError):  # a thread has it already
-                    if self._waits_again(job := self._begun.pop()):
-                        return
-                    self._fail(job, exc)
+                if self._waits_again(job, exc):
+                    return
+                self._fail(job, exc)
+            else:
+                self._lacks_threads = False
 
-    def _next(self) -> _Job | None:
+    def _next(self, ended: _Job | None = None) -> _Job | None:
+        if self._is_closed or not threading.main_thread().is_alive():
+            self.close()
         with self._lock:
+            if ended is not None:
+                self._shares.give_back(ended.client)
             client = next((one for one in self._waiting if self._shares.take(one)), None)
             if client is None:
                 return None
             jobs = self._waiting.pop(client)
-            job = jobs.pop(next(iter(jobs)))
+            _, job = jobs.popitem(last=False)
             if jobs:
                 self._waiting[client] = jobs  # behind the others
             return job
 
-    def _work(self) -> None:
+    def _work(self, begun: _Job) -> None:
         """In a thread, for as long as there is work."""
-        job: _Job | None = None
-        with suppress(IndexError):  # else it was told that there is no thread for it
-            job = self._begun.popleft()
+        job: _Job | None = begun
         while job is not None:
             job.run()
-            with self._lock:
-                self._shares.give_back(job.client)
-            job = self._next()
+            job = self._next(job)
             self._begin()  # where one ends, two may begin: see `Shares`
 
-    def _waits_again(self, job: _Job) -> bool:
-        """Whether this one, for which there is no thread, may wait for one of those that are at work."""
+    def _waits_again(self, job: _Job, why: RuntimeError) -> bool:
+        """Whether this one, for which there is no thread, may wait for one of those that are at work: its turn is the next still."""
         with self._lock:
             self._shares.give_back(job.client)
             if self._is_closed or not self._shares.taken:
                 return False
             if not job.future.cancelled():  # else `_forget` has been here
-                self._waiting[job.client] = {job.future: job, **self._waiting.pop(job.client, {})}
-            return True
+                jobs = self._waiting.setdefault(job.client, OrderedDict())
+                jobs[job.future] = job
+                jobs.move_to_end(job.future, last=False)
+                self._waiting.move_to_end(job.client, last=False)
+            lacked, self._lacks_threads = self._lacks_threads, True
+        if not lacked:
+            log.warning("answers of `%s` wait for those under way: %s", self._name, why)
+        return True
 
     def _fail(self, job: _Job, why: RuntimeError) -> None:
         if self._is_closed:
-            job.future.cancel()
-        elif job.future.set_running_or_notify_cancel():
-            log.error("an answer of `%s` cannot begin: %s", self._name, why)
-            hint = "ask again; the server's system lets a process have so many threads only (`ulimit -u`, or a container's limit)"
-            job.future.set_exception(NoThreadError(f"the server cannot begin the answer: {why}", hint=hint))
+            job.end(stopped())
+            return
+        log.error("an answer of `%s` cannot begin: %s", self._name, why)
+        hint = "ask again; the server's system lets a process have so many threads only (`ulimit -u`, or a container's limit)"
+        job.end(NoThreadError(f"the server cannot begin the answer: {why}", hint=hint))
 
     def _forget(self, client: str, future: Future[Any]) -> None:
         with self._lock:
-            jobs = self._waiting.get(client, {})
+            jobs = self._waiting.get(client, OrderedDict())
             jobs.pop(future, None)
             if not jobs:
                 self._waiting.pop(client, None)

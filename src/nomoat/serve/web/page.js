@@ -26,7 +26,7 @@ const WORDS = {
     limit: "Longest answer, tokens",
     key: "API key of this server",
     save: "Save",
-    saveText: "As text", // short, as is `fresh`: a telephone has two rows for the buttons
+    saveText: "As text", // short, as is `fresh`: a telephone has one row for the buttons
     saveTextTitle: "Save as text",
     unsaid: "There is nothing to save yet.",
     unsaved: "Nothing was saved: no answer was written to its end, and tuning learns no others. “As text” keeps all there is.",
@@ -82,11 +82,9 @@ const WORDS = {
     key: "이 서버의 API 키",
     save: "저장",
     saveText: "글로 저장",
-    saveTextTitle: "글로 저장",
     unsaid: "아직 저장할 대화가 없습니다.",
     unsaved: "끝까지 작성된 답변이 없어 저장하지 않았습니다. 튜닝은 온전한 답변만 학습합니다. ‘글로 저장’은 대화를 모두 저장합니다.",
     fresh: "새 대화",
-    freshTitle: "새 대화",
     ask: "무엇이든 물어보세요. Enter는 보내기, Shift+Enter는 줄바꿈입니다.",
     askByTouch: "무엇이든 물어보세요.",
     talk: "대화",
@@ -165,7 +163,7 @@ const KEPT = ["model", "system", "temperature", "limit", "key", "question"]; // 
 const KEEP_MS = 2000; // between two times that an answer is kept which is being written
 const MIN_PAUSE_MS = 250; // between two renderings of an answer that is being written
 const MAX_PAUSE_MS = 1000;
-const PAUSE_SHARE = 10; // times what the last one took, which is more the longer the text is and the busier the server
+const PAUSE_SHARE = 2; // times what the last one took: the more, the longer the text, the busier the server, the slower the line
 const QUIET_MS = 250; // the browser tells of changes some time after them
 const TEXT = "{text}"; // where the text stands in a model's question, as `labelling.TEXT` has it
 const SENDABLE = /^[\x20-\x7e]*$/; // the characters that keys of servers may have, as `require_sendable` has them
@@ -257,7 +255,8 @@ async function asHtml(markdown) {
 
 async function listModels() {
   models = (await (await call("v1/models")).json()).data;
-  const chosen = at("model").value || kept.model || models.find(canChat)?.id;
+  const first = models.find((model, place) => canChat(model) && (model.local || place === 0));
+  const chosen = at("model").value || kept.model || first?.id;
   const options = models.map(({ id }) => new Option(id, id, false, id === chosen));
   if (chosen && !options.some(({ selected }) => selected)) {
     // Another model, perhaps of another server, is not to be sent a conversation that nobody chose it for.
@@ -598,7 +597,7 @@ function save() {
 function saveText() {
   if (!turns.length) return tellUnsaved(SAY.unsaid);
   const system = at("system").value.trim();
-  const linesOf = ({ content, wrong, facts }) => [content, wrong, facts && `(${facts})`].filter(Boolean).join("\n");
+  const linesOf = ({ content, wrong, facts }) => [content, wrong && `(${wrong})`, facts && `(${facts})`].filter(Boolean).join("\n");
   const shown = turns.map((turn) => `${SAY[turn.role]}: ${linesOf(turn)}\n`);
   if (system) shown.unshift(`${SAY.system}: ${system}\n`);
   download("conversation.txt", [shown.join("\n")]);
@@ -639,7 +638,10 @@ document.documentElement.lang = LANGUAGE;
 at("talk").ariaLabel = SAY.talk;
 if (BY_TOUCH.matches) at("question").dataset.sayPlaceholder = "askByTouch";
 for (const place of document.querySelectorAll("[data-say]")) place.textContent = SAY[place.dataset.say];
-for (const place of document.querySelectorAll("[data-say-title]")) place.title = place.ariaLabel = SAY[place.dataset.sayTitle];
+for (const place of document.querySelectorAll("[data-say-title]")) {
+  const title = SAY[place.dataset.sayTitle];
+  if (title) place.title = place.ariaLabel = title;
+}
 for (const place of document.querySelectorAll("[data-say-placeholder]")) {
   place.placeholder = SAY[place.dataset.sayPlaceholder];
   place.ariaLabel = SAY[place.dataset.sayPlaceholder];
