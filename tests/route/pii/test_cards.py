@@ -54,6 +54,8 @@ from nomoat.route import pii
         "카드번호 4111\n1111\n1111\n1111",
         "card: 4111 1111\n\n1111\n1111",
         "cards 4111\n1111\n1111\n1111",
+        "cardNumber: 4111\n1111\n1111\n1111",
+        "CardNo.\n4111\n1111\n1111\n1111",
         "4111 1111\n\n1111 1111",
         "41111111\n11111111",
     ],
@@ -89,6 +91,7 @@ def test_lists_of_numbers_and_dates_hold_no_cards_by_chance() -> None:
         "4111\n1111\n1111\n1111", "카드 4111\n1111\n1111\n1111\n2025", "12\n\n4111 1111\n\n1111 1111", "41111111\n11111111\n22222222",
         "4111-1111\n1111-1111", "411111111111\n1111", "4111\n111111111111", "41111111 1111\n1111", "3056930902\n5904",
         "Cardiology\n4111\n1111\n1111\n1111", "카드뉴스\n4111\n1111\n1111\n1111",
+        "cardiac\n4111\n1111\n1111\n1111", "cardboard\n4111\n1111\n1111\n1111",
     ],
 )  # fmt: skip
 def test_lists_of_numbers_line_by_line_are_no_cards(text: str) -> None:

@@ -60,6 +60,7 @@ def test_email_is_seen(text: str) -> None:
     [
         "user@example.com", "no-reply@Example.org", "메일kim@mail.example.net으로", "kim(at)example.com", "a@b.example", "a@mx.test",
         "a@b.invalid", "root@db.localhost", "a%40example.com",
+        "USER@SERVER.TEST", "KIM@NAVER.EXAMPLE",
     ],
 )  # fmt: skip
 def test_addresses_of_examples_are_nobodys(text: str) -> None:

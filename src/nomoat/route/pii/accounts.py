@@ -38,7 +38,7 @@ TO_WORD = r"[\"']?[\uac00-\ud7a3]{0,4}(?:[^\S\t]|[()\[\]:/\u00b7-]|,[^\S\t]){0,4
 AMOUNT = r"(?:\d[\d,.]{0,11}\s?[십백천만억]{0,2}\s?){1,2}원"
 WORDS = r"(?:[\uac00-\ud7a3]{1,6}\s){0,2}[\uac00-\ud7a3]{0,6}?"
 WHOSE = r"(?:(?:is|was|as)\s)?(?:(?:my|our|your|his|her|their|the|an?)\s)?(?:[a-z]{1,12}\s)?"
-NO_ORDER = rf"{orders.NO_ORDER}(?!{YEAR}{CALENDAR}-)"  # nor what begins with a whole date: `20240115-0000123`
+NO_ORDER = rf"{orders.NO_ORDER}{orders.NO_PARCEL}(?!{YEAR}{CALENDAR}-)"  # nor what begins with a whole date: `20240115-0000123`
 # Behind a city: no parcel, and no business number, whose checksum decides.
 NO_PARCEL = r"(?!(?:\d{4}-\d{4}-\d{4}|\d{3}-\d{2}-\d{5})(?![\d-]))"
 NO_OTHER = NO_PARCEL + NO_PHONE

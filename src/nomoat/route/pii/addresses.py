@@ -92,8 +92,11 @@ NUMBERED = re.compile(r"\s\d{1,2}로\Z")  # `프로그램 2로 3길 10`
 # Behind a quarter: years, and one year before what is told of it.
 YEARS_BEHIND = re.compile(r"(?:19|20)\d\d-(?:19|20)\d\d|(?:199|20[0-3])\d")
 WORD_BEHIND = re.compile(rf"[^\S\n]{{1,3}}{HANGUL}")
-NEXT_FIELD, CELL_BEGINS = re.compile(rf"{NEXT_KEY}|\s?\|\s?"), re.compile(r"(?:\A|[\n|])\s{0,3}\Z")
-COUNTED_BY = re.compile(r"(?:별|스|철|차)로\Z")  # `분기별로 4`, `버스로 40`: with a count in a cell beside a place
+NEXT_FIELD = re.compile(rf"{NEXT_KEY}|\s?\|\s?")
+CELL_BEGINS = re.compile(r"(?:\A|[\n|])[\s(*>-]{0,16}(?:\d{5}\)?\s)?\Z")  # of a list, too; and behind a postcode
+COUNTED_BY = re.compile(  # with a count in a cell beside a place: `분기별로 4`, `버스로 40`; no `샛별로`, `캠퍼스로`
+    r"(?:(?<![샛새한큰])별|[버박]스|(?:지하|전)철|(?:기|자동|전|열)차)로\Z"
+)
 QUARTER_BEHIND = re.compile(rf"\s?\((?!(?:{'|'.join(LOT_LIKE.split())})[,)\s]){QUARTER}[,)\s]")
 OTHER_CELL = re.compile(r"[\t\n,|:;]")
 # A flat: alone where such a word is beside it, and behind the name of a block of flats.

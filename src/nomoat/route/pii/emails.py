@@ -32,7 +32,7 @@ NO_HOST = re.compile(
     re.IGNORECASE,
 )
 # For examples, says RFC 2606. A capital may begin the next sentence: `kim@naver.com.Test it`.
-RESERVED = re.compile(r"(?<![\w-])(?:(?i:example\.(?:com|net|org))|example|invalid|localhost|test)\Z")
+RESERVED = re.compile(r"(?<![\w-])(?:(?i:example\.(?:com|net|org))|example|invalid|localhost|test|EXAMPLE|INVALID|LOCALHOST|TEST)\Z")
 
 
 def holds_email(text: str) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 
-ORDER, NUMBERED = r"(?:주문|송장|예약|접수)", r"(?:주문|송장|예약|접수|등기|소포)"
+ORDER, PARCEL = r"(?:주문|송장|예약|접수)", r"(?<![\uac00-\ud7a3])(?:등기|소포)"  # no `법인등기`
+NUMBERED = r"(?:주문|송장|예약|접수|등기|소포)"
 # Not what is called so right before it.
 NO_ORDERS_NUMBER = rf"(?<!{NUMBERED}번호[\s:])(?<!{NUMBERED}번호:\s)"
 NO_ORDER = rf"(?<!{ORDER}[\s:]){NO_ORDERS_NUMBER}"
-CALLED_SO = re.compile(rf"(?:{ORDER}|{NUMBERED}\s?번호|등기우편)[은는이가]?[\s:#]{{0,3}}\Z")
+NO_PARCEL = rf"(?<!{PARCEL}[\s:])"  # which is no reason against a telephone number: `소포 1012345678로 전화`
+CALLED_SO = re.compile(rf"(?:{ORDER}|{PARCEL}|{NUMBERED}\s?번호|등기우편)[은는이가]?[\s:#]{{0,3}}\Z")
 HEAD = re.compile(rf"{NUMBERED}\s?번호")
 REACH = 20_000  # characters: a longer table is as if it had no head
 

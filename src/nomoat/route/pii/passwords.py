@@ -67,15 +67,17 @@ PASSWORD = re.compile(
     re.IGNORECASE,
 )
 # What a line or a turn asks for, and the next one is; and what heads a column.
-WORD = r"(?:(?P<korean>비밀\s?번호|비번|패스워드|암호(?!화))|pass(?:word|phrase|code)|passwd|pwd|pw(?![A-Za-z]))"
+CIPHER = r"암호(?:화|문(?![구자])|학|명|\s?(?:화폐|자산|해독|알고리즘|체계|방식|모듈|기술))"
+WORD = rf"(?:(?P<korean>비밀\s?번호|비번|패스워드|(?!{CIPHER})암호)|pass(?:word|phrase|code)|passwd|pwd|pw(?![A-Za-z]))"
 ASKED = re.compile(
     rf"{WORD}(?P<of_it>[^\n]{{0,42}}?)(?:(?<=[?:요오줘])|(?<=[요오줘][.!]))[^\S\n]{{0,3}}\n"
     rf"\s{{0,3}}(?P<password>{VALUE})[^\S\n]{{0,3}}(?![^\n])",
     re.IGNORECASE,
 )
-# Digits are an answer to what asks for nothing else of it: no `비밀번호 만료일이 언제인가요?`.
-ASKS_FOR_IT = re.compile(
-    r"(?:\s?\(?(?:숫자\s?)?\d{1,2}\s?자리(?:\s?숫자)?\)?)?[을를이가은는]?요?\s{0,2}(?:(?:좀|다시|먼저|한번)\s)?(?:입력|알려|말씀|뭐|무엇|적어|어떻게|[?:])"
+# Of what is asked last, to which digits are no password: `비밀번호 만료일이 언제인가요?`, but `오류입니다. 다시 입력해 주세요`.
+ASKS_OTHER = re.compile(
+    r"(?:(?:만료|변경)\s?(?:일|날짜|기[간한])|(?:접수|인증|내선|오류|에러)\s?(?:번호|코드)|포트(?!폴)|내선|길이|횟수|언제(?!든)|며칠"
+    r"|몇\s?(?:회|년|월|일|시|분|초|비트|번(?:이나)?\s(?![누눌])))[^.!?]*[.!?]?\Z"
 )
 HEAD, CELL, AROUND = re.compile(WORD, re.IGNORECASE), re.compile(VALUE), " \r\"'`*"
 ARGUMENTS = re.compile(r"\([^(),]*,[^()]*\)")  # of a call, which head no columns
@@ -102,7 +104,7 @@ PASSWORDS = Near(
     | dict.fromkeys(("비밀", "비번", "패스워드", "암호"), 0),
 )
 OF_ASKED = ("pass", "pwd", "pw", "비밀", "비번", "패스워드", "암호")
-ASKED_FOR = Near(ASKED, dict.fromkeys(OF_ASKED, 0))
+ASKED_FOR = Near(ASKED, dict.fromkeys(OF_ASKED, 0), overlapping=True)  # `비밀번호가 만료됐으니 새 비번을 입력해 주세요`
 OF_ORACLES = Near(OF_ORACLE, {"jdbc:": 0, "sql": 2, "exp": 0, "imp": 0, "rman": 0, "conn": 0})
 
 PLACEHOLDER = re.compile(
@@ -124,8 +126,9 @@ CODE = re.compile(
     # Versions, dates, measures, arithmetic, and `12-character`.
     r"|v?\d+(?:\.\d+){1,3}[\w+-]*|\d{4}-\d\d-\d\d.*|\d{1,5}(?:[cdgkmnptu]?(?:[smwgvba]|hz|ib|wh|bits?|bytes?)|min|sec|rpm|px)"
     r"|\d*\.\d+[*/+-]\w+|\w+[*/+-]\d*\.\d+|[a-z]\w{0,2}[*/+@][a-z]\w{0,2}|\d{1,3}[+~-][\d+~-]*[a-z-]+"
-    # Ways to encrypt and to sign in, and types.
-    r"|(?:[a-z0-9]+[/_-])*(?:rfc|iso|sha|aes|aria|lea|des|chacha|md|rsa|pbkdf|argon|base|utf|tls|oauth|fido|wpa"
+    # Standards, ways to encrypt and to sign in, and types.
+    r"|(?:rfc|iso)-?\d{3,6}(?:[:-]\d+)*|(?:seed|hight)-?(?:64|128|256)(?:[/-][a-z]{3})?"
+    r"|(?:[a-z0-9]+[/_-])*(?:sha|aes|aria|lea|des|chacha|md|rsa|pbkdf|argon|base|utf|tls|oauth|fido|wpa"
     r"|text|u?int|float|char|varchar)-?\d[\w./+-]*"
     # Products with their version: `비밀번호 Windows10 로그인`.
     r"|(?:windows|win|mac\W?os|ios|android|ubuntu|debian|centos|iphone|ipad|galaxy|outlook|office|excel|hwp|python|java|spring(?:boot)?|node"
@@ -226,7 +229,7 @@ def _is_said_password(found: re.Match[str]) -> bool:
 
 def _is_asked_password(found: re.Match[str]) -> bool:
     is_pin = PIN.fullmatch(found["password"]) is not None
-    return (not is_pin or ASKS_FOR_IT.match(found["of_it"]) is not None) and _is_said_password(found)
+    return not (is_pin and ASKS_OTHER.search(found["of_it"])) and _is_said_password(found)
 
 
 def _is_named_password(value: str, *, is_korean: bool) -> bool:
@@ -250,8 +253,8 @@ def _holds_column(text: str) -> bool:
 
 
 def _headed(line: str) -> tuple[str, int, int, bool] | None:
-    """See `_holds_column`; None where no cell of the line is such a word."""
-    for mark in ",;|\t" if HEAD.search(line) and not ARGUMENTS.search(line) else ():
+    """See `_holds_column`; None where no cell of the line is such a word. A comma may be one within brackets."""
+    for mark in (";|\t" if ARGUMENTS.search(line) else ",;|\t") if HEAD.search(line) else ():
         cells = line.split(mark)
         for column, cell in enumerate(cells):
             if len(cells) > 1 and (word := HEAD.fullmatch(cell.strip(AROUND))):

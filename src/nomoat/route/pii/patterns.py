@@ -1,6 +1,7 @@
 """The user's own regular expressions.
 
-What this does not cover: those that are fast on the samples and slow on a text, on which the search is given up: see `holds_pattern`.
+What this does not cover: those that are fast on the samples and slow on a text, on which the search is given up: see `holds_pattern`;
+counts within counts (`(?:(?:x{1000}){1000}){100}`), which `regex` writes out.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import regex
 
-LONGEST_SEARCH = 5.0  # seconds of a processor, as all below: of all patterns in all readings of a text
+# Seconds of a processor, as all below: of all patterns in all readings of a text. More where other threads compute: see `_is_in`.
+LONGEST_SEARCH = 5.0
 LONGEST_TRY, LONGEST_TRIES = 0.1, 1.0  # of a sample of so many characters, and of all that are begun
 SAMPLE_LETTERS = 1000
+# Repeats that `regex` writes out, in gigabytes of memory, which no limit of time stops.
+LARGEST_COUNT, LARGER_COUNT = 9_999, re.compile(r"(?<!\\)\{\d*,?\d{5}")
 PIECES = ("1", "a", "A", "가", " ", "-", "\n")  # of samples, beside the characters and the words of the expression itself
 
 
@@ -35,6 +39,8 @@ def why_unusable(pattern: str) -> str:
     """Why an expression cannot be looked for; nothing if it can. The expression is not repeated: it may name somebody."""
     import regex
 
+    if LARGER_COUNT.search(pattern):
+        return f"repeats something more than {LARGEST_COUNT:,} times"
     try:
         if _is_in("", _compiled(pattern), time.thread_time() + LONGEST_TRY):
             return "matches the empty text, and so every text"
@@ -60,7 +66,8 @@ def _try(pattern: str) -> None:
 
 
 def _is_in(text: str, pattern: regex.Pattern[str], until: float) -> bool:
-    """Raises TimeoutError past `until` on this thread's clock. That of `regex` counts all threads, in which a model may compute."""
+    """Raises TimeoutError past `until` on this thread's clock. That of `regex` counts all threads, in which a model may compute: what
+    ends too early begins anew with twice the time, which may be more than was left where the others have stopped."""
     allowed = until - time.thread_time()
     while time.thread_time() < until:
         try:

@@ -68,13 +68,21 @@ WITHOUT_ZERO = Near(
     re.compile(rf"(?:{PHONE_WORDS}){REACH_OF_TABLES}1{ITS_REST}", re.IGNORECASE),
     dict.fromkeys(("휴대폰", "핸드폰", "폰", "전화", "연락처", "phone", "mobile", "tel", "hp", "h.p", "cell", "contact"), 0),
 )
-# Without the code of its area, or the `010`: `전화 2072-2114`, `연락처 9876-5432`. No years, dates (`2024-0115`) and prices.
-NO_RANGE = rf"{NO_ORDERS_NUMBER}(?<!ISO\s)(?<![\d.$€£-])(?<!\d,)(?!20\d\d-(?:20\d\d|(?:0[1-9]|1[0-2])[0-3]\d))"
+# Without the code of its area, or the `010`: `전화 2072-2114`, `연락처 9876-5432`. No prices.
 WITHOUT_CODE = Near(
     re.compile(
-        rf"(?:{PHONE_WORDS}|\u260e){REACH}{NO_RANGE}(?P<first>[2-9]\d{{2,3}})-(?P<second>\d{{4}})(?!-?\d|[A-Za-z])", re.IGNORECASE
+        rf"(?:{PHONE_WORDS}|\u260e){REACH}{NO_ORDERS_NUMBER}(?<!ISO\s)(?<![\d.$€£-])(?<!\d,)"
+        r"(?P<first>[2-9]\d{2,3})-(?P<second>\d{4})(?!-?\d|(?!x\s?\d|ext)[A-Za-z])",
+        re.IGNORECASE,
     ),
     {**WITHOUT_ZERO.words, "\u260e": 0},
+)
+YEAR_TO_YEAR, DATE = re.compile(r"20\d\d-20\d\d"), re.compile(r"20\d\d-(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
+# Right before a number, or above its cell, these name it one.
+NAMES_NUMBER = re.compile(
+    rf"(?:(?:(?:{PHONE_WORDS}|대표)[\s_-]?(?:번호|number|no)|연락처|(?<=대표)전화|(?<=대표\s)전화|\u260e|(?<![^\W_])tel)(?:[은는이가]|\sis)?"
+    rf"|(?:{PHONE_WORDS})[\"']?\s?[:=])[^\w\n]{{0,4}}(?:\n[^\d\n]{{0,9}}[,;|\t]\s?)?\Z",
+    re.IGNORECASE,
 )
 NO_FIGURE = rf"{NO_ORDER}(?<![\d.,-])"
 WITHOUT_ZERO_BEFORE_WORD = re.compile(  # `1012345678로 전화 주세요`
@@ -157,9 +165,15 @@ def holds_phone(text: str) -> bool:
 
 
 def _is_range(found: re.Match[str]) -> bool:
-    """Whether what a number without a code looks like is counted, or goes from one round number up to another."""
+    """Whether what a number without a code looks like is counted, or years; or, where no word names it a number, a date or what goes
+    from one round number up to another."""
+    text, start = found.string, found.start("first")
+    if COUNTED.match(text, found.end()) or YEAR_TO_YEAR.match(text, start):
+        return True
+    if NAMES_NUMBER.search(text, found.start(), start):
+        return False
     first, second = int(found["first"]), int(found["second"])
-    return COUNTED.match(found.string, found.end()) is not None or (first < second and not first % 50 and not second % 50)
+    return DATE.match(text, start) is not None or (first < second and not first % 50 and not second % 50)
 
 
 def _is_everyday(text: str, start: int, number: str) -> bool:

@@ -26,7 +26,9 @@ SECOND_HALF = re.compile(  # alone: `주민등록번호 뒷자리: 2134561`
 SAID = re.compile(r"(?<!입)주민(?!세)|외국인\s?등록|(?<![^\W_])(?:rrn|resident)", re.IGNORECASE)
 # Names the number itself: between a date and an amount, and before them, `주민센터` is no such word.
 NAMED = re.compile(
-    r"(?<!입)주민\s?(?:등록|번호|뒷|뒤)|외국인\s?등록|(?<![^\W_])(?:rrn|resident[\s_]?(?:reg|no|num|id))", re.IGNORECASE
+    r"(?<![입거])주민(?:\s?\(?(?:(?:외국인|법인)\)?\s?)?(?:등록|번호|뒷|뒤)|등본|증(?!가)|\s?(?:id|no)(?![a-z])|(?=[^\uac00-\ud7a3\d]{0,3}(?:\d{7}|\Z)))"
+    r"|외국인\s?등록|(?<![^\W_])(?:rrn|resident[\s_]?(?:reg|no|num|id))",
+    re.IGNORECASE,
 )
 LIKE_STAMP = re.compile("1[3-9]")  # milliseconds since 1970, from 2011 to 2033
 # Where time stamps stand bare: behind a key, but for such as `regNo`, and where a log's line begins.
