@@ -17,11 +17,10 @@ from typing import Any
 
 from facts import circumstances, write
 
-from nomoat import responder
+from nomoat import proportions, responder
 from nomoat.asking.store import AnswerStore
 from nomoat.distil import instructions, origin
 from nomoat.distil.label import label
-from nomoat.judge import stats
 from nomoat.judge.suites import load_suite
 from nomoat.responder import Responder
 
@@ -61,7 +60,7 @@ def measured_labels(teacher: Responder, store: AnswerStore, num_texts: int) -> d
         "by": found.how,
         "given": found.counts(),
         "right": sum(right),
-        "interval": stats.wilson_interval(sum(right), len(right)),
+        "interval": proportions.wilson_interval(sum(right), len(right)),
         "right_if_always_the_most_frequent": sum(example.target == frequent for example in examples),
         "truth": {name: sum(example.target == name for example in examples) for name in labels},
         "recall": {name: sum(ok for ok, one in zip(right, found.labels, strict=True) if truth[one.text] == name) for name in labels},

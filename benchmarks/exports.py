@@ -18,7 +18,7 @@ from typing import Any
 from facts import answer_of, circumstances, write
 
 from nomoat import config, labelling, references, responder, tables
-from nomoat.judge.stats import wilson_interval
+from nomoat.proportions import wilson_interval
 from nomoat.records import Request
 from nomoat.tune import export
 

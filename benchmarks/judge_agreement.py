@@ -20,11 +20,11 @@ from typing import Any
 
 from facts import circumstances, write
 
-from nomoat import responder
+from nomoat import proportions, responder
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.catalog.datasets import pull_dataset
-from nomoat.judge import agreement, stats
+from nomoat.judge import agreement
 from nomoat.judge.agreement import Agreement, LabelledPairs
 from nomoat.judge.model_judge import Judge
 from nomoat.judge.stored_reviews import load_reviews
@@ -104,7 +104,7 @@ def render(rows: Sequence[dict[str, Any]], steady: dict[str, Any]) -> str:
             row["first_share"],
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    low, high = stats.wilson_interval(steady["equal"], steady["num"])
+    low, high = proportions.wilson_interval(steady["equal"], steady["num"])
     lines += [
         "",
         f"GPT-4's own score of one and the same answer, read twice ({steady['num']:,} times): equal in "

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy import stats as scipy_stats
 from scipy.special import logsumexp
 
+from nomoat import proportions
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.engine.recorded import read_recorded
 from nomoat.judge import stats
@@ -115,7 +116,7 @@ def last_look_p_value(differences: Differences) -> float:
     to exclude 0 too.
     """
     if set(np.unique(differences)) <= {-1.0, 0.0, 1.0}:
-        return stats.mcnemar_exact(int((differences > 0).sum()), int((differences < 0).sum()))
+        return proportions.mcnemar_exact(int((differences > 0).sum()), int((differences < 0).sum()))
     rough = float(scipy_stats.ttest_1samp(differences, 0.0).pvalue)
     if rough > 4 * ALPHA:  # far from any winner: spare the integrals
         return rough

@@ -30,7 +30,7 @@ from typing import Any
 
 from facts import circumstances, write
 
-from nomoat import config, paths
+from nomoat import config, paths, proportions
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.errors import DataError, NomoatError
 from nomoat.judge import builtin, builtin_examples, stats
@@ -278,7 +278,7 @@ def label_scores(examples: Sequence[Example], answers: dict[str, str]) -> dict[s
     """Accuracy with Wilson's interval, F1 of each class (of few), their plain and weighted means."""
     rows = [(example.target, answers[example.id]) for example in examples if example.id in answers]
     right = sum(target == answer for target, answer in rows)
-    low, high = stats.wilson_interval(right, len(rows))
+    low, high = proportions.wilson_interval(right, len(rows))
     found: dict[str, Any] = {"n": len(rows), "accuracy": round(right / len(rows), 4), "interval": [round(low, 4), round(high, 4)]}
     f1, support = {}, {}
     for label in sorted({target for target, _ in rows}):

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 import nomoat
 from nomoat.errors import NomoatError
-from nomoat.judge.stats import mcnemar_exact
 from nomoat.judge.wording import render_difference, render_interval, render_measure, render_p_value, render_score
+from nomoat.proportions import mcnemar_exact
 from nomoat.records import Verdict
 
 VICUNAS = ("vicuna-13b", "vicuna-13b-20230322-new-hp-fp16", "vicuna-7b-20230322-fp16")

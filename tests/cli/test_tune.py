@@ -17,14 +17,7 @@ from learning import write_table
 from typer.testing import CliRunner
 
 from nomoat.cli import app
-from nomoat.cli.tune import _say_how_to_ask, _say_result
-
-UNDECIDED = "chance alone may change the loss so (the change is -0.500 to +0.100, 95 %)"
-WORSE = "the loss is clearly higher (the change is +0.100 to +0.500, 95 %)"
-COUNTED = "9 of 25 rows held out are right word for word, 2 before"
-DUEL = "a `nomoat duel` on a test tells whether the tuned model is better"
-MORE_RIGHT = f"{COUNTED}: {DUEL}"
-ADVICE = "try a lower --learning-rate, or more data"
+from nomoat.cli.tune import _say_how_to_ask, learn_with_bar
 
 
 @pytest.fixture
@@ -80,65 +73,23 @@ def test_a_training_stopped_before_it_learned_says_so(command: list[str]) -> Non
     assert (code, said[-1]) == (130, "stopped before anything was learned")
 
 
-@pytest.mark.parametrize(
-    ("change", "right", "said"),
-    [
-        ((-0.5, -0.1), (2, 1), ""),
-        ((-0.5, 0.1), (2, 2), f"{UNDECIDED}: the tuned model is not shown to be better; {ADVICE}"),
-        ((-0.5, 0.1), (2, 9), f"{UNDECIDED}, yet {MORE_RIGHT}"),
-        ((0.1, 0.5), (2, 2), f"{WORSE}: the tuned model is worse; {ADVICE}"),
-        ((0.1, 0.5), (2, 9), f"{WORSE}, yet {MORE_RIGHT}"),
-    ],
-    ids=["better", "undecided", "undecided, more right", "worse", "worse, more right"],
-)
-def test_what_is_said_of_the_change_follows_from_its_interval_and_the_right_answers(
-    change: tuple[float, float], right: tuple[int, int], said: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("seconds", "left"), [(None, ""), (99.4, ", 99 s left"), (200, ", 3 min left")])
+def test_a_log_says_how_long_it_will_take(
+    seconds: float | None, left: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    metrics = {
-        "validation_lessons": 20,
-        "validation_lessons_left_out": 0,
-        "validation_answers": 25,
-        **{f"validation_loss_{name}": value for name, value in (("before", 1.0), ("after", 1.5), ("change_95", change))},
-        **{f"validation_right_{name}": value for name, value in zip(("before", "after"), right, strict=True)},
-    }
-    _say_result({"metrics": metrics})
-    assert capsys.readouterr().err.splitlines() == [
-        "loss on 20 lessons held out: 1.000 before, 1.500 after",
-        *([said] if said else []),
-    ]
-    _say_result({"metrics": metrics, "data": {"question": "{text}"}})
-    assert capsys.readouterr().err.splitlines()[1:] == [
-        f"right word for word: {right[1]} of 25 rows held out, {right[0]} before",
-        *([said.replace(COUNTED, "more rows held out are right")] if said else []),
-    ]
+    from nomoat.tune import train
 
+    def learn(*_: object, on_progress: Any, **__: object) -> Path:
+        on_progress(train.Progress(stage="measuring the base", fraction=0.25, seconds_left=seconds))
+        on_progress(train.Progress(stage="tuning", fraction=0.16, step=1, loss=1.964, tokens_per_second=168, seconds_left=seconds))
+        return Path("adapters/c")
 
-def test_one_lesson_held_out_says_nothing_about_chance(capsys: pytest.CaptureFixture[str]) -> None:
-    metrics = {
-        "validation_lessons": 1, "validation_lessons_left_out": 0,
-        "validation_loss_before": 1.0, "validation_loss_after": 0.5, "validation_loss_change_95": None,
-    }  # fmt: skip
-    _say_result({"metrics": metrics})
+    monkeypatch.setattr(train, "learn", learn)
+    prepared: Any = None
+    learn_with_bar(prepared, name="c")
     assert capsys.readouterr().err.splitlines() == [
-        "loss on 1 lesson held out: 1.000 before, 0.500 after",
-        "one text held out says nothing about chance; give --validation FILE",
-    ]
-    _say_result({"metrics": {**metrics, "validation_lessons_left_out": 199}})
-    assert capsys.readouterr().err.splitlines() == [
-        "loss on 1 lesson of the 200 held out: 1.000 before, 0.500 after",
-        "one text held out says nothing about chance; more --minutes look at more",
-    ]
-
-
-def test_who_gave_a_file_of_one_text_to_hold_out_is_asked_for_one_of_several(capsys: pytest.CaptureFixture[str]) -> None:
-    metrics = {
-        "validation_lessons": 2, "validation_lessons_left_out": 0,
-        "validation_loss_before": 1.0, "validation_loss_after": 0.5, "validation_loss_change_95": None,
-    }  # fmt: skip
-    _say_result({"metrics": metrics, "validation_sha256": "0"})
-    assert capsys.readouterr().err.splitlines() == [
-        "loss on 2 lessons held out: 1.000 before, 0.500 after",
-        "one text held out says nothing about chance; give --validation a file that holds several",
+        f"measuring the base: 25%{left}",
+        f"tuning: 16%, loss 1.964, 168 tok/s{left}",
     ]
 
 

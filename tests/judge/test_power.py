@@ -9,7 +9,7 @@ from quiz import knowing, quiz
 
 import nomoat
 from nomoat.judge.power import pairs_needed
-from nomoat.judge.stats import mcnemar_exact
+from nomoat.proportions import mcnemar_exact
 
 
 def test_items_that_a_difference_takes_equal_the_published_ones() -> None:

@@ -26,15 +26,14 @@ from nomoat.judge.stats import (
     group_totals_interval,
     holm,
     is_equivalent,
-    mcnemar_exact,
     mean_interval,
     mean_p_value,
     paired_permutation,
     paired_proportions_interval,
     total_ratio_interval,
-    wilson_interval,
 )
 from nomoat.judge.verdict import Rules, _fixed, _open_in_groups, score_interval
+from nomoat.proportions import mcnemar_exact, wilson_interval
 
 
 @pytest.mark.parametrize(

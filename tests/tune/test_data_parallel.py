@@ -167,13 +167,13 @@ def test_what_workers_read_once_while_they_look_is_counted_as_long_as_the_longes
     class Evaluated:
         hands = ("one", "other")
 
-        def evaluated(self, batches: list[list[int]]) -> Iterator[tuple[tuple[list[float], int], float]]:
-            yield from (((([0.5], 1), seconds)) for seconds in (3.0, 1.0, 2.0)[: len(batches)])
+        def evaluated(self, batches: list[list[int]]) -> Iterator[tuple[tuple[list[float], list[bool]], float]]:
+            yield from (((([0.5], [True]), seconds)) for seconds in (3.0, 1.0, 2.0)[: len(batches)])
 
     asking = object.__new__(data_parallel.DataParallelRun)
     asking.all_held_out = []
     asking._crew, asking._is_told, asking.seconds_reading = Evaluated(), True, 10.0  # type: ignore[assignment]
-    assert list(asking._evaluated([[], [], []])) == [([0.5], 1)] * 3
+    assert list(asking._evaluated([[], [], []])) == [([0.5], [True])] * 3
     assert asking.seconds_reading == 15.0
 
 

@@ -1,25 +1,33 @@
-"""What `export` writes, in llama.cpp itself (`pip install llama-cpp-python`): the same answers as nomoat's."""
+"""What `export` writes, in llama.cpp itself: the same answers as nomoat's.
+
+NOMOAT_LLAMA_PYTHON is the Python of an environment that has llama-cpp-python; without it this one is asked, if it has that.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Sequence
+import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from facts import answer_of
 
 import nomoat
-from nomoat import labelling, responder, tables
+from nomoat import config, labelling, responder, tables
 from nomoat.catalog.datasets import pull_dataset
 from nomoat.records import Message, Request
 from nomoat.tune import export
 
+PYTHON = os.environ.get("NOMOAT_LLAMA_PYTHON") or (sys.executable if importlib.util.find_spec("llama_cpp") else None)
+PEER = Path(__file__).parents[2] / "benchmarks" / "exports_llama_cpp.py"
 pytestmark = [
     pytest.mark.data,
     pytest.mark.slow,
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="needs llama.cpp: pip install llama-cpp-python"),
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif(PYTHON is None, reason="needs llama-cpp-python, here or in the environment of NOMOAT_LLAMA_PYTHON"),
 ]
 COLUMNS = {"input_column": "text", "label_column": "annotation"}
 LABELS = ["not spam", "spam"]
@@ -29,7 +37,9 @@ LARGEST_GAP = 1  # text of the 200: half a point
 
 
 @pytest.fixture
-def spam(mirror: None, smollm2_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[Any], list[str]]:
+def spam(
+    mirror: None, kernels: None, smollm2_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, list[Any], list[str]]:
     """An adapter tuned on some of the training texts; 200 test texts; what nomoat answers to them."""
     monkeypatch.delenv("NOMOAT_OFFLINE")
     folder = pull_dataset("sms_spam")
@@ -56,8 +66,7 @@ def test_llama_cpp_answers_as_the_tuned_model_does(spam: Any, smollm2_gguf: Path
     merged = export.merged_gguf(smollm2_gguf, adapter, tmp_path / "merged.gguf")
     lora = export.lora_gguf(smollm2_gguf, adapter, tmp_path / "lora.gguf")
     for files in ({"model_path": str(merged)}, {"model_path": str(smollm2_gguf), "lora_path": str(lora)}):
-        ask = llama_cpp_of(**files)
-        theirs = [ask(labelling.label_task_messages(text.text, LABELS)) for text in texts]
+        theirs = in_llama_cpp(files, [labelling.label_task_messages(text.text, LABELS) for text in texts])
         assert abs(num_equal(theirs, right) - score) <= LARGEST_GAP, files
         assert num_equal(theirs, ours) >= 0.98 * NUM_TEXTS, files
 
@@ -66,15 +75,9 @@ def num_equal(answers: Sequence[str], others: Sequence[str]) -> int:
     return sum(a == b for a, b in zip(answers, others, strict=True))
 
 
-def llama_cpp_of(**files: str) -> Callable[[tuple[Message, ...]], str]:
+def in_llama_cpp(files: dict[str, str], questions: Sequence[Sequence[Message]]) -> list[str]:
     """Asks llama.cpp greedily, with the chat template in its file."""
-    import llama_cpp
-
-    model = llama_cpp.Llama(**files, n_ctx=2048, verbose=False)
-
-    def ask(messages: tuple[Message, ...]) -> str:
-        chat = [{"role": message.role, "content": message.content} for message in messages]
-        done = model.create_chat_completion(chat, temperature=0.0, max_tokens=MAX_TOKENS)
-        return str(done["choices"][0]["message"]["content"]).strip()
-
-    return ask
+    chats = [[{"role": message.role, "content": message.content} for message in messages] for messages in questions]
+    asked = {"files": files, "chats": chats, "max_tokens": MAX_TOKENS, "threads": config.threads().value}
+    answers: list[str] = answer_of([str(PYTHON), str(PEER)], asked)["answers"]
+    return answers

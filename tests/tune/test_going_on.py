@@ -347,7 +347,9 @@ def test_the_command_says_what_it_goes_on_from(tiny_gguf: Path, table: Path) -> 
         f"label a table: nomoat distil {tiny_gguf}+second --label new.csv --input-column text --out labelled.csv",
         f"asked in these words, with a text in place of {{text}}: {json.dumps(question)}",
     ]
-    assert "right word for word: " in done.stderr
+    *_, result = (line for line in done.stderr.splitlines() if line.startswith("right word for word: "))
+    metrics = facts_of(paths.adapters() / "second")["metrics"]
+    assert result.endswith(f"; the commonest answer alone: {metrics['validation_right_commonest']}")
 
 
 def test_run_asks_about_a_text_as_the_table_was_asked_where_it_is_told_to(tiny_gguf: Path, table: Path) -> None:

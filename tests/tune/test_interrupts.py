@@ -107,9 +107,9 @@ def test_what_has_stopped_early_learns_no_more_when_its_end_is_made_up_for(
 ) -> None:
     losses = itertools.chain([9.0, 1.0], itertools.repeat(7.0))  # of the base, and of each look
 
-    def evaluated(run: train.Run, *_: object) -> tuple[list[float], int]:
+    def evaluated(run: train.Run, *_: object) -> tuple[list[float], list[bool]]:
         loss = next(losses)
-        return [loss * sample.num_learned for sample in run.validation], 0
+        return [loss * sample.num_learned for sample in run.validation], [False] * len(run.validation)
 
     monkeypatch.setattr(train.Run, "evaluate", evaluated)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

@@ -232,7 +232,7 @@ def test_a_look_that_was_interrupted_is_made_up_for(
 ) -> None:
     evaluate = train.Run.evaluate
 
-    def interrupted(run: train.Run, *given: object) -> tuple[list[float], int]:
+    def interrupted(run: train.Run, *given: object) -> tuple[list[float], list[bool]]:
         if len(run.history) == 1:
             raise KeyboardInterrupt
         return evaluate(run, *given)  # type: ignore[arg-type]
@@ -397,7 +397,7 @@ class Clock:
             self.now += self._step
             return loss
 
-        def evaluated(run: train.Run, *given: object) -> tuple[list[float], int]:
+        def evaluated(run: train.Run, *given: object) -> tuple[list[float], list[bool]]:
             with monkeypatch.context() as during:
                 during.setattr(run, "_evaluated", lambda batches: self._taking(evaluation, map(run.evaluate_batch, batches)))
                 return evaluate(run, *given)  # type: ignore[arg-type]
@@ -407,7 +407,7 @@ class Clock:
         monkeypatch.setattr(train.Run, "_learn", learned)
         monkeypatch.setattr(train.Run, "evaluate", evaluated)
 
-    def _taking(self, seconds: float, found: Iterator[tuple[list[float], int]]) -> Iterator[tuple[list[float], int]]:
+    def _taking(self, seconds: float, found: Iterator[tuple[list[float], list[bool]]]) -> Iterator[tuple[list[float], list[bool]]]:
         self.now += seconds
         return found
 
@@ -432,6 +432,20 @@ def test_most_of_the_minutes_is_for_learning_however_long_a_look_takes(
     assert clock.now < 160 + step
     metrics = facts_of(folder)["metrics"]
     assert (metrics["steps"], [evaluation["seconds"] for evaluation in metrics["history"]]) == (steps, evaluations)
+
+
+def test_the_time_left_is_that_of_learning_and_of_the_looks_to_come(
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the minute the base takes four seconds of the six it may, 44 are learned in, and three looks take four each."""
+    Clock(monkeypatch, step=0.5, evaluation=4)
+    told: list[train.Progress] = []
+    settings = train.Settings(rank=4, batch=64, layers=1, epochs=10_000, minutes=1)
+    tune(tiny_gguf, table, settings=settings, on_progress=told.append)
+    base = next(progress for progress in told if progress.stage == "measuring the base")
+    assert (base.fraction, base.seconds_left) == (pytest.approx(4 / 6), pytest.approx(2))
+    learning = [(progress.seconds, progress.seconds_left) for progress in told if progress.step in (1, 88)]
+    assert learning == [(0.5, pytest.approx(55.5)), (44, pytest.approx(4))]
 
 
 def test_lessons_held_out_are_drawn_whole() -> None:
@@ -979,10 +993,10 @@ def test_the_best_look_is_kept_and_learning_stops_when_it_no_longer_helps(
     found = iter([(9.0, 0), *evaluations])
     kept: list[dict[str, torch.Tensor]] = []
 
-    def evaluated(run: train.Run, *_: object) -> tuple[list[float], int]:
+    def evaluated(run: train.Run, *_: object) -> tuple[list[float], list[bool]]:
         value, right = next(found)
         kept.append(run._learned())
-        return [value * sample.num_learned for sample in run.validation], right
+        return [value * sample.num_learned for sample in run.validation], [at < right for at in range(len(run.validation))]
 
     monkeypatch.setattr(train.Run, "evaluate", evaluated)
     said: list[str] = []
@@ -1001,9 +1015,9 @@ def test_who_stopped_learning_as_the_time_ended_is_not_told_that_more_time_helps
     Clock(monkeypatch, step=10.0, evaluation=0.0)
     losses = iter([9.0, 9.0, 2.0, 1.0, 7.0, 8.0])  # of the base twice: at a few lessons, and at the others
 
-    def evaluated(run: train.Run, *_: object) -> tuple[list[float], int]:
+    def evaluated(run: train.Run, *_: object) -> tuple[list[float], list[bool]]:
         loss = next(losses)
-        return [loss * sample.num_learned for sample in run.validation], 0
+        return [loss * sample.num_learned for sample in run.validation], [False] * len(run.validation)
 
     monkeypatch.setattr(train.Run, "evaluate", evaluated)
     told: list[str] = []
@@ -1049,6 +1063,7 @@ def test_the_answers_of_a_conversation_are_one_lesson_in_what_is_said_of_the_cha
     run = train.Run(prepared, plan=train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=[].append)
     assert [sample.num_learned for sample in run.validation] == [2] * 6
     first, after = run.validation[0].lesson, {True: iter([8.0, 7.0, 6.0]), False: iter([5.0, 4.0, 3.0])}
+    run.right_before = run.right_after = [False] * 6
     run.losses_before, run.losses_after = [9.0] * 6, [next(after[sample.lesson == first]) for sample in run.validation]
     metrics = run.metrics()
     assert metrics["validation_lessons"] == 2
@@ -1067,6 +1082,7 @@ def test_copies_of_a_text_are_one_in_what_is_said_of_the_change(tiny_gguf: Path,
         prepared = prepare.prepare(str(tiny_gguf), table, validation=file, settings=SETTINGS, **COLUMNS)
         run = train.Run(prepared, plan=train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=[].append)
         num = len(run.validation) // 3
+        run.right_before = run.right_after = [False] * 3 * num
         run.losses_before, run.losses_after = [9.0] * 3 * num, [8.0, 6.0, 5.0] * num
         found.append(run.metrics())
     assert [metrics["validation_lessons"] for metrics in found] == [3, 9]
@@ -1081,6 +1097,7 @@ def test_one_text_held_out_has_no_interval(tiny_gguf: Path, table: Path, tmp_pat
     prepared = prepare.prepare(str(tiny_gguf), table, validation=path, settings=SETTINGS, **COLUMNS)
     run = train.Run(prepared, plan=train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=[].append)
     run.losses_before, run.losses_after = [9.0, 9.0], [8.0, 8.0]
+    run.right_before = run.right_after = [True, True]
     assert (run.metrics()["validation_lessons"], run.metrics()["validation_loss_change_95"]) == (2, None)
 
 
@@ -1094,8 +1111,8 @@ def test_the_interval_of_the_change_is_about_the_losses_that_are_said(tiny_gguf:
     prepared = prepare.prepare(str(tiny_gguf), learned, validation=path, settings=SETTINGS)
     run = train.Run(prepared, plan=train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=[].append)
     assert [sample.num_learned for sample in run.validation] == [2, 2, 30]
-    run.losses_before, run.losses_after, run.right_before = [2.0, 2.0, 90.0], [4.0, 5.0, 72.0], 1
-    run.best_look = {"right": 2}
+    run.losses_before, run.losses_after = [2.0, 2.0, 90.0], [4.0, 5.0, 72.0]
+    run.right_before, run.right_after = [True, False, False], [True, True, False]
     metrics = run.metrics()
     change = metrics["validation_loss_after"] - metrics["validation_loss_before"]
     low, high = metrics["validation_loss_change_95"]
@@ -1122,9 +1139,9 @@ def test_what_is_kept_is_the_weights_averaged_over_the_last_tenth_of_the_steps(
         steps.append(run._learned())
         return loss
 
-    def evaluated(run: train.Run, *given: object) -> tuple[list[float], int]:
-        losses, _ = evaluate(run, *given)  # type: ignore[arg-type]
-        return [loss * 0.5 ** len(run.history) for loss in losses], 0  # the last one is the best
+    def evaluated(run: train.Run, *given: object) -> tuple[list[float], list[bool]]:
+        losses, right = evaluate(run, *given)  # type: ignore[arg-type]
+        return [loss * 0.5 ** len(run.history) for loss in losses], [False] * len(right)  # the last one is the best
 
     monkeypatch.setattr(train.Run, "_learn", learned)
     monkeypatch.setattr(train.Run, "evaluate", evaluated)

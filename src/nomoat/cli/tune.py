@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -13,7 +13,6 @@ import typer
 from nomoat import installing, paths, system_errors
 from nomoat.cli import completion, console, options
 from nomoat.errors import NomoatError, UsageError
-from nomoat.words import counted
 
 if TYPE_CHECKING:
     from nomoat.catalog.licences import ChainVerdict
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 LONGEST_EXAMPLE = 80  # characters of a text that stands in a command
 MOST_LOOKED_AT = 100  # texts, for one without personal data
-OTHER_TEXTS = "give --validation a file that holds several"
+SECONDS_SHOWN = 100  # and more are said in minutes
 GOES_ON = "the same command with --resume goes on from here"
 
 DATA = "CSV or TSV with a text and a label; or OpenAI chats, ShareGPT, Alpaca or prompts with completions as JSON(L)."
@@ -106,11 +105,9 @@ def tune(
         _say_what_it_takes(prepared, workers, ray, as_json=as_json)
         return
     folder = _time_and_learn(prepared, name=name, resume=resume, replace=replace, workers=workers, ray=ray)
-    provenance = tuned.provenance_of(folder)
     if as_json:
-        console.print_json(provenance)
+        console.print_json(tuned.provenance_of(folder))
         return
-    _say_result(provenance)
     _say_how_to_ask(prepared, folder)
 
 
@@ -235,41 +232,6 @@ def _say_workers(prepared: Prepared, workers: int | None, ray: str | None) -> No
             console.say("every worker has the model; the time above is what this machine would take alone")
 
 
-def _say_result(provenance: dict[str, Any]) -> None:
-    from nomoat.catalog import tuned
-    from nomoat.tune import surveying
-
-    metrics = provenance["metrics"]
-    before, after, change = (metrics[f"validation_loss_{name}"] for name in ("before", "after", "change_95"))
-    is_table = tuned.question_of(provenance) is not None
-    if before is not None:
-        lessons = metrics["validation_lessons"]
-        left_out = metrics["validation_lessons_left_out"]
-        of_all = f" of the {lessons + left_out:,}" if left_out else ""
-        console.say(f"loss on {counted(lessons, 'lesson')}{of_all} held out: {before:.3f} before, {after:.3f} after")
-        if is_table:
-            right = f"{metrics['validation_right_after']:,} of {metrics['validation_answers']:,}"
-            console.say(f"right word for word: {right} rows held out, {metrics['validation_right_before']:,} before")
-        if change is None:
-            more = OTHER_TEXTS if "validation_sha256" in provenance else "give --validation FILE"
-            console.say(f"{surveying.ONE_TEXT}; {'more --minutes look at more' if left_out else more}")
-    if change is not None and change[1] >= 0:
-        console.say(_doubt(metrics, change, has_said_right=is_table))
-
-
-def _doubt(metrics: dict[str, Any], change: Sequence[float], *, has_said_right: bool) -> str:
-    """What to think of a loss not clearly lower. A model too sure of its mistakes has a high one, and may be right more often."""
-    reach = f"the change is {change[0]:+.3f} to {change[1]:+.3f}, 95 %"
-    found = f"the loss is clearly higher ({reach})" if change[0] > 0 else f"chance alone may change the loss so ({reach})"
-    before, after = metrics["validation_right_before"], metrics["validation_right_after"]
-    if after > before:
-        both = f"{after:,} of {metrics['validation_answers']:,} rows held out are right word for word, {before:,} before"
-        more = "more rows held out are right" if has_said_right else both
-        return f"{found}, yet {more}: a `nomoat duel` on a test tells whether the tuned model is better"
-    verdict = "worse" if change[0] > 0 else "not shown to be better"
-    return f"{found}: the tuned model is {verdict}; try a lower --learning-rate, or more data"
-
-
 def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, next_time: str = GOES_ON, **arguments: Any) -> Path:
     """Tune with a bar on stderr: stage, part done, loss, time left; in a log a line every tenth. Ctrl-C says what is `next_time`."""
     from nomoat import callable_package
@@ -287,11 +249,12 @@ def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, next_
         def show(progress: Progress) -> None:
             nonlocal stage, log
             info = f"loss {progress.loss:.3f}, {progress.tokens_per_second:,.0f} tok/s" if progress.step else ""
+            left = "" if progress.seconds_left is None else f"{_shown_time(progress.seconds_left)} left"
             if progress.stage != stage:
                 bar.reset(task, description=progress.stage, total=1.0)
                 stage, log = progress.stage, console.Tenths(bar)
             bar.update(task, completed=progress.fraction, info=info)
-            log.show(stage, progress.fraction, info)
+            log.show(stage, progress.fraction, ", ".join(filter(None, (info, left))))
 
         try:
             return train.learn(prepared, name=name, resume=resume, on_progress=show, on_message=bar.console.print, **arguments)
@@ -306,3 +269,7 @@ def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, next_
             else:
                 console.say("stopped before anything was learned")
             raise typer.Exit(130) from None
+
+
+def _shown_time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < SECONDS_SHOWN else f"{seconds / 60:.0f} min"

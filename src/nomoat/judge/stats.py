@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
+from nomoat.proportions import wilson_interval
+
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 9_999
 NEVER = 1e-9  # how likely a draw may be that no resampling comes to
@@ -36,31 +38,6 @@ STEP, COARSE_STEP, FARTHEST_STEP = 0.05, 2.0, 24.0  # of an integral along a lin
 NEGLIGIBLE = 36.0  # natural logarithm: what is smaller by this adds nothing to a sum of doubles
 
 Interval = tuple[float, float]
-
-
-def wilson_interval(wins: int, n: int, *, confidence: float = CONFIDENCE) -> Interval:
-    """Interval for a proportion: `wins` of `n`.
-
-    Returns (low, high) within [0, 1]. Source: Wilson 1927, doi:10.1080/01621459.1927.10502953.
-    Raises ValueError if n is 0 or wins is outside 0..n.
-    """
-    if n <= 0 or not 0 <= wins <= n:
-        raise ValueError(f"{wins} of {n} is no proportion")
-    interval = stats.binomtest(wins, n).proportion_ci(confidence_level=confidence, method="wilson")
-    return max(0.0, float(interval.low)), min(1.0, float(interval.high))
-
-
-def mcnemar_exact(left_only: int, right_only: int) -> float:
-    """Two-sided p-value that both sides are equally good, from the examples that only one of them got right.
-
-    Also the exact sign test for wins against losses; ties say nothing about who is better and do not enter.
-    Source: McNemar 1947, doi:10.1007/BF02295996; exact form: Mosteller 1952, doi:10.2307/3001856.
-    Raises ValueError for negative counts.
-    """
-    if left_only < 0 or right_only < 0:
-        raise ValueError(f"{left_only} and {right_only} are no counts")
-    discordant = left_only + right_only
-    return 1.0 if discordant == 0 else float(stats.binomtest(left_only, discordant, 0.5).pvalue)
 
 
 def paired_permutation(differences: Sequence[float]) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from nomoat import bounds
+from nomoat import bounds, proportions
 from nomoat.errors import DataError, UsageError
 from nomoat.judge import stats, wording
 from nomoat.judge.groups import grouped, groups_in, groups_of, notes_on
@@ -84,7 +84,7 @@ def score_interval(
     if groups is not None and len(set(groups)) < len(groups):
         return stats.clustered_score_interval(scores, groups, *scale, confidence=1 - alpha)
     if METRICS[metric].right_or_wrong:
-        return stats.wilson_interval(round(sum(scores)), len(scores), confidence=1 - alpha)
+        return proportions.wilson_interval(round(sum(scores)), len(scores), confidence=1 - alpha)
     return stats.mean_interval(scores, *scale, confidence=1 - alpha)
 
 
@@ -277,7 +277,7 @@ def _fixed(metric: str, one: Sequence[float], other: Sequence[float], alpha: flo
         low, high = stats.clustered_difference_interval(differences, groups, range_of_differences(metric)[1], confidence=1 - alpha)
     elif METRICS[metric].right_or_wrong:
         both, left_only, right_only, neither = (pairs.count(pair) for pair in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)))
-        p_value = stats.mcnemar_exact(left_only, right_only)
+        p_value = proportions.mcnemar_exact(left_only, right_only)
         low, high = stats.paired_proportions_interval(both, left_only, right_only, neither, confidence=1 - alpha)
     else:
         differences = [a - b for a, b in pairs]

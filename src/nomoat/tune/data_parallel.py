@@ -212,7 +212,7 @@ class Learner:
         self._run.make_step(flat, task.rate)
         return seconds, found
 
-    def evaluate(self, batch: list[int]) -> tuple[tuple[list[float], int], float]:
+    def evaluate(self, batch: list[int]) -> tuple[tuple[list[float], list[bool]], float]:
         """At a batch of the lessons held out, by their places among these; and the seconds of reading what will be kept."""
         read_before = self._run.seconds_reading
         with torch.no_grad():
@@ -264,7 +264,7 @@ class DataParallelRun(train.Run):
         set_gradients(self.parameters, flat)
         return flat[-1]
 
-    def _evaluated(self, batches: list[list[Sample]]) -> Iterator[tuple[list[float], int]]:
+    def _evaluated(self, batches: list[list[Sample]]) -> Iterator[tuple[list[float], list[bool]]]:
         self._tell(learning=False)
         read_before, reading = self.seconds_reading, [0.0] * len(self._crew.hands)  # workers read at the same time
         places = {id(lesson): at for at, lesson in enumerate(self.all_held_out)}
@@ -356,7 +356,7 @@ class Crew:
         """The same, with something else for each."""
         return self._results([getattr(hand.actor, method).remote(own) for hand, own in zip(self.hands, given, strict=True)])
 
-    def evaluated(self, batches: list[list[int]]) -> Iterator[tuple[tuple[list[float], int], float]]:
+    def evaluated(self, batches: list[list[int]]) -> Iterator[tuple[tuple[list[float], list[bool]], float]]:
         """Of each batch of the lessons held out in turn, the workers by turns: see `Learner.evaluate`."""
         turns = itertools.cycle(self.hands)
         asked = [(hand.actor.evaluate.remote(batch), hand) for batch, hand in zip(batches, turns, strict=False)]

@@ -179,6 +179,12 @@ def count_lessons(samples: Iterable[Sample]) -> int:
     return len({sample.lesson for sample in samples})
 
 
+def texts_of(samples: Iterable[Sample]) -> list[int]:
+    """The number of each one's text, from 0 on."""
+    places = dict[bytes, int]()
+    return [places.setdefault(sample.digest, len(places)) for sample in samples]
+
+
 def count_texts(samples: Iterable[Sample]) -> int:
     """The different texts that they are of."""
     return len({sample.digest for sample in samples})

@@ -24,7 +24,7 @@ from nomoat import bounds, config
 from nomoat.engine import forked
 from nomoat.errors import UsageError
 from nomoat.rows import Given
-from nomoat.tune import adapter, execution, interrupts, kernels, prepare, threads
+from nomoat.tune import adapter, execution, interrupts, kernels, prepare, threads, verdict
 from nomoat.tune.adamw import AdamW
 from nomoat.tune.execution import ExecutionPlan
 from nomoat.tune.network import Network
@@ -38,6 +38,7 @@ from nomoat.tune.samples import (
     drawn,
     shared_prefix,
     side_by_side,
+    texts_of,
     wanted,
 )
 from nomoat.tune.surveying import survey_lines
@@ -69,10 +70,13 @@ Settings = prepare.Settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """What the user is told after each batch of a stage. `fraction` of the stage done lies in 0..1; "tuning" alone has the rest."""
+    """What the user is told after each batch of a stage. `fraction` of the stage done lies in 0..1. `seconds_left` of the stage: as
+    fast as it went so far, None before anything can tell. "tuning" alone has the rest.
+    """
 
     stage: Stage
     fraction: float
+    seconds_left: float | None = None
     step: int = 0
     loss: float = 0.0
     tokens_per_second: float = 0.0
@@ -97,7 +101,7 @@ def tune(
     known data set; it enters the adapter's licence chain, and so does the teacher of data that `nomoat distil` made.
     With `workers` or `ray` several processes learn: see `data_parallel`.
     `on_progress` is told after each batch; `on_message` what the data is like, and what may be wrong with it, then what was chosen
-    and why.
+    and why, and what has come of it, as `verdict.result_lines` says it.
     Interrupted at any time (Ctrl-C, kill), the last checkpoint stays, and `resume=True` with the same arguments goes on from it, or
     begins anew where it was interrupted before there was one.
     Raises UsageError, DataError, UnknownModelError, NotEnoughMemoryError, NotEnoughDiskError, WorkerError, ForkedError.
@@ -166,8 +170,11 @@ def learn(
             run.train(checkpoint, on_progress, say)
             run.use_best()
         with interrupts.uncut():  # with both of them there, --resume would refuse what it is named for
-            adapter.save(target, run.learned, origin, run.metrics(), asdict(prepared.survey))
+            metrics = run.metrics()
+            adapter.save(target, run.learned, origin, metrics, asdict(prepared.survey))
             checkpoint.remove()
+    for line in verdict.result_lines(metrics, has_file="validation" in prepared.others):
+        say(line)
     return target
 
 
@@ -244,8 +251,9 @@ class Run:
         self.seconds_looking, self.seconds_a_look = 0.0, 0.0  # all looks at the lessons held out; the next one, about
         self.seconds_reading = 0.0  # what will be kept: once for each lesson
         self.losses_before: list[float] = []
-        self.right_before = 0
+        self.right_before: list[bool] = []
         self.losses_after: list[float] = []  # of the best look
+        self.right_after: list[bool] = []
         # of each look: fraction, seconds, the loss a token, learning and held out, and how many answers held out are right
         self.history: list[dict[str, float]] = []
         self.average = self._learned()  # of the weights, later ones counting more: nearer to the end of learning than any of them
@@ -303,9 +311,16 @@ class Run:
             epochs = min(epochs, speed * self.settings.minutes * SECONDS_A_MINUTE)
         return max(num_evaluations(epochs, self.settings.minutes, self.seconds_a_look), len(self.history) + 1)
 
+    @property
+    def _seconds_left(self) -> float:
+        """After a step: of learning, and of the looks to come."""
+        looking = (self._num_evaluations - len(self.history)) * self.seconds_a_look
+        return self.seconds * (1 - self.fraction) / self.fraction + looking
+
     NUMBERS = (
         "step", "step_looked", "lessons_done", "tokens", "seconds", "seconds_looking", "seconds_a_look", "losses_before",
-        "right_before", "losses_after", "history", "average", "best", "best_look", "learning_loss", "workers", "lessons_looked_at",
+        "right_before", "losses_after", "right_after", "history", "average", "best", "best_look", "learning_loss", "workers",
+        "lessons_looked_at",
     )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
@@ -360,7 +375,7 @@ class Run:
                     on_progress(
                         Progress(
                             stage="tuning", step=self.step, fraction=self.fraction, loss=loss, seconds=self.seconds,
-                            tokens_per_second=self.tokens / self.seconds,
+                            tokens_per_second=self.tokens / self.seconds, seconds_left=self._seconds_left,
                         )
                     )  # fmt: skip
                 if self._is_evaluation_due():
@@ -412,12 +427,13 @@ class Run:
         self.set_aside = None
         found = {
             "fraction": fraction, "seconds": self.seconds, "learning": self.learning_loss, "held_out": self._mean(losses),
-            "right": right,
+            "right": sum(right),
         }  # fmt: skip
         with interrupts.uncut():
             if self.best_look is None or is_better(found, self.best_look, len(self.validation)):
                 self.best_look = found
-                self.best, self.losses_after = {name: value.clone() for name, value in self.average.items()}, losses
+                self.best = {name: value.clone() for name, value in self.average.items()}
+                self.losses_after, self.right_after = losses, right
             self.history.append(found)
             self.step_looked = self.step
 
@@ -442,23 +458,25 @@ class Run:
         lessons held out, as many as there is time for: a few at least, however long they take.
         """
         done, num, most = 0, len(self._drawn), seconds_for_base(self.settings.minutes)
-        losses, right, seconds = dict[int, float](), 0, 0.0
+        looked, seconds = dict[int, tuple[float, bool]](), 0.0
 
         def tell(part: float) -> None:
             if on_progress:
                 passed = self.seconds_looking + time.perf_counter() - began
                 fraction = max((done + part * more) / num, min(1.0, passed / most))
-                on_progress(Progress(stage="measuring the base", fraction=fraction))
+                left = passed * (1 - fraction) / fraction if fraction else None
+                on_progress(Progress(stage="measuring the base", fraction=fraction, seconds_left=left))
 
         while more := num_next(done, num, self.seconds_looking, most):
             self.look_at(self._held_out(done, done + more))
             began = time.perf_counter()
-            found, right_of_these = self.evaluate(tell)
-            losses |= zip(map(id, self.validation), found, strict=True)
-            right, seconds, done = right + right_of_these, seconds + self.seconds_a_look, done + more
+            looked |= zip(map(id, self.validation), zip(*self.evaluate(tell), strict=True), strict=True)
+            seconds, done = seconds + self.seconds_a_look, done + more
         self.lessons_looked_at = done
         self.look_at(self._held_out(0, done))
-        self.losses_before, self.right_before, self.seconds_a_look = [losses[id(one)] for one in self.validation], right, seconds
+        self.losses_before = [looked[id(one)][0] for one in self.validation]
+        self.right_before = [looked[id(one)][1] for one in self.validation]
+        self.seconds_a_look = seconds
         if done < num:
             say(
                 f"{BASE_PART:.0%} of the time was over: {done:,} of the {num:,} lessons held out are looked at, "
@@ -475,13 +493,13 @@ class Run:
         self.held_out = batches_of(rows, self.prefix, max_lessons=MOST_LOOKED_AT)
         self.validation = [sample for batch in self.held_out for sample in batch]
 
-    def evaluate(self, tell: Callable[[float], None] | None = None) -> tuple[list[float], int]:
-        """Summed loss of each lesson held out, in the order of `self.validation`, and how many have every token the likeliest.
+    def evaluate(self, tell: Callable[[float], None] | None = None) -> tuple[list[float], list[bool]]:
+        """Summed loss of each lesson held out, in the order of `self.validation`, and whether every token is the likeliest.
 
         `tell` is told which part is done, before each batch.
         """
         started, read_before = time.perf_counter(), self.seconds_reading
-        losses, right = list[float](), 0
+        losses, right = list[float](), list[bool]()
         with torch.no_grad():
             found = self._evaluated(self.held_out)
             for done in range(len(self.held_out)):
@@ -495,25 +513,25 @@ class Run:
         self.seconds_a_look = seconds - (self.seconds_reading - read_before)
         return losses, right
 
-    def _evaluated(self, batches: list[list[Sample]]) -> Iterator[tuple[list[float], int]]:
-        """Of each batch in turn: each lesson's summed loss, and how many are right."""
+    def _evaluated(self, batches: list[list[Sample]]) -> Iterator[tuple[list[float], list[bool]]]:
+        """Of each batch in turn: each lesson's summed loss, and whether it is right."""
         return map(self.evaluate_batch, batches)
 
-    def evaluate_batch(self, batch: Sequence[Sample]) -> tuple[list[float], int]:
+    def evaluate_batch(self, batch: Sequence[Sample]) -> tuple[list[float], list[bool]]:
         """One batch of what `evaluate` evaluates on."""
         lengths = [sample.num_learned for sample in batch]
         hidden_NW, targets_N = self.hidden(batch)
         losses_N, hits_N = self.network.losses(hidden_NW, targets_N)
         self._require_numbers(hidden_NW, losses_N)
-        return [float(loss.sum()) for loss in losses_N.split(lengths)], sum(bool(hits.all()) for hits in hits_N.split(lengths))
+        return [float(loss.sum()) for loss in losses_N.split(lengths)], [bool(hits.all()) for hits in hits_N.split(lengths)]
 
     def metrics(self) -> dict[str, Any]:
         """What is written about the training. Losses, and the interval of their change, are per answer token of the lessons held out.
 
-        An answer is right if every token of it is the likeliest.
+        An answer is right if every token of it is the likeliest. See `verdict.compare_right` for the rest of what is said of these.
         """
         num_lessons, num_texts = count_lessons(self.validation), count_texts(self.validation)
-        return {
+        found: dict[str, Any] = {
             "validation_lessons": num_lessons,
             "validation_texts": num_texts,
             "validation_lessons_left_out": len(self._drawn) - num_lessons,
@@ -521,8 +539,14 @@ class Run:
             "validation_loss_after": self._mean(self.losses_after) if num_lessons else None,
             "validation_loss_change_95": self._change_95(num_texts) if num_texts > 1 else None,
             "validation_answers": len(self.validation),
-            "validation_right_before": self.right_before if num_lessons else None,
-            "validation_right_after": self.best_look["right"] if self.best_look else None,
+            "validation_right_before": None,
+            "validation_right_after": None,
+            "validation_verdict": None,
+        }
+        if num_lessons:
+            found |= verdict.compare_right(self.validation, self.right_before, self.right_after, self.training)
+            found["validation_verdict"] = verdict.verdict_of(found)
+        return found | {
             "history": self.history,
             "steps": self.step,
             "lessons_done": self.lessons_done,
@@ -539,8 +563,7 @@ class Run:
         A text's copies are one, as are the answers of a conversation. Not counted with: that of several looks the best on these same
         lessons was kept.
         """
-        of_text = {digest: at for at, digest in enumerate({sample.digest for sample in self.validation})}
-        text = [of_text[sample.digest] for sample in self.validation]
+        text = texts_of(self.validation)
         num_learned = np.bincount(text, [sample.num_learned for sample in self.validation])
         changes = np.bincount(text, np.subtract(self.losses_after, self.losses_before))
         change = float(changes.sum() / num_learned.sum())
