@@ -23,7 +23,7 @@ from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.gguf_tokenizer import from_metadata
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import BadFileError, DataError, UnsupportedError, UsageError
-from nomoat.labelling import kept_question, label_instruction
+from nomoat.labelling import kept_question
 from nomoat.records import Message, Parent, Request
 from nomoat.rows import Rows
 from nomoat.tune import samples
@@ -927,7 +927,7 @@ def test_labels_that_hold_commas_are_told_apart_where_they_are_listed(
     path = tmp_path / "t.csv"
     path.write_text('text,label\none,a\ntwo,b\nthree,"a, b"\n', encoding="utf-8")
     prepared = prepare(str(tiny_gguf), path, **COLUMNS)
-    assert prepared.survey.question == kept_question("Classify the text. Answer with one of: a, a, b, b.")
+    assert prepared.survey.question == kept_question(["a", "b", "a, b"])
     note = (
         "note: labels that hold commas or line breaks look like several where the question lists them: `a, b`; "
         "an --instruction (in Python: `instruction`) can tell them apart\n"
@@ -974,7 +974,7 @@ def test_labels_that_a_teacher_had_to_choose_from_are_asked_for_though_no_row_ha
     with sidecar.saving(path, sha256=paths.sha256_of(path), teacher="m", parents=[], facts=facts):
         pass
     prepared = prepare(str(tiny_gguf), path, **COLUMNS)
-    assert prepared.survey.question == kept_question(label_instruction(["bad", "good", "neutral"]))
+    assert prepared.survey.question == kept_question(["bad", "good", "neutral"])
     assert prepared.survey.labels == {"good": 2, "bad": 1, "neutral": 0}
     say_survey(prepared)
     said = capsys.readouterr().err
