@@ -79,6 +79,21 @@ def test_the_survey_counts_all_that_is_said_in_conversations(
     assert "repeated: 3 lessons ask what an earlier one asks, 2 of them with another answer\n" in capsys.readouterr().err
 
 
+def test_the_survey_tells_languages_of_the_same_script_apart(
+    tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    english, german = "the parcel is not here and I am waiting", "das Paket ist nicht hier und ich warte"
+    rows = [(f"{english if at % 4 else german} {at}", "ab"[at % 2]) for at in range(12)]
+    table = prepare(str(tiny_gguf), write(tmp_path / "t.csv", *rows), **COLUMNS)
+    assert table.survey.languages == {"en": 0.75, "de": 0.25}
+    say_survey(table)
+    assert "\nscripts: Latin 100%\nlanguages: en 75%, de 25%\n" in capsys.readouterr().err
+    chats = prepare(str(tiny_gguf), write_chats(tmp_path / "c.jsonl", *(f"{german}|{english} {at}|{german}" for at in range(8))))
+    assert chats.survey.languages == {"de": 0.5, "en": 0.5}, "a system message is not counted"
+    say_survey(prepare(str(tiny_gguf), write(tmp_path / "few.csv", *rows[:9]), **COLUMNS))
+    assert "languages" not in capsys.readouterr().err
+
+
 def test_the_same_answers_are_no_contradiction_whichever_of_them_are_learned(tiny_gguf: Path, tmp_path: Path) -> None:
     path = write_chats(tmp_path / "c.jsonl", "|ab|네|c|좋")
     whole = path.read_text(encoding="utf-8")
