@@ -301,7 +301,7 @@ def test_a_model_tells_which_it_is_and_whether_it_is_closed() -> None:
 
 
 def test_a_model_tuned_on_a_table_says_where_it_is_asked_in_other_words() -> None:
-    question = labelling.kept_question("Which colour?")
+    question = labelling.kept_question([], "Which colour?")
     asked = labelling.put_question(question, "x")
     note = (
         "`base+colours` was tuned on a table, and asked in other words than it learned: `nomoat run` with `--as-tuned` asks about "

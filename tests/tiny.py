@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from tokenizers.pre_tokenizers import ByteLevel
 
 from nomoat.catalog import licences
-from nomoat.labelling import kept_question, label_instruction
+from nomoat.labelling import kept_question
 from nomoat.records import Parent
 
 # levels of a schema that JSON may have and that are too many to walk through: Python 3.12 and later count those of JSON apart
@@ -145,9 +145,8 @@ def write_adapter(
 
 def write_learned(folder: Path, *labels: str, instruction: str | None = None, before: tuple[str, ...] = ()) -> None:
     """What `tune` writes about an adapter that learned a table with these labels, and before that one with others."""
-    words = label_instruction([*labels, *before]) if instruction is None else instruction
     facts: dict[str, Any] = {
-        "data": {"labels": dict.fromkeys(labels, 3), "question": kept_question(words)},
+        "data": {"labels": dict.fromkeys(labels, 3), "question": kept_question([*labels, *before], instruction)},
         "task": {"instruction": instruction},
         "start": {"labels": list(before), "instruction": None} if before else None,
         "licence": licences.as_dict(licences.of_parents([Parent(kind="data", name="table.csv", licence="own")])),

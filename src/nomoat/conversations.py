@@ -73,7 +73,7 @@ class Lesson:
     """A conversation that ends with an answer; every turn of the assistant is learned, but for those at the places `not_learned`.
 
     `where`: the place in the file, "line 3" or "entry 3", or "row 3" of rows, counted from 1. `turns`: of a table's row none; it has
-    `text` and `label`, and the `instruction` that all rows share.
+    `text` and `label`, and the kept `question` that all rows share.
     `alpaca_question`: what a model with Alpaca's chat template is asked instead of the last question; None if that is the same.
     `reasoning`: the key under which it stands beside an answer to learn, which is without it; None if it does not.
     `is_cut`: turns behind the last answer to learn were left out.
@@ -84,18 +84,17 @@ class Lesson:
     not_learned: tuple[int, ...] = ()
     text: str | None = None
     label: str | None = None
-    instruction: str | None = None
+    question: str | None = None
     alpaca_question: str | None = None
     reasoning: str | None = None
     is_cut: bool = False
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """The turns. A row's are made when they are asked for: each holds the whole instruction."""
-        if self.text is None or self.label is None:
+        """The turns. A row's are made when they are asked for: each holds the whole question."""
+        if self.text is None or self.label is None or self.question is None:
             return self.turns
-        asked = labelling.label_task_messages(self.text, (), instruction=self.instruction)
-        return (*asked, Message(role="assistant", content=self.label))
+        return (*labelling.messages_of(self.question, self.text), Message(role="assistant", content=self.label))
 
     @property
     def learned(self) -> list[int]:

@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterable, Sequence
 
 from nomoat import bounds
+from nomoat.errors import UsageError
 from nomoat.records import Message
 from nomoat.textfiles import composed
 from nomoat.words import apart, first_few
@@ -34,18 +35,33 @@ def note_on_commas(labels: Iterable[str]) -> str | None:
 
 
 def label_task_messages(text: str, labels: Sequence[str], *, instruction: str | None = None) -> tuple[Message, ...]:
-    """The conversation that asks for the label of `text`; the answer is a label and nothing else.
+    """The conversation that asks for the label of `text`; the answer is a label and nothing else. See `kept_question`."""
+    return messages_of(kept_question(labels, instruction), text)
 
-    `instruction` is used word for word instead of the default one, which names the labels.
+
+def messages_of(question: str, text: str) -> tuple[Message, ...]:
+    """The conversation that asks a kept question about `text`, which stands there as it is."""
+    before, after = _around_text(question)
+    return (Message(role="user", content=f"{before}{text}{after}"),)
+
+
+def kept_question(labels: Sequence[str], instruction: str | None = None) -> str:
+    """What is asked about each text, with `TEXT` in the text's place: as `tune` keeps it beside what was learned.
+
+    `instruction` is used word for word instead of the default one, which names the labels; behind either stand the text and "Label:".
+    One that holds `TEXT` is the whole question, and `\\n` in it is a line break, as people write it in a shell.
+    Raises UsageError for one that is no text, or holds `TEXT` more than once.
     """
     first = label_instruction(labels) if instruction is None else instruction
     bounds.require_text(first, "`instruction`")
-    return (Message(role="user", content=f"{first}\n\nText: {text}\nLabel:"),)
-
-
-def kept_question(instruction: str) -> str:
-    """What `label_task_messages` asks, with `TEXT` in the text's place: as `tune` keeps it beside what was learned."""
-    return label_task_messages(TEXT, (), instruction=instruction)[0].content
+    if instruction is None or TEXT not in first:
+        return f"{first}\n\nText: {TEXT}\nLabel:"
+    if (count := first.count(TEXT)) > 1:
+        raise UsageError(
+            f"`instruction` holds `{TEXT}` {count} times: with it an instruction is the whole question, in which the text stands once",
+            hint=f"write `{TEXT}` once, where the text goes, or not at all: then the text stands behind the instruction",
+        )
+    return first.replace("\\n", "\n")
 
 
 def question_line(question: str) -> str:
@@ -67,5 +83,5 @@ def is_put(question: str, asked: str) -> bool:
 
 
 def _around_text(question: str) -> tuple[str, str]:
-    before, _, after = question.rpartition(TEXT)  # the last: an instruction may hold one of its own
+    before, _, after = question.rpartition(TEXT)  # the last: the default instruction may name a label that holds one
     return before, after

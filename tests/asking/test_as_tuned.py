@@ -37,6 +37,17 @@ def write_adapter(name: str, *labels: str, instruction: str | None = None, befor
     return f"base+{name}"
 
 
+def test_a_model_that_learned_a_whole_question_is_asked_it_and_told_where_it_is_not(gold: Path) -> None:
+    tuned = write_adapter("whole", "negative", "positive", instruction="Is {text} good?")
+    suite = load_suite(gold, **COLUMNS, instruction="Is {text} good?", models=[tuned])
+    assert (suite.examples[0].messages[0].content, suite.notes) == ("Is fine good?", ())
+    assert load_suite(gold, **COLUMNS, models=[tuned]).notes == (
+        "`base+whole` was tuned on another question than this, see `nomoat show base+whole`; "
+        "give the same --instruction (in Python: `instruction`)",
+    )
+    assert question_for(tuned).instruction == "Is {text} good?"
+
+
 def asked(suite: Suite) -> tuple[tuple[str, ...], str]:
     """The choices, and the first line of the question."""
     (choices,) = {example.choices for example in suite.examples}

@@ -57,6 +57,11 @@ def test_confidences_are_shares_of_all_labels() -> None:
     assert [one.confidence for one in labelled("fake:", TEXTS, ("x", "y")).labels] == pytest.approx([0.5] * 3)
 
 
+def test_an_instruction_that_holds_the_texts_place_is_all_that_a_teacher_is_asked() -> None:
+    asked = [request.messages[0].content for request in requests_for(["a", "b"], ("ham", "spam"), instruction="SMS: {text}\nSpam?")]
+    assert asked == ["SMS: a\nSpam?", "SMS: b\nSpam?"]
+
+
 def test_a_teacher_tuned_on_a_table_is_asked_as_it_learned_it() -> None:
     from nomoat.engine.fake import FakeEngine
     from nomoat.responder import Responder

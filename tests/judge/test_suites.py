@@ -84,7 +84,9 @@ def test_table_asks_for_the_labels_that_occur(table: Path) -> None:
     )
     own_words = load_suite(table, input_column="text", label_column="label", instruction="Is it good?")
     assert own_words.examples[2].messages[0].content == "Is it good?\n\nText: 좋아요\nLabel:"
-    assert own_words.sha256 != suite.sha256
+    whole = load_suite(table, input_column="text", label_column="label", instruction="Is {text} good?")
+    assert whole.examples[2].messages[0].content == "Is 좋아요 good?"
+    assert len({suite.sha256, own_words.sha256, whole.sha256}) == 3
 
 
 def test_written_suite_reads_back_equal_by_path_folder_and_name(table: Path, empty_home: Path) -> None:

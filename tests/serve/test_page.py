@@ -624,6 +624,19 @@ def test_a_model_tuned_on_a_table_is_told_and_asked_by_itself_in_its_words_unles
     assert engine.conversations == [[whole], ["y"]]
 
 
+def test_a_question_that_begins_with_the_text_is_put_about_it_unless_it_was_typed_whole(page: Page, start: Start) -> None:
+    engine = Asked()
+    page.open(start(Responder("t", engine, question="{text}\nLabel:")))
+    page.until("#model", "t")
+    for number, text in enumerate(("x", "y Label:"), start=1):
+        page.ask(text)
+        wait_until(lambda: len(page.all("article[aria-busy=false].assistant")) == number, "the answer")  # noqa: B023
+    page.browser.execute_script("document.querySelector('#question').value = 'z\\nLabel:'")
+    page.find("#send").click()
+    wait_until(lambda: len(page.all("article[aria-busy=false].assistant")) == 3, "the answer")
+    assert engine.conversations == [["x\nLabel:"], ["y Label:\nLabel:"], ["z\nLabel:"]]
+
+
 def test_what_is_saved_are_conversations_with_an_answer_which_tune_reads(page: Page, start: Start, tmp_path: Path) -> None:
     answers = iter([[Chunk(text="fine"), END], [END]])
     engine = ScriptedEngine(lambda: iter(next(answers)))

@@ -77,6 +77,13 @@ def test_the_users_own_instruction_is_used_word_for_word(tmp_path: Path) -> None
     assert lesson.messages[0].content == "감정을 고르세요.\n\nText: a\nLabel:"
 
 
+def test_an_instruction_that_holds_the_texts_place_is_the_whole_question_of_each_row(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "title,body,label\na {text},b,x\nc,d,y\n")
+    data = read(path, input_column="{title}: {body}", label_column="label", instruction="{text}\n감정:")
+    assert data.question == "{text}\n감정:"
+    assert [lesson.messages[0].content for lesson in data.lessons] == ["a {text}: b\n감정:", "c: d\n감정:"]
+
+
 def test_every_assistant_turn_of_a_conversation_is_learned(tmp_path: Path) -> None:
     turns = [("system", "Be kind."), ("user", "hi"), ("assistant", "hello"), ("user", "bye"), ("assistant", "farewell")]
     chat = {"messages": [{"role": role, "content": content} for role, content in turns]}

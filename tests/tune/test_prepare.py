@@ -23,7 +23,7 @@ from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.gguf_tokenizer import from_metadata
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import BadFileError, DataError, UnsupportedError, UsageError
-from nomoat.labelling import kept_question, label_instruction
+from nomoat.labelling import kept_question
 from nomoat.records import Message, Parent, Request
 from nomoat.rows import Rows
 from nomoat.tune import samples
@@ -77,6 +77,21 @@ def test_the_survey_counts_all_that_is_said_in_conversations(
     assert prepared.survey.scripts == {"Latin": 0.571, "Korean": 0.429}
     say_survey(prepared)
     assert "repeated: 3 lessons ask what an earlier one asks, 2 of them with another answer\n" in capsys.readouterr().err
+
+
+def test_the_survey_tells_languages_of_the_same_script_apart(
+    tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    english, german = "the parcel is not here and I am waiting", "das Paket ist nicht hier und ich warte"
+    rows = [(f"{english if at % 4 else german} {at}", "ab"[at % 2]) for at in range(12)]
+    table = prepare(str(tiny_gguf), write(tmp_path / "t.csv", *rows), **COLUMNS)
+    assert table.survey.languages == {"en": 0.75, "de": 0.25}
+    say_survey(table)
+    assert "\nscripts: Latin 100%\nlanguages: en 75%, de 25%\n" in capsys.readouterr().err
+    chats = prepare(str(tiny_gguf), write_chats(tmp_path / "c.jsonl", *(f"{german}|{english} {at}|{german}" for at in range(8))))
+    assert chats.survey.languages == {"de": 0.5, "en": 0.5}, "a system message is not counted"
+    say_survey(prepare(str(tiny_gguf), write(tmp_path / "few.csv", *rows[:9]), **COLUMNS))
+    assert "languages" not in capsys.readouterr().err
 
 
 def test_the_same_answers_are_no_contradiction_whichever_of_them_are_learned(tiny_gguf: Path, tmp_path: Path) -> None:
@@ -927,7 +942,7 @@ def test_labels_that_hold_commas_are_told_apart_where_they_are_listed(
     path = tmp_path / "t.csv"
     path.write_text('text,label\none,a\ntwo,b\nthree,"a, b"\n', encoding="utf-8")
     prepared = prepare(str(tiny_gguf), path, **COLUMNS)
-    assert prepared.survey.question == kept_question("Classify the text. Answer with one of: a, a, b, b.")
+    assert prepared.survey.question == kept_question(["a", "b", "a, b"])
     note = (
         "note: labels that hold commas or line breaks look like several where the question lists them: `a, b`; "
         "an --instruction (in Python: `instruction`) can tell them apart\n"
@@ -974,7 +989,7 @@ def test_labels_that_a_teacher_had_to_choose_from_are_asked_for_though_no_row_ha
     with sidecar.saving(path, sha256=paths.sha256_of(path), teacher="m", parents=[], facts=facts):
         pass
     prepared = prepare(str(tiny_gguf), path, **COLUMNS)
-    assert prepared.survey.question == kept_question(label_instruction(["bad", "good", "neutral"]))
+    assert prepared.survey.question == kept_question(["bad", "good", "neutral"])
     assert prepared.survey.labels == {"good": 2, "bad": 1, "neutral": 0}
     say_survey(prepared)
     said = capsys.readouterr().err

@@ -2,7 +2,7 @@
 with a model's own question.
 
 What this does not cover: models that a server or the router answers with; written suites, whose choices stand there; and the words
-before each text of a table, which are the user's to give: where they differ from those that were learned, a note says so.
+around each text of a table, which are the user's to give: where they differ from those that were learned, a note says so.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from nomoat import bounds, matching, references
 from nomoat.catalog import tuned
 from nomoat.errors import UnknownModelError, UsageError
-from nomoat.labelling import MAX_LABELS, kept_question, label_instruction, note_on_commas
+from nomoat.labelling import MAX_LABELS, kept_question, note_on_commas
 from nomoat.references import STORED
 from nomoat.responder import ref_of
 from nomoat.textfiles import as_named
@@ -95,8 +95,7 @@ def question_for(ref: str, labels: Iterable[str] | None = None, instruction: str
         instruction = model.instruction
         of_model.append("its instruction")
     taken = [f"asked with {' and '.join(of_model)}, as `{ref}` was tuned: see `nomoat show {ref}`"] if of_model else []
-    words = label_instruction(labels) if instruction is None else instruction
-    differing = list(notes({*labels}, {*labels}, words, learned))
+    differing = list(notes({*labels}, {*labels}, instruction, learned))
     if model is not None and not model.labels.isdisjoint(labels) and (missing := sorted(model.labels.difference(labels))):
         differing.append(f"`{ref}` learned {_named(missing)}, too, which cannot be chosen here")
     return Question(labels=tuple(labels), instruction=instruction, notes=(*taken, *differing))
@@ -112,12 +111,13 @@ def labels_with(own: set[str], learned: Sequence[Learned]) -> set[str]:
     return known if len(known) <= MAX_LABELS else own
 
 
-def notes(own: set[str], asked: set[str], words: str, learned: Sequence[Learned]) -> Iterator[str]:
+def notes(own: set[str], asked: set[str], instruction: str | None, learned: Sequence[Learned]) -> Iterator[str]:
     """What has to be known where a question differs from what the table alone would ask, or from what a model learned.
 
-    `own` are the table's labels, `asked` those that can be chosen, `words` stand before each text.
+    `own` are the table's labels, `asked` those that can be chosen.
     """
-    in_default_words, asked_as = words == label_instruction(sorted(asked)), kept_question(words)
+    asked_as = kept_question(sorted(asked), instruction)
+    in_default_words = asked_as == kept_question(sorted(asked))
     if in_default_words and all(model.question != asked_as for model in learned) and (note := note_on_commas(asked)):
         yield note
     for model in learned:

@@ -8,7 +8,7 @@ from typing import Any
 from nomoat import paths
 from nomoat.errors import UnknownModelError
 from nomoat.hub_folder import ADAPTER_CONFIG, read_object
-from nomoat.labelling import kept_question, label_instruction
+from nomoat.labelling import kept_question
 from nomoat.textfiles import as_named
 from nomoat.words import first_few
 
@@ -81,7 +81,7 @@ def question_of(provenance: dict[str, Any]) -> str | None:
     labels, instruction = labels_of(provenance), instruction_of(provenance)
     if not isinstance(task, dict) or task.get("input_column") is None or (instruction is None and not labels):
         return None
-    return kept_question(label_instruction(labels) if instruction is None else instruction)
+    return kept_question(labels, instruction)
 
 
 def labels_of(provenance: dict[str, Any]) -> list[str]:
@@ -92,7 +92,7 @@ def labels_of(provenance: dict[str, Any]) -> list[str]:
 
 
 def instruction_of(provenance: dict[str, Any]) -> str | None:
-    """What stood before each text of the last table an adapter was tuned on, where that was given."""
+    """The instruction of the last table an adapter was tuned on, where that was given."""
     task, before = provenance.get("task"), provenance.get("start")
     given = (part.get("instruction") for part in (task, before) if isinstance(part, dict))
     return next((words for words in given if words is not None), None)

@@ -48,7 +48,10 @@ Labels = Annotated[
 ]
 Instruction = Annotated[
     str | None,
-    typer.Option(help="Words before each text, as in `tune`; of a tuned TEACHER, its own if not given.", show_default=False),
+    typer.Option(
+        help="Words before each text, or with {text} in them all that is asked; of a tuned TEACHER, its own if not given.",
+        show_default=False,
+    ),
 ]
 MaxRequests = Annotated[
     int | None,

@@ -71,7 +71,8 @@ InputColumn = Annotated[
 ]
 LabelColumn = Annotated[str | None, typer.Option(help="The CSV's column of right answers.", show_default=False)]
 Instruction = Annotated[
-    str | None, typer.Option(help="Words before each text of a table, as `tune` was given them.", show_default=False)
+    str | None,
+    typer.Option(help="Words before a table's texts, or with {text} in them all that is asked, as in `tune`.", show_default=False),
 ]
 LongestAnswer = Annotated[
     int | None,

@@ -28,6 +28,7 @@ GOES_ON = "the same command with --resume goes on from here"
 DATA = "CSV or TSV with a text and a label; or OpenAI chats, ShareGPT, Alpaca or prompts with completions as JSON(L)."
 TEST = "A file whose texts must not be learned: those in both are dropped."
 VALIDATION = "A file of lessons to hold out; without it a part of the data is."
+INSTRUCTION = "Words before each text, or with {text} in them all that is asked, instead of the default ones (tables)."
 DATA_LICENCE = "Terms of the data, such as cc-by-4.0; yours (`own`) if not given, but for files of known data sets."
 Base = Annotated[
     str,
@@ -47,7 +48,7 @@ def tune(
     name: Annotated[str, typer.Option("--name", help="The adapter's name: BASE+NAME will answer.")] = "",
     input_column: options.InputColumn = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the labels (tables).")] = None,
-    instruction: Annotated[str | None, typer.Option(help="Words before each text, instead of the default ones (tables).")] = None,
+    instruction: Annotated[str | None, typer.Option(help=INSTRUCTION)] = None,
     test: TestFile = None,
     keep_shared: Annotated[bool, typer.Option("--keep-shared", help="Learn also what stands in the --test file.")] = False,
     validation: ValidationFile = None,

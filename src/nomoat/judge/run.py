@@ -62,13 +62,13 @@ def evaluate(
     `limit` examples are drawn with `seed`; None asks all.
 
     `suite` is what `nomoat.judge.suites.load_suite` takes: a name, a file, a folder, or rows as a list of dicts or a data frame. The
-    two columns and `instruction`, the words before each text, are for a suite that is a table (CSV, TSV, rows). Up to `concurrency`
-    answers are in the making at once. `progress` is told (model, answers so far, answers in all). `spending` holds a budget, and
-    prices that no table knows. Where it is used up, or a question failed for good, the outcomes are fewer than the examples, and
-    `partial` says so. Labels of a table that a tuned model never learned are a UserWarning, too, before anything is asked.
-    `template` names the chat template of a local model that has none. `max_new_tokens` is the longest written answer, in place of the
-    suite's: what was cut off before is asked again, and what was whole is not. `reasoning_effort` is OpenAI's, for written
-    answers: how long a model is to think before.
+    two columns and `instruction`, the words before each text or with `{text}` in them all that is asked, are for a suite that is a
+    table (CSV, TSV, rows). Up to `concurrency` answers are in the making at once. `progress` is told (model, answers so far,
+    answers in all). `spending` holds a budget, and prices that no table knows. Where it is used up, or a question failed for good,
+    the outcomes are fewer than the examples, and `partial` says so. Labels of a table that a tuned model never learned are a
+    UserWarning, too, before anything is asked. `template` names the chat template of a local model that has none. `max_new_tokens` is
+    the longest written answer, in place of the suite's: what was cut off before is asked again, and what was whole is not.
+    `reasoning_effort` is OpenAI's, for written answers: how long a model is to think before.
 
     Answers are kept: who interrupts it (Ctrl-C) and calls it again goes on, and nothing is asked twice.
 

@@ -25,7 +25,7 @@ from nomoat.judge.builtin import BUILT_IN, BuiltIn
 from nomoat.judge.examples import ANSWER, Frame, digest_of, read_examples, read_shots, render_example
 from nomoat.judge.metrics import METRICS, WRITABLE, Metric
 from nomoat.judge.suite_files import SUFFIXES, SuiteFile, examples_of, find, read_settings, suite_files
-from nomoat.labelling import MAX_LABELS, label_instruction, label_task_messages
+from nomoat.labelling import MAX_LABELS, kept_question, messages_of
 from nomoat.records import Example
 from nomoat.rows import Given, Rows, Source, read_objects, taken, unit_of
 from nomoat.tables import TABLE_SUFFIXES, read_labelled, require_columns
@@ -93,8 +93,8 @@ def load_suite(
     Rows in place of a file (see `rows.source`) are what a .jsonl of them would be, or with their columns named a table. They are
     called `rows`, and have numbers from 1. A .jsonl without a TOML may also hold conversations with their answers, see `new_suite`.
 
-    `instruction` are the words before each text of a table, as `tune` takes them. A table asks for the labels that tuned ones of
-    the `models` learned, too.
+    `instruction` are the words before each text of a table, or with `{text}` in them all that is asked, as `tune` takes them. A
+    table asks for the labels that tuned ones of the `models` learned, too.
 
     A name is looked for in NOMOAT_HOME's `suites` folder, then among the built-in ones. What lies at that path comes before both,
     but for a folder that is no suite.
@@ -184,7 +184,7 @@ def suite_from_csv(
             f"`{path}`: column `{label_column}` holds {len(known):,} different labels, and at most {MAX_LABELS} can be chosen from",
             hint="is it the label column? free answers are written as a .jsonl suite with the metric `exact`",
         )
-    words = label_instruction(known) if instruction is None else instruction
+    question = kept_question(known, instruction)
     examples = []
     for row in rows:
         if row.label not in known:
@@ -192,12 +192,12 @@ def suite_from_csv(
                 f"`{path}`, {unit_of(path)} {row.line}: label `{row.label}` is not one of {', '.join(map(apart, known))}",
                 hint="correct it, or add it to `labels`",
             )
-        messages = label_task_messages(row.text, known, instruction=words)
+        messages = messages_of(question, row.text)
         examples.append(Example(id=str(row.line), messages=messages, target=row.label, choices=known))
     return Suite(
         name=composed(path.stem) if isinstance(path, Path) else path.name, metric="choice", examples=tuple(examples),
         sha256=digest_of(examples), source=path.name,
-        notes=tuple(as_tuned.notes(own, {*known}, words, learned)),
+        notes=tuple(as_tuned.notes(own, {*known}, instruction, learned)),
     )  # fmt: skip
 
 

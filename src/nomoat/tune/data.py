@@ -106,11 +106,10 @@ def _read_table(
             hint=f"if column `{label_column}` holds free answers, give an --instruction (in Python: `instruction`) "
             "that does not list the labels",
         )
-    words = labelling.label_instruction(named) if instruction is None else instruction
+    question = labelling.kept_question(named, instruction)
     same = {label: label for label in named}  # one text a label, not one a row
     unit = unit_of(path)
     lessons = [
-        Lesson(where=f"{unit} {row.line}", text=row.text, label=same.get(row.label, row.label), instruction=words) for row in rows
+        Lesson(where=f"{unit} {row.line}", text=row.text, label=same.get(row.label, row.label), question=question) for row in rows
     ]
-    question = labelling.kept_question(words)
     return Data(path=without_values(path), format="table of texts and labels", lessons=lessons, labels=tuple(named), question=question)

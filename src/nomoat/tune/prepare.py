@@ -34,6 +34,7 @@ from nomoat.tune import adapter, questions
 from nomoat.tune import samples as encoding
 from nomoat.tune.adapter import Start
 from nomoat.tune.data import Data, is_table, read
+from nomoat.tune.languages import language_shares
 from nomoat.tune.prompts import AlikePrompts
 from nomoat.tune.samples import Sample
 from nomoat.words import apart
@@ -101,7 +102,7 @@ class Survey:
     of the answers are learned; all were left out.
     `validation_shared_with_test`: the places of lessons of the validation file that answer what the test asks, left out as well: the
     best look is chosen by what is held out. `scripts`: part of the letters of a table's texts, or of all that is said in
-    conversations, the largest first.
+    conversations, the largest first. `languages`: part of the texts, or of what users and answers say, see `language_shares`.
 
     `question`: what a table's texts are asked with, `{text}` in their place; whoever asks the tuned model has to ask so.
 
@@ -123,6 +124,7 @@ class Survey:
     shared_with_validation: tuple[str, ...]
     dropped: int
     scripts: dict[str, float]
+    languages: dict[str, float]
     num_rows: int
     validation_shared_with_test: tuple[str, ...] = ()
     question: str | None = None
@@ -518,6 +520,7 @@ def _survey(data: Data, samples: Sequence[Sample], *, are_named: bool, **rest: A
         duplicates=duplicates,
         contradictions=contradictions,
         scripts=_scripts(data.lessons),
+        languages=language_shares(_said(data.lessons)),
         question=data.question,
         **rest,
     )
@@ -526,6 +529,12 @@ def _survey(data: Data, samples: Sequence[Sample], *, are_named: bool, **rest: A
 def _text_of(lesson: Lesson, end: int | None = None) -> str:
     """A row's text, or what the user says, before the turn `end` if that is given."""
     return lesson.text if lesson.text is not None else "\n".join(m.content for m in lesson.messages[:end] if m.role == "user")
+
+
+def _said(lessons: Sequence[Lesson]) -> list[str]:
+    """Each row's text, or each turn but the system's, which many conversations share."""
+    rows = [lesson.text for lesson in lessons if lesson.text is not None]
+    return rows or [turn.content for lesson in lessons for turn in lesson.turns if turn.role != "system"]
 
 
 def _scripts(lessons: Sequence[Lesson]) -> dict[str, float]:

@@ -553,7 +553,8 @@ function areFit() {
 function putQuestion(question, text) {
   const place = question.lastIndexOf(TEXT);
   const [before, after] = [question.slice(0, place), question.slice(place + TEXT.length)];
-  return text.startsWith(before) ? text : before + text.normalize("NFC") + after;
+  const isWhole = (before + after).trim() && text.startsWith(before.trimStart()) && text.endsWith(after.trimEnd());
+  return isWhole ? text : before + text.normalize("NFC") + after;
 }
 
 async function ask() {

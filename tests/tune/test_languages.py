@@ -1,0 +1,45 @@
+"""Which languages texts are in."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+
+import pytest
+
+from nomoat.tune.languages import FEWEST_TEXTS, language_shares
+
+ENGLISH = [
+    "My parcel is late.", "When will my card arrive?", "It broke after a day.", "I like it a lot", "Can I get a refund?",
+    "The price was wrong", "Where is my order", "Works well", "Please call me back", "too loud, but fine otherwise",
+    "Delivery took three weeks.", "I was charged twice", "The screen is cracked", "ok thanks", "How do I change my PIN?",
+    "They never answered my mail",
+]  # fmt: skip
+GERMAN = ["Guten Tag, das Paket ist kaputt", "Wo bleibt meine Bestellung?", "Das ging aber schnell", "Leider zu klein"]
+FRENCH = ["bonjour, le colis est bon", "Je voudrais un remboursement", "la livraison était en retard", "Très content"]
+KOREAN = ["배송이 늦어요", "잘 쓰고 있습니다", "환불해 주세요", "화면이 깨졌어요", "생각보다 작네요"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        ([*ENGLISH[:12], *GERMAN, *FRENCH], {"en": 0.6, "fr": 0.2, "de": 0.2}),
+        ([*ENGLISH[:15], *KOREAN], {"en": 0.75, "ko": 0.25}),
+        ([text.upper() for text in ENGLISH] + ["", "XJ-1234-QTR9"], {"en": 1.0}),
+        ([*ENGLISH, *(b64encode(f"{text}!".encode()).decode() for text in ENGLISH)], {"en": 0.5, "zxx": 0.5}),
+    ],
+)
+def test_shares_are_within_five_points(texts: list[str], expected: dict[str, float]) -> None:
+    assert language_shares(texts) == pytest.approx(expected, abs=0.05)
+
+
+def test_of_many_texts_that_take_turns_each_language_has_its_share() -> None:
+    turns = [text for at in range(2000) for text in (ENGLISH[at % 16], KOREAN[at % 5])]
+    assert language_shares(turns) == pytest.approx({"en": 0.5, "ko": 0.5}, abs=0.07)  # by 1,000 of them, of a fixed seed
+
+
+def test_of_too_few_texts_nothing_is_said() -> None:
+    assert language_shares(ENGLISH[: FEWEST_TEXTS - 1]) == {}
+
+
+def test_of_texts_that_tell_nothing_nothing_is_said() -> None:
+    assert language_shares([*ENGLISH[: FEWEST_TEXTS - 1], *(f"XJ-{at}-QTR{at}" for at in range(100, 120))]) == {}
