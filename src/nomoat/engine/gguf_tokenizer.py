@@ -26,9 +26,10 @@ TURN_MARKS = (*TURN_ENDS, "<start_of_turn>")  # whatever a file says, no words; 
 FILE_ENDS = ("<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<fim_pad>", "<reponame>")
 
 COMPOSES = ("qwen2", "mpt")  # letters and their accents become one (NFC) before a text is split
-# Of these a word that is a token needs no merges.
-WHOLE_WORDS_FIRST = ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken")
-BEGINS_TEXTS = WHOLE_WORDS_FIRST  # the same ones read a token before a text, unless the file says otherwise (as in llama-vocab.cpp)
+# These read a token before a text, unless the file says otherwise (as in llama-vocab.cpp).
+BEGINS_TEXTS = ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken")
+# Of these a word that is a token needs no merges: of GLM-4's there are some, such as " 王", that none lead to.
+WHOLE_WORDS_FIRST = (*BEGINS_TEXTS, "glm4", "chatglm-bpe")
 
 
 def from_metadata(
