@@ -21,7 +21,7 @@ from nomoat.engine.gguf import GGUFFile, Tensor
 from nomoat.engine.likelihood import Scorer
 from nomoat.errors import NotEnoughMemoryError, UsageError
 
-WITH_AVX2, WITHOUT = frozenset({"avx2", "fma", "f16c"}), frozenset({"sse2"})
+WITH_AVX2, WITH_DOTPROD, WITHOUT = frozenset({"avx2", "fma", "f16c"}), frozenset({"asimddp"}), frozenset({"sse2"})
 
 
 def file_of(*, values: int, type_name: str, architecture: str = "llama") -> Any:
@@ -62,6 +62,16 @@ def test_the_form_follows_from_the_files_own_bits_its_size_the_quality_and_the_c
     stored = layout.storage(file, importer.read_sizes(GGUFFile(tiny_gguf)), quality)
     assert str(stored).startswith(f"layers {form}")
     assert stored.reason
+
+
+@pytest.mark.parametrize("flags", [WITHOUT, WITH_DOTPROD])
+def test_what_is_fastest_is_said_of_the_cpus_that_were_measured(
+    tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch, flags: frozenset[str]
+) -> None:
+    """No ARM was, nor any without AVX2."""
+    monkeypatch.setattr(hardware, "cpu_flags", lambda: flags)
+    stored = layout.storage(file_of(values=2**29, type_name="Q4_K"), importer.read_sizes(GGUFFile(tiny_gguf)), "default")
+    assert stored.reason.startswith("on the CPUs that were measured ")
 
 
 @pytest.mark.parametrize("quality", ["small", "default", "high"])

@@ -26,9 +26,10 @@ TURN_MARKS = (*TURN_ENDS, "<start_of_turn>")  # whatever a file says, no words; 
 FILE_ENDS = ("<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<fim_pad>", "<reponame>")
 
 COMPOSES = ("qwen2", "mpt")  # letters and their accents become one (NFC) before a text is split
-# Of these a word that is a token needs no merges.
-WHOLE_WORDS_FIRST = ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken")
-BEGINS_TEXTS = WHOLE_WORDS_FIRST  # the same ones read a token before a text, unless the file says otherwise (as in llama-vocab.cpp)
+# These read a token before a text, unless the file says otherwise (as in llama-vocab.cpp).
+BEGINS_TEXTS = ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken")
+# Of these a word that is a token needs no merges: of GLM-4's there are some, such as " 王", that none lead to.
+WHOLE_WORDS_FIRST = (*BEGINS_TEXTS, "glm4", "chatglm-bpe")
 
 
 def from_metadata(
@@ -177,7 +178,8 @@ def _byte_level_bpe(vocabulary: dict[str, int], merges: Any, pre: str, *, space_
     if not isinstance(merges, list):
         raise BadFileError("the file holds no whole tokenizer (merges)", hint="try another file of this model")
 
-    pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
+    split = (merge.partition(" ") for merge in merges)  # what has more than two parts is no merge, as in llama.cpp
+    pairs = [(left, right) for left, _, right in split if " " not in right]
     with translated("the file's vocabulary and merges do not fit together"):
         backend = Backend(models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=pre in WHOLE_WORDS_FIRST))
     backend.pre_tokenizer = pre_tokenizers.pre_tokenizer(pre, space_first=space_first)

@@ -4,7 +4,7 @@ The bound is on the mean KL divergence a token from the same file in float32, in
 `default`, 0.08 for `small`. The rules below are those that held it and were fastest in benchmarks/results/ (`..._layouts_...`), over
 texts of 1,000 tokens: shorter ones are less near, see docs/run.md.
 
-What this does not cover: families and sizes that were not measured follow the rules of those that were.
+What this does not cover: families, sizes and CPUs that were not measured follow the rules of those that were. Nothing is timed here.
 """
 
 from __future__ import annotations
@@ -154,6 +154,7 @@ class Layout:
         return self.properties | {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f16"}
 
 
+MEASURED = "on the CPUs that were measured"
 AS_SMALL = 1.1  # times the bytes of the smallest form: for these the file's own codes are far nearer, and faster
 EXACT = Storage("high", {"": Form("float32")}, fused=False, reason="every weight as the file has it")
 
@@ -172,14 +173,14 @@ def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bo
     if may_be_tiles and _is_written_by_nomoat(file, sizes):
         if sizes.experts:
             return Storage(quality, {"": TILES}, fused, "in tiles each token is multiplied by the experts it asks alone")
-        why = "answers are written fastest from the file's own codes"
+        why = f"{MEASURED} answers are written fastest from the file's own codes"
         own = Storage(quality, {"": TILES}, fused, f"{why}, which are as small" if quality == "small" else why)
         if quality == "default" or own.bytes_of(file, sizes) <= AS_SMALL * _smallest(fused).bytes_of(file, sizes):
             return own
     if quality == "small":
         return _smallest(fused)
     has_outliers = str(file.metadata.get("general.architecture", "")).startswith(footprint.OUTLIERS)
-    form, why = ROWS, "int8 with a scale a row is the fastest form within the bound"
+    form, why = ROWS, f"{MEASURED} int8 with a scale a row is the fastest form within the bound"
     if quality == "high":
         form, why = GROUPS, "int8 with a scale for every 64 inputs"
     elif has_outliers:
@@ -216,7 +217,7 @@ def _usual_family(file: ModelSource, sizes: Dimensions) -> Architecture | None:
 
 
 def choose(sizes: Dimensions, stored: Storage, *, threads: hardware.Detected[int]) -> Layout:
-    """The properties that are fastest for this model on this CPU within the bound of quality."""
+    """The properties for this model on this CPU: those that were the fastest within the bound of quality where it was measured."""
     properties, reasons = {}, {}
 
     def decide(name: str, value: str, reason: str) -> None:

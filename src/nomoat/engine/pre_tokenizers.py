@@ -27,7 +27,8 @@ DEEPSEEK3_SPLITS = (
     "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
     r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|" + REST,
 )
-# `tokenizer.ggml.pre` -> how texts are split before they are merged, as llama-vocab.cpp has it; who shares a way stands together
+# `tokenizer.ggml.pre` -> how texts are split before they are merged; who shares a way stands together, as in llama-vocab.cpp. The ways
+# are those of the families' own tokenizers, which llama.cpp comes near to: tests/engine/test_tokenizer.py has where it is not the same
 PRE_TOKENIZERS = {
     **dict.fromkeys(("gpt-2", "phi-2", "mpt", "olmo", "roberta-bpe", "exaone4", "jais", "trillion", "granite-docling"), "words"),
     **dict.fromkeys(("a.x-4.0", "gigachat", "mellum"), "words"),
