@@ -413,12 +413,11 @@ def _as_text(value: Any) -> Any:
 
 def _require_all_asked(value: dict[str, Any], field: str, asked: Sequence[str], path: Source, where: str) -> None:
     """Raises DataError for a text beside a question that is named as one, too: the answer would be learned without it."""
-    passages = _named(value, PASSAGES) if field == "context" else ()
-    sources = {name for name in passages if not has_several_words(str(value[name]))}  # a number or a file's name: of the context
-    for name in [name for name in _not_asked(value, (*INPUT_NAMES, "context"), asked) if name not in sources]:
+    sources = {name for name in _named(value, PASSAGES) if not has_several_words(str(value[name]))}  # a number, or a file's name
+    for name in [name for name in _not_asked(value, (*INPUT_NAMES, "context"), asked) if name not in sources or field == "prompt"]:
         what, mend = f"a `{field}`, and beside it `{name}`", f"write it into the `{field}`"
         if field == "input":
-            what, mend = f"no `input`, and a `{name}`", "call it `input`"
+            what, mend = f"{'an empty' if field in value else 'no'} `input`, and a `{name}`", "call it `input`"
         raise DataError(
             f"`{path}`, {where}: it has {what}, which would not be asked",
             hint=f"{mend}, or leave it out; a suite is also made of one column of a table: --input-column (in Python: `input_column`)",

@@ -773,8 +773,12 @@ def test_an_answer_that_the_metric_cannot_use_is_named_with_its_line(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "header", ["question,answer,category", "category,q,a", "유형,질문,답변", "문의,분류,응답", "Query,class,response"]
-)
+    "header",
+    [
+        "question,answer,category", "category,q,a", "유형,질문,답변", "문의,분류,응답", "Query,class,response", "고객 문의,답변,유형",
+        "customer question,category,answer",
+    ],
+)  # fmt: skip
 def test_beside_a_question_and_its_answer_a_class_is_a_remark(header: str, tmp_path: Path) -> None:
     path = tmp_path / "faq.csv"
     names = header.split(",")
@@ -782,3 +786,11 @@ def test_beside_a_question_and_its_answer_a_class_is_a_remark(header: str, tmp_p
     path.write_text("\n".join([header, *(",".join(row.values()) for row in rows)]) + "\n", encoding="utf-8")
     answer = next(name for name in names if name in ("answer", "a", "답변", "응답", "response"))
     assert [example.target for example in suite_from_file(path).suite.examples] == [f"{answer}1", f"{answer}2"]
+
+
+def test_the_first_of_several_choices_is_no_answer(tmp_path: Path) -> None:
+    path = tmp_path / "quiz.csv"
+    path.write_text(
+        "question,A,B,C,D,category\nWhich?,one,two,three,four,maths\nWhere?,here,there,now,then,places\n", encoding="utf-8"
+    )
+    assert [example.target for example in suite_from_file(path).suite.examples] == ["maths", "places"]

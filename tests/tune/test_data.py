@@ -547,7 +547,7 @@ def test_a_text_that_stands_in_the_place_of_an_input_is_not_passed_over(tmp_path
     assert caught.value.message == f"`{path}`, line 2: it has no `input`, and a `{name}`, which would not be asked"
     written_out = "Below is an instruction.\r\n\r\nSummarise\r\nit,  Zoe\u0308.\r\n"  # as Alpaca's own file has `text`
     for nothing in ("", None):
-        with pytest.raises(DataError, match=f"line 1: it has no `input`, and a `{name}`"):
+        with pytest.raises(DataError, match=f"line 1: it has an empty `input`, and a `{name}`"):
             read(write(path, json.dumps({**entry, "input": nothing}) + "\n"))
     for more in ({name: written_out}, {name: True}):
         (lesson,) = read(write(tmp_path / "b.jsonl", json.dumps({**entry, **more}) + "\n")).lessons
@@ -576,6 +576,8 @@ def test_the_source_of_a_context_is_no_part_of_its_question(tmp_path: Path, name
     path = write(tmp_path / "a.jsonl", json.dumps({**entry, name: source}) + "\n")
     assert read(path).lessons[0].messages[0].content == "Who lives there?\n\nKim lives there."
     assert read(path).notes == (f"not read of lessons, with how many have it: `{name}` (1)",)
+    (alone,) = read(write(path, json.dumps({**entry, "context": "", "input": "", name: source}) + "\n")).lessons
+    assert alone.messages[0].content == "Who lives there?"
     for more in ({name: "Lee lives there."}, {"message": "ok"}, {"문의": "12"}):
         with pytest.raises(DataError, match="it has a `context`, and beside it"):
             read(write(path, json.dumps({**entry, **more}) + "\n"))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nomoat.tune.samples import Sample
-from nomoat.tune.verdict import compare_right, result_lines, verdict_of
+from nomoat.tune.verdict import ABOUT_RIGHT, compare_right, result_lines, verdict_of
 
 UNDECIDED = "chance alone may change the loss so (the change is -0.500 to +0.100, 95 %)"
 HIGHER = "the loss is clearly higher (the change is +0.100 to +0.500, 95 %)"
@@ -56,13 +56,13 @@ LOWER, SAME, MORE = (-0.5, -0.1), (-0.5, 0.1), (0.1, 0.5)
         (measured(LOWER, (150, 154), kept=150), "not shown to be better",
          [f"chance alone may change the right answers so (p = 0.12): {UNPROVEN}; {ADVICE}"]),
         (measured(LOWER, (0, 0)), "not shown to be better",
-         [f"chance alone may change the right answers so (p = 1), and {COMMONEST}: {UNPROVEN}; {ADVICE}"]),
+         [f"the same answers are right as before, and {COMMONEST}: {UNPROVEN}; {ADVICE}"]),
         (measured(LOWER, (20, 174), kept=20, commonest=172), "not shown to be better", [f"{COMMONEST}: {UNPROVEN}; {ADVICE}"]),
         (measured(MORE, (31, 177), kept=31), "better", [f"{HIGHER}, {MORE_RIGHT}"]),
-        (measured(MORE, (150, 150), kept=150), "worse",
-         [f"chance alone may change the right answers so (p = 1), and {HIGHER}: {WORSE}; {ADVICE}"]),
+        (measured(MORE, (150, 150), kept=150), "not shown to be better",
+         [f"the same answers are right as before: {UNPROVEN}; {ADVICE}"]),
     ],
-    ids=["more right", "fewer right", "no more than chance", "none right", "as the commonest", "more, a higher loss", "both worse"],
+    ids=["more right", "fewer right", "no more than chance", "none right", "as the commonest", "more, a higher loss", "same right"],
 )  # fmt: skip
 def test_of_labels_right_answers_decide_whatever_the_loss_does(metrics: dict[str, Any], verdict: str, said: list[str]) -> None:
     lines = list(result_lines(metrics, has_file=False))
@@ -136,6 +136,15 @@ def test_one_text_held_out_says_nothing_about_chance() -> None:
         assert lines[2:] == [f"{one}; give --validation (in Python: `validation`) {more}"]
     *_, last = result_lines(metrics | {"validation_lessons_left_out": 199}, has_file=False)
     assert last == f"{one}; more --minutes (in Python: `minutes`) look at more"
+
+
+def test_what_is_found_of_right_answers_has_the_names_that_stand_there_where_nothing_is_held_out() -> None:
+    assert set(compare_right(rows("ab"), [False] * 2, [True] * 2, [])) == {*ABOUT_RIGHT}
+
+
+def test_of_few_rows_a_model_that_is_clearly_worse_is_called_so() -> None:
+    lines = [*result_lines(measured(LOWER, (12, 2), kept=2, of=20), has_file=False)]
+    assert lines[2:] == [f"clearly fewer answers are right than before (p = 0.002), and {COMMONEST}: {WORSE}; {ADVICE}"]
 
 
 def test_nothing_is_said_where_nothing_is_held_out() -> None:

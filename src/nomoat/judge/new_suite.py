@@ -296,11 +296,13 @@ def _column(
         require_there(path, [told], columns)
         return told, f"{role}: column `{told}` (as told)"
     free = [column for column in columns if column not in taken]
+    if len(choices := _by_name(free, ("a", "b"))) > 1:
+        free.remove(choices[0])  # the first to choose from, and no answer
     hint = f"say which with --{role}-column (in Python: `{role}_column`); {its_columns(columns)}"
     if named := _by_name(free, usual):
         replies, classes = _by_name(named, REPLY_NAMES), _by_name(named, CLASS_NAMES)
-        is_answered = any(column.strip().lower() in QUESTIONS for column in taken)  # beside its answer a class is a remark
-        if replies and classes and named[0] in (*replies, *classes) and not is_answered:
+        is_answered = any(_by_name([column], QUESTIONS) or any(_ends_in(column, name) for name in QUESTIONS) for column in taken)
+        if replies and classes and named[0] in (*replies, *classes) and not is_answered:  # beside an answer a class is a remark
             said = listed([f"`{column}`" for column in (*replies, *classes)])
             raise UsageError(f"`{path}`: columns {said} may each hold the right answer", hint=hint)
         return named[0], f"{role}: column `{named[0]}` (by its name)"

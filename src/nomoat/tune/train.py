@@ -539,9 +539,7 @@ class Run:
             "validation_loss_after": self._mean(self.losses_after) if num_lessons else None,
             "validation_loss_change_95": self._change_95(num_texts) if num_texts > 1 else None,
             "validation_answers": len(self.validation),
-            "validation_right_before": None,
-            "validation_right_after": None,
-            "validation_verdict": None,
+            **dict.fromkeys((*verdict.ABOUT_RIGHT, "validation_verdict")),
         }
         if num_lessons:
             found |= verdict.compare_right(self.validation, self.right_before, self.right_after, self.training)

@@ -17,6 +17,11 @@ ALPHA = 0.05
 WIDEST = 0.3  # of the interval of right answers: if it is wider, too few rows are held out
 Verdict = Literal["better", "not shown to be better", "worse"]
 Answer = tuple[int, ...]
+ABOUT_RIGHT = (  # what `compare_right` finds
+    "validation_right_before", "validation_right_before_95", "validation_right_after", "validation_right_after_95",
+    "validation_texts_gained", "validation_texts_lost", "validation_right_p_value", "validation_right_commonest",
+    "validation_are_labels",
+)  # fmt: skip
 
 
 def compare_right(
@@ -64,7 +69,7 @@ def verdict_of(metrics: dict[str, Any]) -> Verdict | None:
     if change is None:
         return None
     direction = _clear_direction(metrics)
-    if direction < 0 or (change[0] > 0 and not direction):
+    if direction < 0 or (change[0] > 0 and not direction and not metrics["validation_are_labels"]):
         return "worse"
     return "not shown to be better" if any(_doubts(metrics)) else "better"
 
@@ -82,10 +87,11 @@ def _doubts(metrics: dict[str, Any]) -> Iterator[str]:
     if direction < 0:
         yield f"clearly fewer answers are right than before ({p_value})"
     elif are_labels and not direction:
-        yield f"chance alone may change the right answers so ({p_value})"
+        is_same = not metrics["validation_texts_gained"] and not metrics["validation_texts_lost"]
+        yield "the same answers are right as before" if is_same else f"chance alone may change the right answers so ({p_value})"
     if are_labels and metrics["validation_right_commonest"] >= metrics["validation_right_after_95"][0] * metrics["validation_answers"]:
         yield "right answers are not clearly more than the commonest answer alone has"
-    if metrics["validation_loss_change_95"][1] >= 0 and direction <= 0:
+    if metrics["validation_loss_change_95"][1] >= 0 and direction <= 0 and not are_labels:
         yield _loss(metrics)
 
 
@@ -112,7 +118,7 @@ def result_lines(metrics: dict[str, Any], *, has_file: bool) -> Iterator[str]:
         share = f"{100 * after / rows:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
         yield f"right word for word: {after:,} of {counted(rows, 'row')} held out, {share}; {before:,} before{alone}"
     verdict = metrics["validation_verdict"]
-    is_too_few = verdict is not None and says_right and high - low > WIDEST
+    is_too_few = verdict not in (None, "worse") and says_right and high - low > WIDEST
     if doubts := list(_doubts(metrics)) if verdict else []:
         advice = "" if is_too_few else "; try a lower --learning-rate (in Python: `learning_rate`), or more data"
         yield f"{', and '.join(doubts)}: the tuned model is {verdict}{advice}"
