@@ -50,6 +50,34 @@ def test_tasks_of_every_kind_that_an_earlier_nomoat_had_written_are_of_an_assist
     assert found.parents == (replace(TEACHER, licence=licence), shown)
 
 
+@pytest.mark.parametrize(
+    ("teacher", "written", "known"),
+    [
+        ("https://api.openai.com/v1#gpt-4o", "own", "openai-terms"),
+        ("https://api.openai.com/v1#gpt-4o", "apache-2.0", "openai-terms"),
+        ("https://api.openai.com/v1#gpt-4o", "openai-assistant", "openai-assistant"),
+        ("https://api.openai.com/v1#gpt-4o", "openai-terms-2027", "openai-terms-2027"),
+        ("smollm2-135m", "mit", "apache-2.0"),
+        ("http://127.0.0.1:9/v1#m", "own", "unknown"),
+        ("http://127.0.0.1:9/v1#m", "apache-2.0", "apache-2.0"),
+    ],
+)
+def test_terms_that_an_earlier_nomoat_took_for_those_of_a_teacher_are_known_terms_now(
+    teacher: str, written: str, known: str, data: Path
+) -> None:
+    """It took the user's word for those of any, and "own" as well."""
+    parent = Parent(kind="teacher", name=teacher, licence=written, source=licences.STATED)
+    own = Parent(kind="data", name="seeds.jsonl", licence="own")
+    with sidecar.saving(data, sha256=paths.sha256_of(data), teacher=teacher, parents=[parent, own], facts={}):
+        pass
+    found = sidecar.find(data)
+    assert found is not None
+    assert (found.parents[0].licence, found.parents[1]) == (known, own)
+    beside = f"`{data.name}.provenance.json` of an older nomoat"
+    said = f"of {teacher}, {beside} has other terms (`{written}`) than are known now (`{known}`)"
+    assert found.notes == (() if known == written else (said,))
+
+
 def test_a_file_that_was_changed_still_has_its_teacher(data: Path) -> None:
     data.write_text('{"instruction": "c", "input": "", "output": "d"}\n')
     found = sidecar.find(data)
@@ -78,8 +106,11 @@ def test_a_file_that_is_not_there_has_none(data: Path) -> None:
     assert sidecar.find(data.parent) is None
 
 
-def test_a_broken_sidecar_is_not_passed_over(data: Path) -> None:
-    sidecar.path_of(data).write_text('{"teacher": "x"}')
+@pytest.mark.parametrize(
+    "told", ['{"teacher": "x"}', '{"teacher": "x", "made_from": [{"kind": "teacher", "name": null, "licence": "mit"}]}']
+)
+def test_a_broken_sidecar_is_not_passed_over(told: str, data: Path) -> None:
+    sidecar.path_of(data).write_text(told)
     with pytest.raises(BadFileError, match="should say which teacher wrote"):
         sidecar.find(data)
 

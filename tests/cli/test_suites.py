@@ -183,8 +183,7 @@ def test_a_suite_of_ones_own_is_removed_and_nothing_else(empty_home: Path) -> No
     for name in ("a.toml", "a.jsonl", "a.schema.json", "a.b.toml", "a.b.jsonl", "half.jsonl", "whole/x.jsonl"):
         (folder / name).write_text("")
     assert run("rm", "a", "--yes") == "a: removed a.jsonl, a.schema.json, a.toml; what was asked and answered: `nomoat rm --answers`\n"
-    run("rm", "half", "--yes")
-    run("rm", "whole", "--yes")
+    run("rm", "half", "whole", "--yes")
     assert sorted(path.name for path in folder.iterdir()) == ["a.b.jsonl", "a.b.toml"]
 
 

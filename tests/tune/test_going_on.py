@@ -288,7 +288,14 @@ def test_a_checkpoint_of_another_nomoat_is_said_to_be_that(tiny_gguf: Path, tabl
         with pytest.raises(UsageError) as caught:
             tune(tiny_gguf, table, "parts", resume=True)
         assert caught.value.message == f"the interrupted training of `parts` was begun by {age} nomoat"
-        assert caught.value.hint == "start again without --resume (in Python: `resume`)"
+        size = paths.shown_size(path.stat().st_size)
+        removed = f"`nomoat rm {tiny_gguf.name}+parts` removes what was left of it, {size}"
+        assert caught.value.hint == f"start again without --resume (in Python: `resume`); {removed}"
+    (paths.adapters() / "parts").mkdir()  # `rm` would remove it, too
+    with pytest.raises(UsageError) as caught:
+        tune(tiny_gguf, table, "parts", resume=True, replace=True)
+    assert caught.value.hint == "start again without --resume (in Python: `resume`)"
+    (paths.adapters() / "parts").rmdir()
     torch.save(state, path)
     assert tune(tiny_gguf, table, "parts", resume=True).name == "parts"
 
@@ -302,7 +309,7 @@ def test_a_checkpoint_of_another_version_is_refused_though_it_says_all_that_this
     with pytest.raises(UsageError) as caught:
         tune(tiny_gguf, table, "parts", resume=True)
     assert caught.value.message == f"the interrupted training of `parts` was begun with nomoat {nomoat.__version__}, not 99.0"
-    assert caught.value.hint == "start again without --resume (in Python: `resume`)"
+    assert caught.value.hint is not None and "nomoat rm" in caught.value.hint
 
 
 def test_a_training_of_other_tokens_is_not_resumed(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ from nomoat.rows import Rows
 from nomoat.tune import samples
 from nomoat.tune.prepare import Settings, chosen, data_terms, prepare, split
 from nomoat.tune.samples import Sample, count_lessons, count_texts
+from nomoat.tune.surveying import survey_lines
 
 
 def write_chats(path: Path, *chats: str) -> Path:
@@ -196,6 +197,18 @@ def test_what_a_teachers_terms_allow_is_said_before_any_work(
         "terms of what learns from it:\ncommercial use: no, in part unconfirmed\n"
         "  because of teacher openai:gpt-4o: OpenAI's output may not be used"
     ) in said
+
+
+def test_terms_that_an_earlier_nomoat_took_for_a_teachers_are_said_not_to_be(tiny_gguf: Path, tmp_path: Path) -> None:
+    data, teacher = write(tmp_path / "train.csv", ("one", "a"), ("two", "b"), ("three", "a")), "http://127.0.0.1:9/v1#m"
+    made_from = [Parent(kind="teacher", name=teacher, licence="own", source="stated by the user")]
+    with sidecar.saving(data, sha256=paths.sha256_of(data), teacher=teacher, parents=made_from, facts={}):
+        pass
+    lines = list(survey_lines(prepare(str(tiny_gguf), data, **COLUMNS)))
+    assert lines[lines.index(f"teacher: {teacher} wrote this data") + 1] == (
+        f"note: of {teacher}, `train.csv.provenance.json` of an older nomoat has other terms (`own`) than are known now (`unknown`)"
+    )
+    assert f"  because of teacher {teacher}: terms not known" in lines
 
 
 @pytest.mark.parametrize(

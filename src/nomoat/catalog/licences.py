@@ -193,7 +193,7 @@ def stated_data(name: str, licence_id: str) -> Parent:
 def for_assistant(parents: Iterable[Parent], ref: str) -> tuple[Parent, ...]:
     """These parents where what the teacher `ref` wrote is to train a general assistant, which competes with those of every provider: a
     provider's terms are then those for that, also where the user stated them of a gateway."""
-    forbidding = {one.terms: one.assistant_terms for one in PROVIDERS.values()}
+    forbidding = _assistant_terms()
     return tuple(
         replace(parent, licence=forbidding.get(parent.licence, parent.licence))
         if parent.kind == "teacher" and (parent.name == ref or parent.source == STATED)
@@ -222,6 +222,27 @@ def with_stated(parents: Iterable[Parent], licence_id: str) -> tuple[Parent, ...
         parent if _is_known(parent.licence) else replace(parent, licence=licence_id, source=STATED, confirmed="memory")
         for parent in found
     )
+
+
+def as_known_now(parents: Iterable[Parent]) -> tuple[Parent, ...]:
+    """These parents, as some nomoat wrote them, with the terms of teachers that are known now; "own", which no model's terms are, is
+    unknown. Terms for a general assistant stay, as do those that only a newer nomoat knows.
+    """
+    return tuple(_as_known_now(parent) if parent.kind == "teacher" else parent for parent in parents)
+
+
+def _as_known_now(parent: Parent) -> Parent:
+    known = teacher(parent.name)
+    if parent.licence not in licences():
+        return parent
+    if not _is_known(known.licence):
+        return known if parent.licence == OWN else parent
+    return replace(known, licence=parent.licence) if parent.licence == _assistant_terms().get(known.licence) else known
+
+
+def _assistant_terms() -> dict[str, str]:
+    """By a provider's terms, those for what is to train a general assistant."""
+    return {one.terms: one.assistant_terms for one in PROVIDERS.values()}
 
 
 def _is_known(licence_id: str) -> bool:

@@ -28,10 +28,12 @@ EXPORT_AGAIN = "export the tuned model again"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sidecar:
-    """`parents` are what the file was made from: teachers and data. `is_of_this_content`: the file was not changed since."""
+    """`parents` are what the file was made from: teachers and data, with terms as they are known now; `notes` say where an older
+    nomoat wrote others. `is_of_this_content`: the file was not changed since."""
 
     teacher: str
     parents: tuple[Parent, ...]
+    notes: tuple[str, ...]
     is_of_this_content: bool
     facts: dict[str, Any]
 
@@ -127,13 +129,21 @@ def _facts(path: Path) -> dict[str, Any]:
 def _read(path: Path, sha256: str) -> Sidecar:
     facts = _facts(path)
     try:
-        parents = tuple(known_fields(Parent, row) for row in facts["made_from"])
+        written = tuple(known_fields(Parent, row) for row in facts["made_from"])
+        parents = licences.as_known_now(written)
         settings = facts.get("settings")
         are_labels = isinstance(settings, dict) and "labels" in settings
         if not are_labels and any(parent.name == SEEDS for parent in parents):  # it may be of a nomoat that did not know it yet
             parents = licences.for_assistant(parents, facts["teacher"])
-        return Sidecar(teacher=facts["teacher"], parents=parents, is_of_this_content=facts["sha256"] == sha256, facts=facts)
-    except (KeyError, TypeError) as exc:
+        notes = tuple(
+            f"of {now.name}, `{path.name}` of an older nomoat has other terms (`{then.licence}`) than are known now (`{now.licence}`)"
+            for then, now in zip(written, parents, strict=True)
+            if now.licence != then.licence
+        )
+        return Sidecar(
+            teacher=facts["teacher"], parents=parents, notes=notes, is_of_this_content=facts["sha256"] == sha256, facts=facts
+        )
+    except (AttributeError, KeyError, TypeError) as exc:
         raise BadFileError(
             f"`{path}` should say which teacher wrote the file beside it, and does not",
             hint="run the same `nomoat distil` again with --replace (in Python: `replace`): it asks nothing twice, "

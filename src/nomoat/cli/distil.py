@@ -119,7 +119,7 @@ def distil(
     from nomoat.asking.spending import Spending
     from nomoat.asking.workers import started_workers
     from nomoat.cli.loading import load_on
-    from nomoat.distil import files, instructions, origin
+    from nomoat.distil import instructions, origin
 
     _require_teacher(teacher, teacher_licence)
     spending = Spending(max_cost_usd=max_cost, input_usd_per_million=price_in, output_usd_per_million=price_out)
@@ -134,15 +134,24 @@ def distil(
             seeds=read, num_tasks=num_tasks, language=language, tasks_a_request=tasks_a_request, max_requests=max_requests,
             temperature=temperature, seed=seed, max_tokens=max_tokens, reasoning_effort=reasoning_effort,
         )  # fmt: skip
-    files.require_place(out, *(files.TASKS if label is None else files.LABELS))
-    files.require_other(out, seeds if label is None else label)
-    files.require_other(files.left_out_place(out), label)
+    given = seeds if label is None else label
+    _require_places(out, given, are_labels=label is not None)
+    answering.say_notes(() if given is None else origin.notes_of(given))
     parents = origin.parents_of(teacher, shown, are_labels=label is not None, terms=teacher_licence)
     with started_workers(workers, ray, concurrency=concurrency) as started, load_on(started, teacher) as model:
         if isinstance(asked, _Texts):
             _label(model, asked, parents, how)
         else:
             _instruct(model, asked, parents, how)
+
+
+def _require_places(out: Path, read: Path | None, *, are_labels: bool) -> None:
+    """Refuse places where nothing can be written, and those of what is read."""
+    from nomoat.distil import files
+
+    files.require_place(out, *(files.LABELS if are_labels else files.TASKS))
+    for place in (out, files.left_out_place(out)) if are_labels else (out,):
+        files.require_other(place, read)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

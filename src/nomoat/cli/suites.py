@@ -162,21 +162,27 @@ def new(
 
 @suites.command()
 def rm(
-    name: Annotated[
-        str, typer.Argument(metavar="SUITE", help="A suite in NOMOAT_HOME/suites, by its name.", autocompletion=completion.own_suites)
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="SUITE...", help="Suites in NOMOAT_HOME/suites, by their names.", autocompletion=completion.own_suites),
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask. Needed where there is no terminal to ask on.")] = False,
 ) -> None:
-    """Remove a suite of your own: NAME.jsonl, NAME.toml and NAME.schema.json, or the folder NAME. Files with other names, which
+    """Remove suites of your own: NAME.jsonl, NAME.toml and NAME.schema.json, or the folder NAME. Files with other names, which
     NAME.toml may name, stay.
 
     \b
     Examples:
-      nomoat suites rm my
+      nomoat suites rm my old      # in this order; it ends at the first that cannot be removed
       nomoat suites rm tickets --yes
 
     What models were asked of it, and answered, is stored elsewhere: `nomoat rm --answers` removes that.
     """
+    for name in names:
+        _remove_suite(name, yes)
+
+
+def _remove_suite(name: str, yes: bool) -> None:
     from nomoat.judge.suite_files import files_of
 
     files = files_of(name)

@@ -38,6 +38,12 @@ def of_file(path: str | Path) -> tuple[Parent, ...]:
     return () if beside is None else beside.parents
 
 
+def notes_of(path: str | Path) -> tuple[str, ...]:
+    """Where the terms that an older nomoat wrote beside a file are not those that are known now."""
+    beside = sidecar.find(textfiles.as_named(path))
+    return () if beside is None else beside.notes
+
+
 def parents_of(teacher: str, origin: Sequence[Parent], *, are_labels: bool, terms: str | None = None) -> tuple[Parent, ...]:
     """What tasks or labels are made from: the teacher that this model reference names, with all it was made from, and the `origin` of
     what it was shown. `terms`: the user's word for those of a teacher that nomoat does not know.

@@ -286,7 +286,7 @@ class Checkpoint:
         """`numbers`: the names of what a state has beside the weights."""
         self._folder = checkpoint_folder(target)
         self._facts, self._numbers = origin.facts, set(numbers)
-        self.name = target.name
+        self.name, self._has_adapter = target.name, target.exists()
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the last state by this one."""
@@ -310,7 +310,7 @@ class Checkpoint:
         if known != written:
             raise UsageError(
                 f"the interrupted training of `{self.name}` was begun by {'an older' if known - written else 'a newer'} nomoat",
-                hint=START_AGAIN,
+                hint=self._start_again,
             )
         now, then = _each_by_name(self._facts), _each_by_name(state["origin"])
         changed = [key for key in now if now[key] != then.get(key)]
@@ -324,15 +324,23 @@ class Checkpoint:
             )
             raise UsageError(
                 f"the interrupted training of `{self.name}` was begun {begun}",
-                hint=START_AGAIN if name == "nomoat" else f"give the same arguments as then, or {START_AGAIN}",
+                hint=self._start_again if name == "nomoat" else f"give the same arguments as then, or {START_AGAIN}",
             )
         if self._facts[LESSONS] != state["origin"][LESSONS]:
             raise UsageError(
                 f"the interrupted training of `{self.name}` was begun with other tokens, or with other lessons held out, though its "
                 "files and settings are the same",
-                hint=f"a chat template that writes the date does that, and another build of nomoat may: {START_AGAIN}",
+                hint=f"a chat template that writes the date does that, and another build of nomoat may: {self._start_again}",
             )
         return state
+
+    @property
+    def _start_again(self) -> str:
+        """What to do where nothing goes on from the state: it stays until then. `rm` would take an adapter of that name, too."""
+        if self._has_adapter:
+            return START_AGAIN
+        size = paths.shown_size(paths.bytes_below(self._folder))
+        return f"{START_AGAIN}; `nomoat rm {self._facts['base']}+{self.name}` removes what was left of it, {size}"
 
     def _read(self) -> dict[str, Any]:
         import pickle
@@ -350,9 +358,9 @@ class Checkpoint:
                 raise
             if isinstance(exc, pickle.UnpicklingError) and zipfile.is_zipfile(path):
                 raise BadFileError(
-                    f"`{path}` holds what no checkpoint of this nomoat does: another has written it", hint=START_AGAIN
+                    f"`{path}` holds what no checkpoint of this nomoat does: another has written it", hint=self._start_again
                 ) from exc
-            raise BadFileError(f"`{path}` is not a whole checkpoint: it was cut off or changed", hint=START_AGAIN) from exc
+            raise BadFileError(f"`{path}` is not a whole checkpoint: it was cut off or changed", hint=self._start_again) from exc
         return state
 
     def _require_same_file(self, name: str, now: dict[str, Any], then: dict[str, Any]) -> None:

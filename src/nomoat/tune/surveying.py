@@ -50,6 +50,7 @@ def survey_lines(prepared: Prepared) -> Iterator[str]:
     if prepared.sidecar is not None:
         changed = "" if prepared.sidecar.is_of_this_content else "; it was changed since, and that binds it no less"
         yield f"teacher: {prepared.sidecar.teacher} wrote this data{changed}"
+        yield from (f"note: {note}" for note in prepared.sidecar.notes)
     if prepared.start is not None:
         yield from _start(prepared.start)
     yield from _labels_besides(prepared)
