@@ -103,3 +103,113 @@ def test_what_a_table_says_is_text(capsys: pytest.CaptureFixture[str]) -> None:
     table.add_row(WORDS)
     console.wide_out().print(table)
     assert capsys.readouterr().out == f"about {WORDS}\n{WORDS}\n"  # piped, there are no blanks at an end
+
+
+COLUMNS = {
+    "": ["1", "2"],
+    "model": ["stored:vicuna80/gpt35", "stored:vicuna80/vicuna-13b"],
+    "score": ["8.66 [8.25, 8.81]", "8.41 [7.90, 8.68]"],
+    "behind the first": ["-", "-0.69 points [-1.27, -0.11], p = 0.0414"],
+}
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (
+            100,
+            "   model                       score              behind the first\n"
+            "1  stored:vicuna80/gpt35       8.66 [8.25, 8.81]  -\n"
+            "2  stored:vicuna80/vicuna-13b  8.41 [7.90, 8.68]  -0.69 points [-1.27, -0.11], p = 0.0414\n",
+        ),
+        (
+            80,
+            "1  stored:vicuna80/gpt35\n"
+            "   score             8.66 [8.25, 8.81]\n"
+            "2  stored:vicuna80/vicuna-13b\n"
+            "   score             8.41 [7.90, 8.68]\n"
+            "   behind the first  -0.69 points [-1.27, -0.11], p = 0.0414\n",
+        ),
+    ],
+)
+def test_rows_that_a_console_has_no_room_for_stand_below_each_other(
+    capsys: pytest.CaptureFixture[str], width: int, shown: str
+) -> None:
+    """No name and no interval is broken."""
+    out = console.stdout_console()
+    out.width = width
+    console.print_rows(out, COLUMNS, num_heads=2)
+    assert capsys.readouterr().out == shown
+
+
+LISTED = {
+    "MODEL": ["smollm2-135m", "한국어-모델"],
+    "SIZE": ["135", "2"],
+    "USE": ["yes, with use restrictions", "no"],
+    "HERE": ["", "pulled"],
+}
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        (
+            60,
+            "MODEL         SIZE  USE                         HERE\n"
+            "smollm2-135m   135  yes, with use restrictions\n"
+            "한국어-모델      2  no                          pulled\n",
+        ),
+        (
+            40,
+            "MODEL         SIZE  USE           HERE\n"
+            "smollm2-135m   135  yes, with\n"
+            "                    use\n"
+            "                    restrictions\n"
+            "한국어-모델      2  no            pulled\n",
+        ),
+        (
+            39,
+            "smollm2-135m\n   SIZE  135\n   USE   yes, with use restrictions\n한국어-모델\n   SIZE  2\n   USE   no\n   HERE  pulled\n",
+        ),
+    ],
+)
+def test_cells_that_may_be_broken_are_so_between_words(capsys: pytest.CaptureFixture[str], width: int, shown: str) -> None:
+    out = console.stdout_console()
+    out.width = width
+    console.print_rows(out, LISTED, num_heads=1, broken=("USE", "HERE"), numbers=("SIZE",))
+    assert capsys.readouterr().out == shown
+
+
+def test_a_word_that_is_wider_than_20_columns_may_be_broken_where_a_cell_may(capsys: pytest.CaptureFixture[str]) -> None:
+    """Else one reference to a model elsewhere would take the table from a terminal of 80 columns."""
+    out = console.stdout_console()
+    out.width = 24
+    console.print_rows(out, {"A": ["a"], "B": ["google:gemini-2.5-flash-lite"]}, num_heads=1, broken=("B",))
+    assert capsys.readouterr().out == "A  B\na  google:gemini-2.5-fla\n   sh-lite\n"
+
+
+@pytest.mark.parametrize("term", ["dumb", "xterm"])
+def test_every_terminal_has_its_own_width(term: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of TERM=dumb rich would say 80."""
+    monkeypatch.setattr("sys.stdout", Terminal())
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setenv("COLUMNS", "40")
+    assert console.stdout_console().width == 40
+
+
+@pytest.mark.parametrize(
+    ("make", "total", "done", "shown"),
+    [
+        (console.item_progress, 3080, 924, "stored:vicuna…  924/3080 left -:--:--"),
+        (console.stage_progress, 1.0, 0.3, "stored:vicuna…  30% left -:--:--"),
+        (console.byte_progress, 98_000_000, 9_800_000, "stored:vicuna… 9.8/98.0 MB -:--:--"),
+    ],
+)
+def test_where_a_terminal_has_no_room_for_a_bar_its_figures_are_whole(
+    make: Callable[[], Progress], total: float, done: float, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    bar, out = make(), io.StringIO()
+    bar.add_task("stored:vicuna80/vicuna-13b", total=total, completed=done, info="answers")
+    Console(file=out, width=40).print(bar.get_renderable())
+    assert out.getvalue().rstrip() == shown

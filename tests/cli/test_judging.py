@@ -122,43 +122,6 @@ def test_a_terminal_has_the_bar_and_no_such_lines(
     assert "1 of 2" not in capsys.readouterr().err
 
 
-COLUMNS = {
-    "": ["1", "2"],
-    "model": ["stored:vicuna80/gpt35", "stored:vicuna80/vicuna-13b"],
-    "score": ["8.66 [8.25, 8.81]", "8.41 [7.90, 8.68]"],
-    "behind the first": ["-", "-0.69 points [-1.27, -0.11], p = 0.0414"],
-}
-
-
-@pytest.mark.parametrize(
-    ("width", "shown"),
-    [
-        (
-            100,
-            "   model                       score              behind the first\n"
-            "1  stored:vicuna80/gpt35       8.66 [8.25, 8.81]  -\n"
-            "2  stored:vicuna80/vicuna-13b  8.41 [7.90, 8.68]  -0.69 points [-1.27, -0.11], p = 0.0414\n",
-        ),
-        (
-            80,
-            "1  stored:vicuna80/gpt35\n"
-            "   score             8.66 [8.25, 8.81]\n"
-            "2  stored:vicuna80/vicuna-13b\n"
-            "   score             8.41 [7.90, 8.68]\n"
-            "   behind the first  -0.69 points [-1.27, -0.11], p = 0.0414\n",
-        ),
-    ],
-)
-def test_rows_that_a_console_has_no_room_for_stand_below_each_other(
-    capsys: pytest.CaptureFixture[str], width: int, shown: str
-) -> None:
-    """No name and no interval is broken."""
-    out = console.stdout_console()
-    out.width = width
-    judging.print_rows(out, COLUMNS, num_heads=2)
-    assert capsys.readouterr().out == shown
-
-
 @pytest.mark.parametrize(
     ("width", "heads"),
     [

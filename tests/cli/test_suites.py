@@ -31,6 +31,11 @@ def test_the_list_names_source_and_licence_of_every_suite() -> None:
     assert {row["name"] for row in rows} == set(lines) - {"SUITE"}
 
 
+def test_the_list_breaks_no_word_where_it_has_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nomoat.cli.console.PIPED_WIDTH", 60)
+    assert "\ngsm8k\n   ITEMS     1,319\n   METRIC    numeric\n" in run()
+
+
 def test_a_suite_of_ones_own_is_made_listed_and_shown(tmp_path: Path, empty_home: Path) -> None:
     table = tmp_path / "tickets.csv"
     table.write_text("text,label\nIt broke.,fault\nWhere is it?,question\nBroken.,fault\nWhen?,question\n")

@@ -29,7 +29,10 @@ from nomoat.records import Example, Message, Outcome, Verdict
 from nomoat.responder import Responder
 
 COMMAND = "nomoat eval one more"
-SCRIPT = '<script>document.getElementById("ko").checked = /^ko\\b/.test(navigator.language);</script>'
+SCRIPT = (
+    '<script>const ko = document.getElementById("ko"); ko.checked = /^ko\\b/.test(navigator.language); '
+    '(onchange = () => { document.documentElement.lang = ko.checked ? "ko" : "en"; })();</script>'
+)
 HOSTILE = "<script>alert(1)</script> & 한국어 질문"
 
 
@@ -284,9 +287,9 @@ def test_names_show_what_would_turn_their_letters_around_and_questions_and_answe
     write_table_report(run_table(models, turned), tmp_path / "table.html", command=COMMAND)
     for path in tmp_path.glob("*.html"):
         page = path.read_text(encoding="utf-8")
-        texts = re.findall('<p class="text">(.*?)</p>', page)
+        texts = re.findall('<p class="text"[^>]*>(.*?)</p>', page)
         assert shown not in "".join(texts) and (path.stem == "table") == (turn not in "".join(texts))
-        assert turn not in re.sub('<p class="text">.*?</p>', "", page), path.name
+        assert turn not in re.sub('<p class="text"[^>]*>.*?</p>', "", page), path.name
         assert page.count(shown) > 5
 
 
@@ -314,6 +317,8 @@ def test_duel_that_stopped_shows_its_confidence_sequence(suite: Suite, tmp_path:
     assert "<h2>While it went on</h2>" in page
     assert f"{duel.verdict.num_examples} of 40 items" in page
     assert ">points, left minus right<" in page and ">items asked<" in page
+    last = duel.verdict.looks[-1]
+    assert f" After {last.num_examples} items: {100 * last.low:.1f} to {100 * last.high:.1f}." in page
     assert "cost of 1,000 answers" in page
     assert "<tr><th>price</th><td>runs here: electricity is not counted</td><td>" in page
     assert "What quality costs" not in page
@@ -418,7 +423,7 @@ def test_in_korean_a_page_has_no_english_but_names_and_units(suite: Suite, tmp_p
         "sequence",
         "alpha",
     }
-    texts = '<title>.*?</title>|<pre>.*?</pre>|<p class="text">.*?</p>|<style.*?</style>|<script>.*?</script>'
+    texts = '<title>.*?</title>|<pre>.*?</pre>|<p class="text"[^>]*>.*?</p>|<style.*?</style>|<script>.*?</script>'
     data = r"cc-by-4\.0|abc123|fake-\w+|\b(?:few|easy|def|here)\b"
     left, right, third = (responder(name, count) for name, count in (("l", 30), ("r", 10), ("m", 20)))
     easy = dataclasses.replace(suite, name="easy", sha256="def", examples=suite.examples[:15])
@@ -483,9 +488,63 @@ def test_the_browsers_language_chooses_and_the_reader_may(duel_page: str, tmp_pa
             browser.get((tmp_path / "new" / "report.html").as_uri())
             for title in (before, after):
                 assert [heading.text for heading in browser.find_elements(By.TAG_NAME, "h2")][-1] == title
+                shown = {"다시 해 보려면": "ko", "To do it again": "en"}[title]
+                assert browser.find_element(By.TAG_NAME, "html").get_attribute("lang") == shown
                 browser.find_element(By.CSS_SELECTOR, "[name=language]:not(:checked)").click()
         finally:
             browser.quit()
+
+
+def test_a_question_and_an_answer_say_their_language_and_long_ones_can_be_scrolled_by_keyboard(suite: Suite, tmp_path: Path) -> None:
+    """Nothing is said of letters that many languages have."""
+    asked = {"뭐지": "なに", "Was ist das?": "这是什么", "일": "1\n" * 8, "둘": "b" * 151}
+    examples = tuple(Example(id=text, messages=(Message(role="user", content=text),), target="-") for text in asked)
+    evaluation = run_suite(Responder("m", FakeEngine(answers=asked)), dataclasses.replace(suite, examples=examples))
+    write_evaluation_report(evaluation, tmp_path / "r.html", command=COMMAND)
+    found = re.findall(r'<p class="text" lang="(\w*)"( tabindex="0")?>', english(tmp_path / "r.html"))
+    short = [language for language, scrolled in found if not scrolled]
+    assert short == ["ko", "ja", "", "zh", "ko", "ko"] and found.count(("", ' tabindex="0"')) == 2
+
+
+def test_tables_have_titles_of_their_rows_and_no_empty_ones(suite: Suite, duel_page: str, tmp_path: Path) -> None:
+    one, two = responder("one", 20), responder("two", 10)
+    write_table_report(run_table([one, two], suite), tmp_path / "table.html", command=COMMAND)
+    write_duels_report(run_duels(one, two, [suite, suite], stop_early=False), tmp_path / "duels.html", command=COMMAND)
+    table, duels = english(tmp_path / "table.html"), english(tmp_path / "duels.html")
+    assert "<th></th>" not in table + duels + duel_page
+    assert re.findall('<th scope="row" class="title break">([^<]*)', table) == ["one", "two"]
+    assert re.findall('<th scope="row" class="title break">([^<]*)', duels) == ["한글 &amp; more"] * 2
+
+
+@needs_browser
+def test_a_report_is_whole_on_a_small_telephone_on_paper_and_in_the_colours_of_the_reader(duel_page: str, tmp_path: Path) -> None:
+    browser = chrome("en-US")
+
+    def emulate(width: int, medium: str = "screen", **features: str) -> None:
+        size = {"width": width, "height": 640, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        given = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": medium, "features": given})
+
+    try:
+        browser.get((tmp_path / "new" / "report.html").as_uri())
+        wider = "return [...document.querySelectorAll('.card')].filter((one) => one.scrollWidth > one.clientWidth).length"
+        emulate(320)
+        assert browser.execute_script(wider) == 0
+        grounds = """return [[".legend .left", "::before"], [".legend .right", "::before"], [".bar .won"]].map(([where, part]) => {
+            const style = getComputedStyle(document.querySelector(where), part);
+            return [style.backgroundColor, style.printColorAdjust ?? style.webkitPrintColorAdjust];
+        })"""
+        coloured = [["rgb(47, 111, 222)", "exact"], ["rgb(217, 115, 13)", "exact"], ["rgb(47, 111, 222)", "exact"]]
+        emulate(980, forced_colors="active", prefers_color_scheme="light")
+        assert browser.execute_script(grounds) == coloured
+        emulate(703, "print", prefers_color_scheme="dark")  # A4 but for its margins
+        assert browser.execute_script(grounds) == coloured
+        shown = "return ['.wide', '.narrow', 'details table'].map((one) => document.querySelector(one).checkVisibility())"
+        assert browser.execute_script(shown) == [True, False, True]
+        assert browser.execute_script(wider) == 0
+    finally:
+        browser.quit()
 
 
 @needs_browser

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from xml.etree import ElementTree
 
 import pytest
 
@@ -20,3 +21,11 @@ def test_losses_are_plain_numbers_whatever_their_range(losses: tuple[float, ...]
     assert "times" not in svg and "10^" not in svg and not re.search(r"baseline-shift|tspan", svg)
     upright = re.findall(r">([\d.]+)</text>", svg.partition('id="matplotlib.axis_2"')[2])
     assert some <= set(upright), upright
+
+
+@pytest.mark.parametrize(("before", "said"), [(1.1, "1.1 before, "), (None, "")])
+def test_the_plot_says_to_a_screen_reader_how_the_training_went(before: float | None, said: str) -> None:
+    evaluations = [{"seconds": 60.0 * at, "learning": 0.5, "held_out": 0.8 / at} for at in (1, 2)]
+    root = ElementTree.fromstring(training_svg({"history": evaluations, "validation_loss_before": before}))
+    title = root.findtext("{http://www.w3.org/2000/svg}title")
+    assert (root.get("role"), title) == ("img", f"Loss an answer token, held out: {said}0.4 after 2.0 minutes of learning")

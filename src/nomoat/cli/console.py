@@ -7,10 +7,11 @@ import dataclasses
 import functools
 import io
 import json
+import shutil
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,10 @@ DIRECTIONS = (0x061C, 0x200E, 0x200F, *SHOWN_TURNS)
 TERMINAL_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0), *DIRECTIONS) if chr(code) not in "\n\t"}
 # Those that JSON leaves as they are, in its own words.
 ESCAPED_CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), *DIRECTIONS)}
+NARROW_WIDTH = 70  # columns: with less there is room for no bar
+FIGURES_WIDTH = 26  # of a narrow one, for what stands behind a name: "12.3/270.9 MB 0:00:12"
+LONG_WORD = 20  # columns: one that is wider may be broken where a cell may
+GAP = 2  # blanks between the columns of a table
 PIPED_WIDTH = 200  # no line is broken for a program that reads
 
 _may_be_lost = threading.Event()  # see `unheard`
@@ -64,7 +69,10 @@ def _console(**options: Any) -> Console:
                 super().print(*objects, **options)
             self.file.write("\n".join(line.rstrip(" ") for line in shown.get().split("\n")))
 
-    return Plain(highlight=False, markup=False, emoji=False, **options)
+    out = Plain(highlight=False, markup=False, emoji=False, **options)
+    if out.is_dumb_terminal:  # rich takes each for one of 80 columns
+        out.size = shutil.get_terminal_size()
+    return out
 
 
 def wide_out() -> Console:
@@ -79,7 +87,46 @@ def table(*, show_header: bool = True) -> Table:
     """An empty table without lines."""
     from rich.table import Table
 
-    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=show_header)
+    return Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=show_header)
+
+
+def print_rows(
+    out: Console, columns: Mapping[str, Sequence[str]], *, num_heads: int, broken: Collection[str] = (), numbers: Collection[str] = ()
+) -> None:
+    """A table of these columns, by their titles. Cells of those that are `broken` may be: between words, and long words;
+    the first get what room there is. `numbers` stand to the right.
+
+    Where it is wider than the console, each row stands by itself: its first `num_heads` cells in a line, and below it, beside their
+    titles, those of the others that are neither "-" nor empty.
+    """
+    from rich.cells import cell_len
+    from rich.text import Text
+
+    whole = {title: max(map(cell_len, (title, *cells))) for title, cells in columns.items()}
+    words = {title: max(map(cell_len, (title, *" ".join(columns[title]).split()))) for title in broken}
+    widths = whole | {title: min(LONG_WORD, width) for title, width in words.items()}
+    spare = out.width - sum(widths.values()) - GAP * (len(columns) - 1)
+    if spare >= 0:
+        rows = table()
+        for title in broken:
+            more = min(whole[title] - widths[title], spare)
+            widths[title], spare = widths[title] + more, spare - more
+        for title, width in widths.items():
+            rows.add_column(title, width=width, overflow="fold", justify="right" if title in numbers else "left")
+        for row in zip(*columns.values(), strict=True):
+            rows.add_row(*(Text(cell) for cell in row))
+        out.print(rows)
+        return
+    width = max(map(len, [*columns][num_heads:]))
+    for row in zip(*columns.values(), strict=True):
+        out.print(Text("  ".join(row[:num_heads]), overflow="fold"))
+        facts = table(show_header=False)
+        facts.add_column(no_wrap=True)
+        facts.add_column(overflow="fold")
+        for title, cell in list(zip(columns, row, strict=True))[num_heads:]:
+            if cell not in ("-", ""):
+                facts.add_row(f"   {title:{width}}", Text(cell))
+        out.print(facts)
 
 
 def say(text: str) -> None:
@@ -180,9 +227,11 @@ def print_json(value: object) -> None:
 
 
 def byte_progress() -> Progress:
-    """A bar for downloads: size, speed, time left."""
+    """A bar for downloads: size, speed, time left. On a narrow terminal only size and time."""
     from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
+    if _is_narrow():
+        return _progress(DownloadColumn(), TimeRemainingColumn())
     return _progress(BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
 
 
@@ -212,10 +261,14 @@ def stage_progress() -> Progress:
     return _timed_progress(BarColumn(bar_width=20), TaskProgressColumn())
 
 
-def _timed_progress(*columns: Any) -> Progress:
+def _timed_progress(bar: Any, done: Any) -> Progress:
+    """On a narrow terminal only how much is done, and the time left."""
     from rich.progress import TimeElapsedColumn, TimeRemainingColumn
 
-    return _progress(*columns, _text_column("{task.fields[info]}"), TimeElapsedColumn(), _text_column("left"), TimeRemainingColumn())
+    left = (_text_column("left"), TimeRemainingColumn())
+    if _is_narrow():
+        return _progress(done, *left)
+    return _progress(bar, done, _text_column("{task.fields[info]}"), TimeElapsedColumn(), *left)
 
 
 @contextmanager
@@ -226,11 +279,16 @@ def waiting(what: str) -> Iterator[None]:
         yield
 
 
-def _text_column(text: str) -> TextColumn:
+def _text_column(text: str, *, max_width: int | None = None) -> TextColumn:
     """Brackets in a model's or a file's name are no markup."""
     from rich.progress import TextColumn
+    from rich.table import Column
 
-    return TextColumn(text, markup=False)
+    return TextColumn(text, markup=False, table_column=Column(no_wrap=True, max_width=max_width))
+
+
+def _is_narrow() -> bool:
+    return stderr_console().width < NARROW_WIDTH
 
 
 def shows_bars() -> bool:
@@ -243,7 +301,8 @@ def _progress(*columns: Any) -> Progress:
     """On stderr, behind its description, and gone when the work is done. In a log there is none, whatever FORCE_COLOR tells rich."""
     from rich.progress import Progress
 
-    described = (_text_column("{task.description}"), *columns)
+    name_width = max(1, stderr_console().width - FIGURES_WIDTH) if _is_narrow() else None
+    described = (_text_column("{task.description}", max_width=name_width), *columns)
     return Progress(*described, console=stderr_console(), transient=True, disable=not shows_bars())
 
 

@@ -204,7 +204,7 @@ def print_several(verdicts: list[Verdict], alpha: float) -> None:
         "corrected p": [wording.render_p_value(p_value, alpha) for p_value in p_values],
         "ahead": [wording.render_ahead(verdict) for verdict in verdicts],
     }
-    judging.print_rows(out, columns, num_heads=1)
+    console.print_rows(out, columns, num_heads=1)
     judging.print_words(wording.several_sentence(verdicts), (wording.several_note(verdicts),))
     for verdict in verdicts:
         judging.print_words(verdict.sentence, verdict.notes)
@@ -250,7 +250,7 @@ def print_leaderboard(board: Leaderboard) -> None:
         "latency p50": [wording.render_seconds(row.side.seconds_p50) for row in board.standings],
     }
     shown = {title: cells for title, cells in columns.items() if {*cells} - {"-", "not known"}}
-    judging.print_rows(out, shown, num_heads=2)
+    console.print_rows(out, shown, num_heads=2)
     judging.print_words(board.sentence, board.notes)
 
 

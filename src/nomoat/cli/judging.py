@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -160,34 +160,6 @@ def _side_table(metric: str, sides: Sequence[Side], names: Sequence[str]) -> Tab
         if any(cells):
             table.add_row(Text(name), *(Text(cell, overflow="fold") for cell in cells))
     return table
-
-
-def print_rows(out: Console, columns: Mapping[str, Sequence[str]], *, num_heads: int) -> None:
-    """A table of these columns. Where it is wider than the console, each row stands by itself: its first `num_heads` cells in a line,
-    and below it, beside their titles, those of the others that are not "-".
-
-    So a name or an interval is broken over lines only where it is, with its title, wider than the console.
-    """
-    from rich.text import Text
-
-    table = console.table()
-    for title in columns:
-        table.add_column(title, overflow="fold")
-    for row in zip(*columns.values(), strict=True):
-        table.add_row(*(Text(cell) for cell in row))
-    if _measured(out, table).maximum <= out.width:
-        out.print(table)
-        return
-    width = max(map(len, [*columns][num_heads:]))
-    for row in zip(*columns.values(), strict=True):
-        out.print(Text("  ".join(row[:num_heads]), overflow="fold"))
-        facts = console.table(show_header=False)
-        facts.add_column(no_wrap=True)
-        facts.add_column(overflow="fold")
-        for title, cell in list(zip(columns, row, strict=True))[num_heads:]:
-            if cell != "-":
-                facts.add_row(f"   {title:{width}}", Text(cell))
-        out.print(facts)
 
 
 def require_judge(judge: str | None, check: str | None) -> None:

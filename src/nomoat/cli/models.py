@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from nomoat import paths
 from nomoat.cli import console, options
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 
 def models(
@@ -64,28 +61,33 @@ def models(
         is_empty = pulled and not here
         console.say("nothing is pulled yet: `nomoat pull smollm2-135m`" if is_empty else "no model is like that")
         return
-    console.wide_out().print(_table(rows))
+    _print(rows)
     if any(_is_unconfirmed(row) for row in rows):
         console.say("* rests on terms not confirmed: `nomoat show MODEL`")
     if pulled and (kept := cache.size()):
         console.say(f"cache: {paths.shown_size(kept)} that can be made again; `nomoat rm --cache` removes it")
 
 
-def _table(rows: list[dict[str, Any]]) -> Table:
+def _print(rows: list[dict[str, Any]]) -> None:
     from nomoat.cli.model_facts import parameters
 
-    table = console.table()
-    for name in ("MODEL", "PARAMETERS", "COMMERCIAL USE", "MEMORY", "HERE"):
-        table.add_column(name, no_wrap=name == "MODEL", overflow="fold", justify="right" if name == "PARAMETERS" else "left")
-    for row in rows:
-        need = row["memory"]
-        if need is not None:
-            memory = f"{need['total_bytes'] / 1e9:.1f} GB, {need['fits']}"
-        else:
-            memory = row["api"] or "gone" if row["kind"] == "closed" else "unknown"
-        use = row["licence"]["commercial"] + ("*" if _is_unconfirmed(row) else "")
-        table.add_row(row["id"], parameters(row["parameters"]), use, memory, _here(row))
-    return table
+    columns = {
+        "MODEL": [row["id"] for row in rows],
+        "PARAMETERS": [parameters(row["parameters"]) for row in rows],
+        "COMMERCIAL USE": [row["licence"]["commercial"] + ("*" if _is_unconfirmed(row) else "") for row in rows],
+        "MEMORY": [_memory(row) for row in rows],
+        "HERE": [_here(row) for row in rows],
+    }
+    broken = ("HERE", "COMMERCIAL USE", "MEMORY")
+    console.print_rows(console.wide_out(), columns, num_heads=1, broken=broken, numbers=("PARAMETERS",))
+
+
+def _memory(row: dict[str, Any]) -> str:
+    """What a model needs, and whether that is there; of one that is elsewhere, by whose API it is asked."""
+    need = row["memory"]
+    if need is not None:
+        return f"{need['total_bytes'] / 1e9:.1f} GB, {need['fits']}"
+    return row["api"] or "gone" if row["kind"] == "closed" else "unknown"
 
 
 def _here(row: dict[str, Any]) -> str:

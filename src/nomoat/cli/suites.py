@@ -50,14 +50,16 @@ def list_suites(context: typer.Context, as_json: options.AsJson = False) -> None
     if as_json:
         console.print_json(rows)
         return
-    table = console.table()
-    for name in ("SUITE", "ITEMS", "METRIC", "LANGUAGE", "LICENCE", "FROM", "WHAT"):
-        table.add_column(name, no_wrap=name == "SUITE", overflow="fold", justify="right" if name == "ITEMS" else "left")
-    for row in rows:
-        table.add_row(
-            row["name"], f"{row['num_examples']:,}", row["metric"], row["language"], row["licence"], row["from"], row["title"]
-        )  # fmt: skip
-    console.wide_out().print(table)
+    columns = {
+        "SUITE": [row["name"] for row in rows],
+        "ITEMS": [f"{row['num_examples']:,}" for row in rows],
+        "METRIC": [row["metric"] for row in rows],
+        "LANGUAGE": [row["language"] for row in rows],
+        "LICENCE": [row["licence"] for row in rows],
+        "FROM": [row["from"] for row in rows],
+        "WHAT": [row["title"] for row in rows],
+    }
+    console.print_rows(console.wide_out(), columns, num_heads=1, broken=("LICENCE", "FROM", "WHAT"), numbers=("ITEMS",))
 
 
 @suites.command()

@@ -25,7 +25,7 @@ ROW_PX = 38
 AXIS_PX = 30
 WIDTH_PX = 560
 NARROW_ROW_PX = 54
-NARROW_WIDTH_PX = 316
+NARROW_WIDTH_PX = 250  # what a card has inside in a window of 320, beside its scrollbar
 PX_PER_INCH = 96
 LEFT_COLOUR = "#2f6fde"
 RIGHT_COLOUR = "#d9730d"
@@ -86,7 +86,7 @@ def sequence_svg(looks: Sequence[Look], *, scale: float, rope: float | None, tit
         axes.axhspan(-rope, rope, color=INK, alpha=0.1, linewidth=0)
     axes.axhline(0.0, color=INK, linewidth=1.2)
     axes.set_xlabel("items asked", color=INK, fontsize=9)
-    return _svg(figure, title)
+    return _svg(figure, f"{title} After {numbers[-1]:,} items: {low[-1]:.1f} to {high[-1]:.1f}.")
 
 
 def scatter_svg(pairs: Sequence[tuple[float, float]], *, low: float, high: float, title: str) -> str:
@@ -169,4 +169,4 @@ def _svg(figure: Figure, title: str) -> str:
     svg = svg[svg.index("<svg") :]
     for colour, on_page in PAGE_COLOURS.items():
         svg = svg.replace(colour, on_page)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(title)}" ', 1)
+    return svg.replace("<svg ", f'<svg role="img" lang="en" aria-label="{html.escape(title)}" ', 1)

@@ -28,6 +28,7 @@ MAX_EXAMPLES_SHOWN = 10
 MAX_EXAMPLES_OF_SEVERAL = 4  # for each of several suites
 MAX_CHARACTERS_SHOWN = 20_000  # of a question, or an answer
 END_CHARACTERS = 16  # of a plot's label, always shown
+LONG_CHARACTERS, LONG_LINES = 150, 8  # a longer text may need to be scrolled: on a telephone, a line has 16 syllables
 NO_FULL_STOP = re.compile(r"다(\([^()]*\))?$")  # behind a sentence in Korean
 LICENCE_TITLES = ("your own data", "terms not known")  # of the catalogue's: those that are no names
 LICENCE_OF_AUTO = re.compile(r"local: (.*?); cloud: (.*)")  # of the two that it asks
@@ -211,6 +212,8 @@ def _write(path: Path, template: str, common: dict[str, object], **values: objec
     )
     environment.filters["running"] = escape
     environment.filters["said"] = _said
+    environment.filters["language"] = _language
+    environment.filters["is_long"] = _is_long
     environment.filters["figures"] = _figures
     environment.filters["label"] = _label
     environment.filters["licence"] = _licence
@@ -320,6 +323,16 @@ def _label(name: str) -> Markup:
     """A row's name in a word of ours, as `_shortened`."""
     twin = korean.twin(name)
     return _shortened(name) if twin is None else _shortened(name, ' lang="en"') + _shortened(twin, ' lang="ko"')
+
+
+def _language(text: str) -> str:
+    """The code of a question's or an answer's language, as far as its letters tell; empty, which is HTML's for not known, if not."""
+    return {"Korean": "ko", "Japanese": "ja", "Chinese": "zh"}.get(slices.language_of(text), "")
+
+
+def _is_long(text: str) -> bool:
+    """Whether a text may be higher than its place on the page."""
+    return len(text) > LONG_CHARACTERS or text.count("\n") >= LONG_LINES
 
 
 def _plot(svg: str) -> Markup:

@@ -29,7 +29,9 @@ def training_svg(metrics: dict[str, Any]) -> str:
     axes.set_ylabel("loss an answer token")
     axes.grid(alpha=0.2, which="both")
     axes.legend(frameon=False)
+    before = f"{held_out[0]:.3g} before, " if len(held_out) > len(evaluations) else ""
+    said = f"Loss an answer token, held out: {before}{held_out[-1]:.3g} after {minutes[-1]:.1f} minutes of learning"
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "training"}):
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    return buffer.getvalue()
+        figure.savefig(buffer, format="svg", metadata={**dict.fromkeys(("Date", "Creator", "Format", "Type")), "Title": said})
+    return buffer.getvalue().replace("<svg ", '<svg role="img" lang="en" ', 1)
