@@ -138,8 +138,11 @@ class Failing(FakeEngine):
 
 
 @pytest.mark.parametrize("error", [
-    RemoteError("refused", status=400), RemoteError("flagged by moderation", status=403), RemoteError("too large", status=500),
-    RemoteError("blocked", status=451), CacheExceededError("too long"), NoTemplateError("no chats"), SchemaError("no schema"),
+    RemoteError("refused", status=400), RemoteError("blocked", status=451),
+    RemoteError("Your chosen model requires moderation and your input was flagged", status=403),
+    RemoteError("Content violates usage guidelines.", status=403), RemoteError("no", status=403, code="content_policy_violation"),
+    RemoteError("input (596 tokens) is too large to process. increase the physical batch size", status=500),
+    CacheExceededError("too long"), NoTemplateError("no chats"), SchemaError("no schema"),
 ])  # fmt: skip
 def test_an_error_that_names_one_of_several_questions_is_not_the_engines_own(error: NomoatError) -> None:
     said, hint = error.message, "ask otherwise"
@@ -165,7 +168,10 @@ def test_a_traceback_says_once_what_is_wrong_with_one_of_several_questions_where
 
 @pytest.mark.parametrize("error", [
     RemoteError("the key is wrong", status=401), RemoteError("no answer"), NotEnoughMemoryError("too large"), StoppedError("closed"),
-    SettingError("no key"), RemoteError("too many", status=429), RemoteError("no server there", status=503), ForkedError("a fork"),
+    SettingError("no key"), ForkedError("a fork"),
+    RemoteError("Unsupported country, region, or territory", status=403, code="unsupported_country_region_territory"),
+    RemoteError("it crashed, or took too long", status=500),
+    *(RemoteError("not now", status=status) for status in (404, 405, 408, 409, 410, 425, 429, 502, 503, 504, 520, 529)),
 ])  # fmt: skip
 def test_what_befalls_all_questions_is_said_of_none(error: NomoatError) -> None:
     with Responder("m", Failing(error)) as model, pytest.raises(type(error), match=f"^{error.message}$") as raised:

@@ -35,6 +35,7 @@ NomoatError                  the base: the command line prints it and exits 1
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -45,8 +46,10 @@ if TYPE_CHECKING:
     from nomoat.records import Decision
 
 Fate = Literal["final", "rejected", "lost"]
-# HTTP statuses of what befalls any request: no key, no money, no such model, a proxy's key, too many requests, and no server there
-BEFALLS_ALL = (401, 402, 404, 407, 429, 502, 503)
+REFUSED_AS_ASKED = (400, 413, 422, 451)  # HTTP statuses: a bad request, one too large, one that cannot be meant, one that is blocked
+# Others are of keys, limits and servers; but OpenRouter and xAI say 403 of a text that is moderated, llama.cpp 500 of one too large.
+REFUSED_OR_FAILED = (403, 500)
+OF_WHAT_WAS_ASKED = re.compile(r"moderation|content[ _](?:policy|filter|violates)|is too (?:big|large|long)\b", re.IGNORECASE)
 
 
 class NomoatError(Exception):
@@ -111,7 +114,9 @@ def about(name: str, at: int, count: int) -> Iterator[None]:
 
 def _is_of_what_was_asked(error: NomoatError) -> bool:
     if isinstance(error, RemoteError):
-        return error.status is not None and error.status not in BEFALLS_ALL
+        if error.status in REFUSED_OR_FAILED:
+            return OF_WHAT_WAS_ASKED.search(f"{error.code} {error.message}") is not None
+        return error.status in REFUSED_AS_ASKED
     return isinstance(error, UsageError | UnsupportedError | ContextExceededError | CacheExceededError) and not isinstance(
         error, SettingError
     )

@@ -111,6 +111,16 @@ def test_a_stdout_that_takes_no_answer_ends_the_chat(monkeypatch: pytest.MonkeyP
         chat().handle("x")
 
 
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "Too many open files"), ValueError("no such code")])
+def test_an_error_of_the_engine_is_said_and_does_not_end_the_chat(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    class Broken(FakeEngine):
+        def generate(self, request: Request) -> Iterator[Chunk]:
+            raise error
+
+    chat(Broken()).handle("x")
+    assert capsys.readouterr() == ("", f"error: {error}\n")
+
+
 def test_system_is_set_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
     talk = chat()
     for line in ("/system", "/system answer in Korean", "/system"):

@@ -138,6 +138,37 @@ def test_a_row_has_all_its_threads_again_once_the_system_has(
     assert len(caplog.messages) == 1
 
 
+def test_a_thread_without_work_waits_for_more_and_keeps_nothing_of_what_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of texts one after the other, none finds it neither at work nor waiting."""
+    monkeypatch.setattr("nomoat.serve.sharing.IDLE_SECONDS", 2 * PATIENCE_SECONDS)
+
+    class Text:
+        def write(self) -> threading.Thread:
+            return threading.current_thread()
+
+    system = FewThreads(monkeypatch, 1)
+    row, seen = Row("m", 64), []
+    for at in range(300):
+        text = Text()
+        seen.append(weakref.ref(text))
+        thread = row.put(str(at % 3), text.write).result(PATIENCE_SECONDS)
+        del text
+    wait_until(lambda: not any(one() for one in seen), "its texts to be forgotten")
+    assert system.begun == 1
+    row.close()
+    thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive()
+
+
+def test_a_thread_for_which_nothing_comes_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nomoat.serve.sharing.IDLE_SECONDS", 0.01)
+    row = Row("m", 64)
+    thread = row.put("a", threading.current_thread).result(PATIENCE_SECONDS)
+    thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive()
+    assert row.put("a", str, "again").result(PATIENCE_SECONDS) == "again"
+
+
 def test_to_wait_for_a_thread_takes_no_longer_the_more_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     FewThreads(monkeypatch, 1)
     row, go_on = Row("m", 64), threading.Event()

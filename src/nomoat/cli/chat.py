@@ -97,9 +97,9 @@ class Chat:
         except NomoatError as error:
             _say_error(error, hint=error.hint)
         except (OSError, ValueError) as error:  # ValueError: no path at all, such as one with a NUL
-            if not command:  # stdout takes no answer
-                raise
-            console.say(f"error: `{command} {argument}`: {error}")
+            if not command:
+                console.print_text(end="", flush=True)  # raises where it was stdout that took nothing: then the chat ends
+            console.say(f"error: `{command} {argument}`: {error}" if command else f"error: {error}")
 
     def _obey(self, command: str, argument: str) -> None:
         match command:

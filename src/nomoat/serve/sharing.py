@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -23,6 +23,7 @@ from nomoat.errors import BusyError, NomoatError, NoThreadError, StoppedError
 MAX_TEXTS_HELD = 1 << 16  # being written or waiting, of all clients
 MAX_BODY_BYTES_HELD = 256 << 20  # of requests that are not answered yet, of all clients
 THREAD_NAME = "answer"
+IDLE_SECONDS = 1.0  # so long a thread waits for more: to begin one holds up whoever does, long where others are busy in Python
 
 T = TypeVar("T")
 
@@ -133,14 +134,16 @@ class _Job:
 class Row:
     """Threads for one kind of work, and what waits for one: clients take turns, and one alone may have `most` of them at once.
 
-    A thread ends when nothing waits. Once Python ends, which waits for these threads, the row is closed.
+    A thread for which nothing has come for IDLE_SECONDS ends. Once Python ends, which waits for these threads, nothing is begun.
     """
 
     def __init__(self, name: str, most: int) -> None:
         self._name = name
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._shares = Shares(2 * most)
         self._waiting: OrderedDict[str, OrderedDict[Future[Any], _Job]] = OrderedDict()  # by client, in the order of their turns
+        self._num_idle = 0
+        self._handed: deque[_Job] = deque()  # to threads that are idle still, of which there are as many or more
         self._lacks_threads = False
         self._is_closed = False
 
@@ -160,15 +163,18 @@ class Row:
         with self._lock:
             left = [job for jobs in self._waiting.values() for job in jobs.values()]
             self._waiting.clear()
+            self._lock.notify_all()
         for job in left:
             job.end(stopped())
 
     def _begin(self) -> None:
         """All whose turn has come."""
         while (job := self._next()) is not None:
+            if self._hand(job):
+                continue
             try:
                 # No daemon, as the thread that calls this may be: Python's end would break compiled code off.
-                threading.Thread(target=self._work, args=[job], name=THREAD_NAME, daemon=False).start()
+                threading.Thread(target=self._work, args=[[job]], name=THREAD_NAME, daemon=False).start()
             except RuntimeError as exc:
                 if self._waits_again(job, exc):
                     return
@@ -176,32 +182,56 @@ class Row:
             else:
                 self._lacks_threads = False
 
-    def _next(self, ended: _Job | None = None) -> _Job | None:
+    def _hand(self, job: _Job) -> bool:
+        """Whether an idle thread takes it."""
+        with self._lock:
+            if len(self._handed) == self._num_idle:
+                return False
+            self._handed.append(job)
+            self._lock.notify()
+            return True
+
+    def _next(self, ended: str | None = None) -> _Job | None:
+        """The one whose turn has come. `ended`: the client of the one before in this thread, which may wait for more."""
         if self._is_closed or not threading.main_thread().is_alive():
             self.close()
         with self._lock:
             if ended is not None:
-                self._shares.give_back(ended.client)
-            client = next((one for one in self._waiting if self._shares.take(one)), None)
-            if client is None:
-                return None
-            jobs = self._waiting.pop(client)
-            _, job = jobs.popitem(last=False)
-            if jobs:
-                self._waiting[client] = jobs  # behind the others
-            return job
+                self._shares.give_back(ended)
+            return self._turn() or (self._handed_in_time() if ended is not None else None)
 
-    def _work(self, begun: _Job) -> None:
-        """In a thread, for as long as there is work."""
-        job: _Job | None = begun
-        while job is not None:
-            job.run()
-            job = self._next(job)
-            self._begin()  # where one ends, two may begin: see `Shares`
+    def _turn(self) -> _Job | None:
+        client = next((one for one in self._waiting if self._shares.take(one)), None)
+        if client is None:
+            return None
+        jobs = self._waiting.pop(client)
+        _, job = jobs.popitem(last=False)
+        if jobs:
+            self._waiting[client] = jobs  # behind the others
+        return job
+
+    def _handed_in_time(self) -> _Job | None:
+        self._num_idle += 1
+        self._lock.wait_for(lambda: self._handed or self._is_closed, IDLE_SECONDS)
+        self._num_idle -= 1
+        return self._handed.popleft() if self._handed else None
+
+    def _work(self, jobs: list[_Job]) -> None:
+        """In a thread, for as long as there is work: the one in `jobs` first. While it waits, it keeps nothing of what has ended."""
+        while jobs:
+            client = jobs[0].client
+            jobs.pop().run()
+            if (job := self._next(client)) is not None:
+                jobs.append(job)
+                del job
+                self._begin()  # where one ends, two may begin: see `Shares`
 
     def _waits_again(self, job: _Job, why: RuntimeError) -> bool:
-        """Whether this one, for which there is no thread, may wait for one of those that are at work: its turn is the next still."""
+        """Whether this one, for which no thread begins, has one that is idle by now, or may wait for one that is at work: its turn is
+        the next still."""
         with self._lock:
+            if self._hand(job):
+                return True
             self._shares.give_back(job.client)
             if self._is_closed or not self._shares.taken:
                 return False
