@@ -172,6 +172,7 @@ const MIN_SECONDS = 0.2;
 const BY_TOUCH = matchMedia("(pointer: coarse)"); // a telephone's keyboard has no Shift+Enter
 
 const at = (id) => document.getElementById(id);
+const LOADING_MS = 2000; // between two looks whether the server has its model
 const kept = JSON.parse(sessionStorage.getItem("nomoat") ?? "{}");
 let turns = kept.turns ?? []; // {role, content, facts, wrong}; isWhole: an answer that was not broken off; before: what it is to replace
 let models = [];
@@ -185,6 +186,7 @@ function keep() {
   typed.model ||= kept.model; // until the models are listed
   typed.asTuned = at("as-tuned").checked;
   try {
+let nextLook = 0;
     sessionStorage.setItem("nomoat", JSON.stringify({ ...typed, turns }));
   } catch (error) {
     if (error.name !== "QuotaExceededError") throw error; // a conversation of millions of characters goes on, and is not kept
@@ -199,7 +201,7 @@ class KeyError extends Error {}
 // What went wrong, in the reader's language; the server's own words have the figures.
 function failed({ type, code, message }) {
   const known = SAY.wrong[type] ?? SAY.wrong[code] ?? SAY.wrong.other;
-  return new Error(known ? `${known} (${message})` : message);
+  return Object.assign(new Error(known ? `${known} (${message})` : message), { code });
 }
 
 // The server itself says more: this is a proxy's page, with the status alone to go by. With 502 it does not reach the server.
@@ -267,7 +269,7 @@ async function listModels() {
   tellAbout();
 }
 
-// The models, or why there are none; the box for the key is opened where that is what is missing, unless a question is
+// The models, or why there are none yet; the box for the key is opened where that is what is missing, unless a question is
 // being typed: at the start the focus is in its box by itself.
 async function tryModels({ isStart = false } = {}) {
   try {
@@ -287,6 +289,8 @@ async function tryModels({ isStart = false } = {}) {
 function chosenModel() {
   return models.find(({ id }) => id === at("model").value);
 }
+    clearTimeout(nextLook);
+    if (error.code === "loading") nextLook = setTimeout(tryModels, LOADING_MS);
 
 // Of a model that is elsewhere nobody knows.
 function canChat(model) {
