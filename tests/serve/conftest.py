@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -46,9 +47,9 @@ def start(prompt_end: None) -> Iterator[Start]:
 
     def start_one(
         responder: Responder | Mapping[str, Responder] | Models, *, api_key: str | None = None, cors: Sequence[str] = (),
-        max_tokens: int | None = None,
+        max_tokens: int | None = None, listener: socket.socket | None = None,
     ) -> str:  # fmt: skip
-        listener = bind("127.0.0.1", 0)
+        listener = listener or bind("127.0.0.1", 0)
         app = create_app(responder, api_key=api_key, cors=cors, max_tokens=max_tokens)
         server = Server(app, seconds_to_end=1)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -18,7 +18,7 @@ from patience import PATIENCE_SECONDS, wait_until
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import UsageError
 from nomoat.responder import Responder
-from nomoat.serve import app
+from nomoat.serve import app, web
 from nomoat.serve.app import serve
 from nomoat.serve.listening import bind, saying_that_it_loads
 from nomoat.serve.models import Loader, Models
@@ -43,6 +43,18 @@ def test_while_the_model_is_loaded_everybody_is_told_to_come_again(method: str, 
         answer = httpx.request(method, url + path, headers={"origin": "http://localhost:3000"})
     assert (answer.status_code, answer.json(), answer.headers["retry-after"]) == (503, LOADING, "2")
     assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
+
+
+def test_a_browser_is_shown_the_page_while_the_model_is_loaded_and_what_looks_whether_the_server_is_ready_is_not() -> None:
+    browser = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    with loading() as url:
+        page = httpx.get(url, headers=browser)
+        assert (page.status_code, page.headers["retry-after"], page.text) == (503, "2", web.response("/").body.decode())
+        for path, is_there in (("/web/page.js", True), ("/web/page.css", True), ("/v1/models", False), ("/health", False)):
+            answer = httpx.get(url + path, headers=browser)
+            assert (answer.status_code, answer.headers["connection"]) == (200 if is_there else 503, "close")
+            assert ("content-security-policy" in answer.headers) == is_there
+        assert httpx.post(f"{url}/web/page.js", headers=browser).json() == LOADING
 
 
 def test_the_guard_stands_before_a_server_that_loads_too() -> None:

@@ -122,6 +122,10 @@ def test_tex_that_stands_alone_keeps_its_lines_and_runs_nothing() -> None:
     assert as_html("> $$\na *b*\n$$") == "<blockquote>\n<p>$$<br />\na *b*<br />\n$$</p>\n</blockquote>\n"
 
 
+def test_headings_are_below_those_of_the_page() -> None:
+    assert as_html("# a\n\nb\n===\n\nc\n---\n\n#### d\n\n###### e") == ("<h3>a</h3>\n<h3>b</h3>\n<h4>c</h4>\n<h6>d</h6>\n<h6>e</h6>\n")
+
+
 def test_a_picture_in_an_answer_is_not_fetched() -> None:
     assert "<img" not in as_html("![chart](https://collector.example/?said=secret) ![x][y]\n\n[y]: https://collector.example/")
 

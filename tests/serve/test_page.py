@@ -27,6 +27,7 @@ from nomoat.records import Chunk, Usage
 from nomoat.responder import Responder
 from nomoat.route.policy import Policy
 from nomoat.route.router import RouterEngine
+from nomoat.serve.listening import bind, saying_that_it_loads
 from nomoat.serve.models import Loader, Models, from_references
 from nomoat.serve.web.markdown import as_html
 from nomoat.tune.data import read
@@ -98,14 +99,14 @@ def test_enter_sends_and_the_answer_stands_below_with_what_it_took(page: Page, s
     page.open(start(Responder("fake", FakeEngine())))
     page.ask("one two **three**")
     page.until("article.assistant .facts", "tokens")
-    assert page.find("article.user").text == "one two **three**"
+    assert page.find("article.user .text").text == "one two **three**"
     assert page.find("article.assistant strong").text == "three"
     assert "Nothing is sent anywhere else" in page.find("#about").text
     page.ask("and four")
     page.until("article.assistant .text", "four and")
     page.browser.refresh()
     page.until("article.user", "and four")
-    assert [one.text for one in page.all("article.user")] == ["one two **three**", "and four"]
+    assert [one.text for one in page.all("article.user .text")] == ["one two **three**", "and four"]
     assert page.complaints() == []
 
 
@@ -282,6 +283,52 @@ def test_whoever_scrolls_up_while_the_text_is_rendered_reads_on_there(
     assert page.find("#talk").get_property("scrollTop") == 0
 
 
+def test_what_is_written_of_an_answer_stays_focused_selected_and_scrolled_while_it_goes_on(page: Page, start: Start) -> None:
+    def goes_on() -> Iterator[Chunk]:
+        yield Chunk(text=f"One [link](https://a.example).\n\n- two\n\n  ```sh\n  {'long ' * 99}\n  ```\n\n  and th")
+        assert is_held.wait(PATIENCE_SECONDS)
+        for piece in ("ree", " four\n- **five", "**\n\nsix"):
+            yield Chunk(text=piece)
+            time.sleep(0.4)
+        yield END
+
+    is_held = threading.Event()
+    page.open(start(Responder("fake", ScriptedEngine(goes_on))))
+    page.ask("go")
+    try:
+        page.until("article.assistant li", "and th")
+        assert page.all("article pre[tabindex='0']")
+        page.browser.execute_script("""
+            window.held = document.querySelector('article .code');
+            held.firstChild.scrollLeft = 150;
+            document.querySelector('article a').focus();
+            getSelection().selectAllChildren(document.querySelector('article li > p:last-child'))""")
+    finally:
+        is_held.set()
+    page.until("article[aria-busy=false].assistant li + li strong", "five")
+    page.until("article.assistant .text > p:last-child", "six")
+    kept = (
+        "return [held.isConnected, held.firstChild.scrollLeft, document.activeElement.textContent, getSelection().toString().trim()]"
+    )
+    assert page.browser.execute_script(kept) == [True, 150, "link", "and three four"]
+
+
+def test_a_copy_is_told_to_a_screen_reader_and_so_is_one_that_the_browser_refuses(page: Page, start: Start) -> None:
+    page.open(start(Responder("fake", ScriptedEngine(lambda: iter([Chunk(text="```\nls\n```"), END])))))
+    page.ask("go")
+    page.until("article[aria-busy=false].assistant .facts", "tokens")
+    for_code, for_answer = page.find("article .code button"), page.find("article .facts button")
+    assert [one.accessible_name for one in (for_code, for_answer)] == ["Copy the code", "Copy the answer"]
+    for allowed, said in (("resolve", "Copied"), ("reject", "Not copied")):
+        clipboard = f"{{configurable: true, value: {{writeText: async () => Promise.{allowed}()}}}}"
+        page.browser.execute_script(f"Object.defineProperty(navigator, 'clipboard', {clipboard})")
+        for_code.click()
+        wait_until(lambda: page.find("#now").get_property("textContent") == said, said)  # noqa: B023
+        assert for_code.text == said
+        wait_until(lambda: (for_code.text, page.find("#now").get_property("textContent")) == ("Copy", ""), "the end of that")
+    assert page.complaints() == []
+
+
 def test_an_answer_is_copied_where_the_browser_has_no_clipboard(page: Page, start: Start) -> None:
     """So are pages that come over plain http from another machine."""
     page.open(start(Responder("fake", FakeEngine())))
@@ -302,6 +349,7 @@ def half_an_answer(page: Page, start: Start) -> Iterator[None]:
     def slow() -> Iterator[Chunk]:
         yield Chunk(text="half ")
         assert go_on.wait(PATIENCE_SECONDS)
+        yield Chunk(text="\n\n# title")
         yield END
 
     page.open(start(Responder("fake", ScriptedEngine(slow))))
@@ -315,11 +363,14 @@ def half_an_answer(page: Page, start: Start) -> Iterator[None]:
 
 def test_a_screen_reader_is_told_who_speaks_and_reads_an_answer_once_it_is_whole(page: Page, start: Start) -> None:
     with half_an_answer(page, start):
-        answer = page.find("article.assistant")
-        assert (answer.get_attribute("aria-label"), answer.get_attribute("aria-busy")) == ("Answer", "true")
-        assert page.find("article.user").get_attribute("aria-label") == "You"
-    page.until("article.assistant .facts", "tokens")
-    page.until("article[aria-busy=false].assistant .text", "half")
+        assert page.find("article.assistant").get_attribute("aria-busy") == "true"
+        assert page.find("#now[role=status]").get_property("textContent") == "The answer is being written. Esc or Stop ends it."
+    page.until("article[aria-busy=false].assistant .facts", "tokens")
+    page.until("article.assistant .text", "half")
+    assert page.find("#now").get_property("textContent") == ""
+    headings = [(one.tag_name, one.get_property("textContent")) for one in page.all(":is(h1, h2, h3)")]
+    assert headings == [("h1", "nomoat"), ("h2", "You"), ("h2", "Answer"), ("h3", "title")]
+    assert page.all("main > #talk[role=log]") and page.all("main > #form")
 
 
 def test_what_was_asked_written_and_typed_is_still_there_after_a_reload_in_mid_answer(page: Page, start: Start) -> None:
@@ -333,9 +384,47 @@ def test_what_was_asked_written_and_typed_is_still_there_after_a_reload_in_mid_a
     page.browser.refresh()
     page.until("article[aria-busy=false].assistant .facts", "stopped")
     assert page.find("article.assistant .text").text.startswith("word word word")
-    assert [one.text for one in page.all("article.user")] == ["go on"]
+    assert [one.text for one in page.all("article.user .text")] == ["go on"]
     assert page.find("#question").get_property("value") == "a draft"
     assert closed.wait(PATIENCE_SECONDS)
+
+
+def test_a_conversation_is_printed_whole_and_who_speaks_with_it(page: Page, start: Start) -> None:
+    text = "word\n\n" * 40 + f"```\n{'long ' * 99}\n```\n"
+    page.open(start(Responder("fake", ScriptedEngine(lambda: iter([Chunk(text=text), END])))))
+    page.ask("go")
+    page.until("article[aria-busy=false].assistant .facts", "tokens")
+    page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert page.browser.execute_script("return talk.clientHeight > 2 * innerHeight && talk.clientHeight === talk.scrollHeight")
+    assert page.browser.execute_script("const code = document.querySelector('pre'); return code.clientWidth === code.scrollWidth")
+    assert [one.text for one in page.all("article h2")] == ["You", "Answer"]
+    assert [one.is_displayed() for one in page.all("header, #now, form, article button")] == [False] * 6
+
+
+@pytest.mark.parametrize("page", ["en-US", "ko-KR"], indirect=True)
+def test_a_conversation_has_room_where_a_window_of_1280_pixels_is_zoomed_to_400_per_cent(page: Page, start: Start) -> None:
+    page.open(start(Responder("smollm2-135m-instruct", FakeEngine())))
+    page.until("#model", "smollm2")
+    page.browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 320, "height": 256, "deviceScaleFactor": 1, "mobile": False}
+    )
+    assert page.find("#talk").get_property("clientHeight") > 150
+    assert page.browser.execute_script("const all = document.documentElement; return all.scrollWidth === all.clientWidth")
+    page.ask("one two")
+    page.until("article.assistant .text", "two one")
+
+
+@pytest.mark.parametrize(
+    ("page", "languages"),
+    [("en-US", ["ko", "en", "ko", "en", "en"]), ("ko-KR", ["ko", "", "ko", "", "ko"])],
+    indirect=["page"],
+)
+def test_what_is_written_in_another_language_than_the_page_is_marked(page: Page, start: Start, languages: list[str]) -> None:
+    text = "A moat is a ditch.\n\nPython의 list를 쓰세요.\n\n- a word (단어) of it\n\n---"
+    page.open(start(Responder("fake", ScriptedEngine(lambda: iter([Chunk(text=text), END])))))
+    page.ask("안녕하세요?")
+    page.until("article[aria-busy=false].assistant .facts", "9")
+    assert [one.get_property("lang") for one in page.all("article.user .text, article.assistant .text > *")] == languages
 
 
 def test_a_wide_table_scrolls_in_its_box_by_keys_too_and_its_words_stay_whole(page: Page, start: Start) -> None:
@@ -406,7 +495,7 @@ def test_what_is_written_from_right_to_left_is_shown_so(page: Page, start: Start
     is_left_to_right = {"English.", "one", "مرحبا = 1", page.find("article .facts").text}
     assert shown == {text: "ltr" if text in is_left_to_right else "rtl" for text in shown}
     assert len(shown) == 7
-    assert page.find("article.user").value_of_css_property("unicode-bidi") == "plaintext"
+    assert page.find("article.user .text").value_of_css_property("unicode-bidi") == "plaintext"
     assert [page.find(box).get_attribute("dir") for box in ("#question", "#system")] == ["auto", "auto"]
 
 
@@ -615,7 +704,7 @@ def test_a_model_tuned_on_a_table_is_told_and_asked_by_itself_in_its_words_unles
 
     assert page.find("#as-tuned").is_selected()
     ask("x", 1)
-    assert page.all("article.user")[-1].text == whole
+    assert page.all("article.user .text")[-1].text == whole
     page.find("#as-tuned").click()
     page.browser.refresh()
     page.until("#about", said)
@@ -890,6 +979,31 @@ def test_a_conversation_goes_to_no_model_that_was_not_chosen_where_the_chosen_on
     assert [one.text for one in Select(page.find("#model")).options] == ["other"]
 
 
+def test_the_models_of_servers_are_listed_without_addresses_where_that_tells_them_apart(page: Page, start: Start) -> None:
+    named = {
+        "http://a.example/v1#m": "m",
+        "http://a.example/v1#x": "http://a.example/v1#x",
+        "http://b.example/v1#x": "http://b.example/v1#x",
+    }
+    page.open(start(Models(loaders=[Loader(names=(name,), planned_bytes=0, load=list) for name in named], memory_bytes=0)))
+    page.until("#model", "m")
+    assert {one.get_property("value"): one.text for one in Select(page.find("#model")).options} == named
+    assert page.find("#model").get_property("title") == "http://a.example/v1#m"
+
+
+def test_the_page_says_that_the_model_is_loaded_and_goes_on_by_itself_once_it_is(page: Page, start: Start) -> None:
+    listener = bind("127.0.0.1", 0)
+    with saying_that_it_loads(listener, api_key=None, cors=()) as hand_over:
+        page.open(f"http://127.0.0.1:{listener.getsockname()[1]}/v1")
+        page.until("#about", "the model is loading")
+        page.ask("one two")
+        hand_over()
+        start(Responder("fake", FakeEngine()), listener=listener)
+        page.until("#about", "Nothing is sent anywhere else")
+    page.ask("")
+    page.until("article[aria-busy=false].assistant .text", "two one")
+
+
 def test_a_question_sent_before_the_models_are_listed_is_asked_once_they_are(page: Page, start: Start) -> None:
     page.browser.execute_cdp_cmd("Network.enable", {})
     slow = {"offline": False, "latency": 1000, "downloadThroughput": -1, "uploadThroughput": -1}
@@ -1135,3 +1249,19 @@ def test_the_words_in_an_empty_box_are_dark_enough_to_be_read(page: Page, start:
         page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         look = "const { color, opacity } = getComputedStyle(question, '::placeholder'); return [color, opacity]"
         assert page.browser.execute_script(look) == [soft, "1"]
+
+
+def test_the_borders_of_boxes_are_dark_enough_to_be_seen_against_the_page_and_within(page: Page, start: Start) -> None:
+    """3 : 1 (WCAG 2.2, 1.4.11)."""
+    page.open(start(Responder("fake", FakeEngine())))
+    look = """const [box, page] = [limit, document.body].map((one) => getComputedStyle(one));
+        return [box.borderColor, box.backgroundColor, page.backgroundColor].map((color) => {
+            const parts = color.match(/\\d+/g).map((part) => part / 255);
+            const [r, g, b] = parts.map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05;
+        });"""
+    for scheme in ("light", "dark"):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        edge, *beside = page.browser.execute_script(look)
+        assert all(max(edge, other) / min(edge, other) > 3 for other in beside)

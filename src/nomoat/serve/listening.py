@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from fastapi import FastAPI
-from starlette.responses import JSONResponse
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from nomoat import bounds, config
 from nomoat.errors import UsageError
-from nomoat.serve import replies
+from nomoat.serve import replies, web
 from nomoat.serve.answers import Answers
 from nomoat.serve.auth import protect
 from nomoat.serve.connections import Server, probe_clients
@@ -107,14 +108,24 @@ def _loading_app(api_key: str | None, cors: Sequence[str], *, is_there: Callable
     protect(app, api_key=api_key, cors=cors)
     loading = _come_again("the model is loading; ask again in a moment", LOADING_WAIT_SECONDS)
     loaded = _come_again("the model is there; ask again", 0)
+    page = _page()
 
     async def come_again(scope: Scope, receive: Receive, send: Send) -> None:
         while (await receive()).get("more_body"):  # a client that is still sending when it is answered so may read no answer
             pass
-        await (loaded if is_there() else loading)(scope, receive, send)
+        answer: Response = loaded if is_there() else loading
+        if scope.get("method") in web.READING and (scope["path"] != "/" or "text/html" in Headers(scope=scope).get("accept", "")):
+            answer = page.get(scope["path"], answer)
+        await answer(scope, receive, send)
 
     app.mount("/", come_again)
     return app
+
+
+def _page() -> dict[str, Response]:
+    """The page for people by its paths; it asks by itself until the model is there."""
+    headers = {replies.RETRY_AFTER: str(LOADING_WAIT_SECONDS), "connection": "close"}
+    return {path: web.response(path, status=503 if path == "/" else 200, headers=headers) for path in web.FILES}
 
 
 def _come_again(message: str, seconds: int) -> JSONResponse:

@@ -33,14 +33,20 @@ HEADERS: Mapping[str, str] = {
 
 def add_page(app: FastAPI) -> None:
     """Serve the page at `/`."""
-    for path, name in FILES.items():
-        app.add_api_route(path, _given(Path(__file__).with_name(name)), methods=READING)
+    for path in FILES:
+        app.add_api_route(path, _given(path), methods=READING)
 
 
-def _given(file: Path) -> Callable[[], Awaitable[Response]]:
-    content = file.read_bytes()
+def response(path: str, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """What stands at one of `FILES`, with `headers` beside its own."""
+    file = Path(__file__).with_name(FILES[path])
+    return Response(file.read_bytes(), status_code=status, media_type=TYPES[file.suffix], headers={**HEADERS, **(headers or {})})
+
+
+def _given(path: str) -> Callable[[], Awaitable[Response]]:
+    given = response(path)
 
     async def answer() -> Response:
-        return Response(content, media_type=TYPES[file.suffix], headers=dict(HEADERS))
+        return given
 
     return answer

@@ -21,6 +21,7 @@ from nomoat.words import SHOWN_TURNS
 MAX_NESTING = 100  # a list within a list is two levels, a quote one; what is deeper would take Python's stack
 MAX_INLINE_NESTING = 20  # brackets within brackets: each level is a reading more of what stands in them
 CODE = ("fence", "code_block", "code_inline")  # the library's names
+HEADINGS = ("heading_open", "heading_close")
 # Hangul, Kana and Han: letters of words that follow one another, or a particle a word, without a space.
 NO_SPACE = re.compile(
     "[\u1100-\u11ff\u3005-\u3007\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff\u3400-\u9fff\uac00-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff]"
@@ -128,12 +129,15 @@ def _renderer() -> MarkdownIt:
 def as_html(markdown: str) -> str:
     """HTML without tags, scripts or pictures of the writer's own; links open in a tab of theirs and tell no referrer.
 
-    Where code and links hold characters that turn letters around, these are shown.
+    Headings begin at the third level: the page's own are above them. Where code and links hold characters that
+    turn letters around, these are shown.
     """
     tokens = _renderer().parse(markdown)
     for token in tokens:
         if style := token.attrs.pop("style", None):  # of a table's cell; the page lets no style stand in a tag
             token.attrs["class"] = str(style).removeprefix("text-align:")
+        if token.type in HEADINGS:
+            token.tag = f"h{min(6, int(token.tag[1]) + 2)}"
         if token.type in CODE:
             token.content = token.content.translate(SHOWN_TURNS)
         is_link = False  # none stands within another

@@ -37,8 +37,12 @@ const WORDS = {
     talk: "Conversation",
     send: "Send",
     stop: "Stop",
+    writing: "The answer is being written. Esc or Stop ends it.",
     copy: "Copy",
+    copyCode: "Copy the code",
+    copyAnswer: "Copy the answer",
     copied: "Copied",
+    uncopied: "Not copied",
     again: "Again",
     here: "Answers are written on the machine that serves this page. Nothing is sent anywhere else.",
     away: (model) => `${model} runs on another server: what you write, and this conversation so far, is sent there.`,
@@ -90,8 +94,12 @@ const WORDS = {
     talk: "대화",
     send: "보내기",
     stop: "멈춤",
+    writing: "답변을 쓰는 중입니다. Esc나 ‘멈춤’으로 끝낼 수 있습니다.",
     copy: "복사",
+    copyCode: "코드 복사",
+    copyAnswer: "답변 복사",
     copied: "복사했습니다",
+    uncopied: "복사하지 못했습니다",
     again: "다시",
     here: "답변은 이 페이지를 제공하는 서버 컴퓨터에서 만듭니다. 그 밖의 곳으로는 아무것도 보내지 않습니다.",
     away: (model) => `${model}은(는) 다른 서버에서 실행됩니다. 입력한 내용과 지금까지의 대화가 그 서버로 전송됩니다.`,
@@ -164,6 +172,7 @@ const KEEP_MS = 2000; // between two times that an answer is kept which is being
 const MIN_PAUSE_MS = 250; // between two renderings of an answer that is being written
 const MAX_PAUSE_MS = 1000;
 const PAUSE_SHARE = 2; // times what the last one took: the more, the longer the text, the busier the server, the slower the line
+const LOADING_MS = 2000; // between two looks whether the server has its model
 const QUIET_MS = 250; // the browser tells of changes some time after them
 const TEXT = "{text}"; // where the text stands in a model's question, as `labelling.TEXT` has it
 const SENDABLE = /^[\x20-\x7e]*$/; // the characters that keys of servers may have, as `require_sendable` has them
@@ -177,6 +186,7 @@ let turns = kept.turns ?? []; // {role, content, facts, wrong}; isWhole: an answ
 let models = [];
 let writing = null; // the AbortController of the answer that is being written
 let keptAt = 0;
+let nextLook = 0;
 let numQuiet = 0;
 
 function keep() {
@@ -199,7 +209,7 @@ class KeyError extends Error {}
 // What went wrong, in the reader's language; the server's own words have the figures.
 function failed({ type, code, message }) {
   const known = SAY.wrong[type] ?? SAY.wrong[code] ?? SAY.wrong.other;
-  return new Error(known ? `${known} (${message})` : message);
+  return Object.assign(new Error(known ? `${known} (${message})` : message), { code });
 }
 
 // The server itself says more: this is a proxy's page, with the status alone to go by. With 502 it does not reach the server.
@@ -257,7 +267,9 @@ async function listModels() {
   models = (await (await call("v1/models")).json()).data;
   const first = models.find((model, place) => canChat(model) && (model.local || place === 0));
   const chosen = at("model").value || kept.model || first?.id;
-  const options = models.map(({ id }) => new Option(id, id, false, id === chosen));
+  const names = models.map(({ id }) => id.replace(/^[^#]*#/, "")); // without the server's address
+  const nameOf = (id, place) => (names.indexOf(names[place]) === names.lastIndexOf(names[place]) ? names[place] : id);
+  const options = models.map(({ id }, place) => new Option(nameOf(id, place), id, false, id === chosen));
   if (chosen && !options.some(({ selected }) => selected)) {
     // Another model, perhaps of another server, is not to be sent a conversation that nobody chose it for.
     options.unshift(new Option(chosen, chosen, false, true));
@@ -267,7 +279,7 @@ async function listModels() {
   tellAbout();
 }
 
-// The models, or why there are none; the box for the key is opened where that is what is missing, unless a question is
+// The models, or why there are none yet; the box for the key is opened where that is what is missing, unless a question is
 // being typed: at the start the focus is in its box by itself.
 async function tryModels({ isStart = false } = {}) {
   try {
@@ -277,6 +289,8 @@ async function tryModels({ isStart = false } = {}) {
     if (plain.length) quietly(plain.map(showWhole)); // the server may render them by now
   } catch (error) {
     tell(error.message);
+    clearTimeout(nextLook);
+    if (error.code === "loading") nextLook = setTimeout(tryModels, LOADING_MS);
     const isAsking = document.activeElement === at("question") && !(isStart && at("question").value === (kept.question ?? ""));
     if (!(error instanceof KeyError) || isAsking) return;
     at("settings").open = true;
@@ -295,6 +309,7 @@ function canChat(model) {
 
 function tellAbout() {
   const model = chosenModel();
+  at("model").title = at("model").value;
   at("words").hidden = !model?.question;
   if (!model) return tell(SAY.gone(at("model").value));
   if (!canChat(model)) return tell([SAY.mute(model.id), models.some(canChat) && SAY.others].filter(Boolean).join(" "));
@@ -323,12 +338,21 @@ function button(text, onClick) {
   return made;
 }
 
+function copyButton(title, textOf) {
+  const made = button(SAY.copy, (pressed) => copy(textOf(pressed), pressed));
+  made.ariaLabel = title;
+  made.ariaLive = "off"; // what it says for a moment is no part of the conversation
+  return made;
+}
+
 async function copy(text, pressed) {
-  if (navigator.clipboard) await navigator.clipboard.writeText(text);
-  else if (!copySelected(text)) return;
+  const isCopied = navigator.clipboard ? await navigator.clipboard.writeText(text).then(() => true, () => false) : copySelected(text);
   pressed.focus();
-  pressed.textContent = SAY.copied;
-  setTimeout(() => (pressed.textContent = SAY.copy), 1500);
+  pressed.textContent = at("now").textContent = isCopied ? SAY.copied : SAY.uncopied;
+  setTimeout(() => {
+    pressed.textContent = SAY.copy;
+    at("now").textContent = "";
+  }, 1500);
 }
 
 // Browsers have no clipboard for pages that come from another machine over plain http.
@@ -342,19 +366,28 @@ function copySelected(text) {
   return copied;
 }
 
-// The article of a turn at the end of the conversation; of an answer with the place of its text and of what is known of it.
+// The article of a turn at the end of the conversation; of an answer with the place of what is known of it.
 function show(turn) {
-  const article = element("article", turn.role, turn.role === "user" ? turn.content : "");
+  const article = element("article", turn.role);
   article.turn = turn;
-  article.ariaLabel = SAY[turn.role];
   article.ariaBusy = turn.role === "assistant" && turn.facts === undefined; // a screen reader reads it once it is whole
+  article.append(element("h2", "", SAY[turn.role]), element("div", "text plain", turn.content));
+  article.lastChild.lang = languageOf(turn.content);
   at("talk").append(article);
   if (turn.role === "assistant") {
-    article.append(element("div", "text plain", turn.content), element("p", "wrong"), element("p", "facts"));
+    article.append(element("p", "wrong"), element("p", "facts"));
     if (turn.facts !== undefined) article.rendering = finish(article);
   }
   showEnd();
   return article;
+}
+
+// A quarter of Hangul makes a text Korean, for each of its letters is a syllable. Of what language others are nobody knows:
+// on an English page they are taken for English, on a Korean one a screen reader has its usual voice for them.
+function languageOf(text) {
+  const [letters, hangul] = [/\p{L}/gu, /\p{sc=Hangul}/gu].map((kind) => text.match(kind)?.length ?? 0);
+  if (4 * hangul > letters) return "ko";
+  return LANGUAGE === "ko" && letters ? "" : LANGUAGE;
 }
 
 // Whoever has scrolled up reads on there.
@@ -369,20 +402,44 @@ function showEnd() {
 
 // An answer's text as it is now: rendered, or as it was written where the server renders no text so long, or is gone.
 async function showText(article) {
-  const [text] = article.children;
+  const [, text] = article.children;
   const html = article.isPlain ? null : await asHtml(article.turn.content).catch(() => null);
   article.isPlain = html === null; // from here on, until the answer is whole
   const atEnd = isAtEnd();
   text.classList.toggle("plain", article.isPlain);
-  if (article.isPlain) text.textContent = article.turn.content;
-  else text.innerHTML = html; // made by the server's Markdown renderer, which lets no HTML through
-  for (const block of text.querySelectorAll("pre")) {
-    const code = block.textContent.replace(/\n$/, ""); // a terminal would run what is pasted
-    inside("code", block).append(button(SAY.copy, (pressed) => copy(code, pressed)));
+  text.lang = languageOf(article.turn.content);
+  const made = document.createElement("template");
+  if (article.isPlain) made.content.append(article.turn.content);
+  else made.innerHTML = html; // made by the server's Markdown renderer, which lets no HTML through
+  for (const block of made.content.querySelectorAll("pre")) {
+    block.tabIndex = 0; // keys scroll what is too wide
+    inside("code", block).append(copyButton(SAY.copyCode, codeBeside));
   }
-  for (const block of text.querySelectorAll("table")) inside("table", block).tabIndex = 0; // keys scroll what is too wide
-  for (const block of text.children) block.dir = "auto";
+  for (const block of made.content.querySelectorAll("table")) inside("table", block).tabIndex = 0;
+  for (const block of made.content.children) {
+    block.dir = "auto";
+    block.lang = languageOf(block.textContent);
+  }
+  turnInto(text, made.content);
   if (atEnd) showEnd();
+}
+
+// Gives a place what another holds. What is in both stays, and with it what is focused, selected and scrolled there.
+function turnInto(place, other) {
+  const [olds, news] = [[...place.childNodes], [...other.childNodes]];
+  for (const gone of olds.slice(news.length)) gone.remove();
+  for (const [number, made] of news.entries()) {
+    const old = olds[number];
+    if (!old) place.append(made);
+    else if (old.localName === "button" || old.isEqualNode(made)) continue; // a button may say that it was pressed
+    else if (old.nodeType === Node.TEXT_NODE && made.data?.startsWith(old.data)) old.appendData(made.data.slice(old.length));
+    else if (old.cloneNode().isEqualNode(made.cloneNode())) turnInto(old, made);
+    else old.replaceWith(made);
+  }
+}
+
+function codeBeside(pressed) {
+  return pressed.previousElementSibling.textContent.replace(/\n$/, ""); // a terminal would run what is pasted
 }
 
 function inside(className, block) {
@@ -412,12 +469,12 @@ async function showPieces(article) {
 
 async function finish(article) {
   const { turn } = article;
-  const [, wrong, facts] = article.children;
+  const [, , wrong, facts] = article.children;
   const atEnd = isAtEnd();
   wrong.textContent = turn.wrong ?? "";
   const again = button(SAY.again, askAgain);
   again.className = "again";
-  facts.replaceChildren(turn.facts, button(SAY.copy, (pressed) => copy(turn.content, pressed)), again);
+  facts.replaceChildren(turn.facts, copyButton(SAY.copyAnswer, () => turn.content), again);
   if (atEnd) showEnd();
   await article.rendering; // of what was there before the end
   await showWhole(article);
@@ -441,6 +498,7 @@ async function quietly(renderings) {
 
 function showWriting(isWriting) {
   at("send").textContent = isWriting ? SAY.stop : SAY.send;
+  at("now").textContent = isWriting ? SAY.writing : "";
   for (const id of ["fresh", "model"]) at(id).disabled = isWriting;
   document.body.toggleAttribute("data-writing", isWriting);
 }
