@@ -50,6 +50,24 @@ def test_content_may_be_a_list_of_text_parts_and_developer_means_system() -> Non
     assert call.requests[0].messages == (Message(role="system", content="안녕\n!"),)
 
 
+def test_who_speaks_is_kept() -> None:
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    turns = [
+        {"role": "user", "content": "hi", "name": "alice"},
+        {"role": "assistant", "content": "hi", "name": "bot", "tool_calls": [call]},
+        {"role": "tool", "content": "1", "name": "f", "tool_call_id": "a"},
+        {"role": "user", "content": "so?", "name": None},
+    ]
+    assert [message.name for message in parse(messages=turns).requests[0].messages] == ["alice", "bot", "f", ""]
+
+
+def test_verbosity_is_openais() -> None:
+    assert (parse(verbosity="low").requests[0].verbosity, parse(verbosity=None).requests[0].verbosity) == ("low", None)
+    with pytest.raises(BadRequestError) as caught:
+        parse(verbosity="much")
+    assert caught.value.param == "verbosity"
+
+
 def test_what_the_chat_template_is_to_know_is_kept_in_order_and_effort_is_openais() -> None:
     asked = parse(chat_template_kwargs={"b": "한", "a": 1}, reasoning_effort="none").requests[0]
     assert (asked.template_variables, asked.reasoning_effort) == ('{"a": 1, "b": "한"}', "none")
@@ -504,6 +522,9 @@ def test_response_format_becomes_a_schema() -> None:
     for others in ({"schema": schema}, {"value": schema}, {"json_schema": {"schema": schema}}, {"type": "json", "value": schema}):
         theirs = parse(response_format={"type": "json_object", **others}).requests[0]
         assert theirs.json_schema == asked.requests[0].json_schema and theirs.schema_mode is None
+    assert (loose.schema_name, loose.schema_description) == ("x", "")
+    told = parse(response_format={"type": "json_schema", "json_schema": {"description": "times in KST", "schema": schema}}).requests[0]
+    assert (told.schema_name, told.schema_description) == ("", "times in KST")
     text = parse(response_format={"type": "text"}).requests[0]
     assert text.json_schema is None and text.schema_mode is None
     with pytest.raises(BadRequestError, match=r"`response_format\.json_schema\.schema` is missing"):

@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from nomoat import bounds
 from nomoat.errors import BadRequestError
-from nomoat.records import Effort
+from nomoat.records import Effort, Verbosity
 
 MAX_TOP_LOGPROBS = 20
 MAX_CHOICES = 1024  # prompts times answers to each, in one request
@@ -173,6 +173,7 @@ class ToolCall(Shape):
 class Turn(Shape):
     role: str
     content: str | Several[Part] | None = None
+    name: str | None = None
     refusal: str | None = None  # what an assistant said in place of its content
     tool_calls: Several[ToolCall] | None = None
     tool_call_id: str | None = None
@@ -186,6 +187,8 @@ class StreamOptions(Shape):
 
 
 class Schema(Shape):
+    name: str | None = None
+    description: str | None = None
     schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
     strict: bool | None = None
 
@@ -260,6 +263,7 @@ class Chat(Settings):
     messages: Annotated[Several[Turn], Field(min_length=1)]
     chat_template_kwargs: dict[str, Any] | None = None  # vLLM's and llama.cpp's
     reasoning_effort: Effort | None = None
+    verbosity: Verbosity | None = None
     tools: Several[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | Choice | None = None
     parallel_tool_calls: bool | None = None
