@@ -71,6 +71,7 @@ except ValueError as error:
         ({"stop": {"END": 1}}, "what `stop` holds is of the type dict, not a text", 'give "…"'),
         ({"answer_start": 5}, "`answer_start` is of the type int, not a text", 'give "…"'),
         ({"schema_mode": "foo"}, "`schema_mode` is 'foo'", "known are strict, json_object"),
+        ({"verbosity": "lots"}, "`verbosity` is 'lots'", "known are low, medium, high"),
         ({"reasoning_effort": "lots"}, "`reasoning_effort` is 'lots'", "known are none, minimal, low, medium, high, xhigh, max"),
         ({"tools": [{"name": "f"}]}, "`tools[0]` is no function", bounds.TOOLS_HINT),
         ({"tools": [TOOL, {"type": "function", "function": {}}]}, "`tools[1]` is no function", bounds.TOOLS_HINT),

@@ -18,6 +18,7 @@ TurnRole = Literal[Role, "tool"]
 TURN_ROLES: tuple[TurnRole, ...] = get_args(TurnRole)
 FinishReason = Literal["stop", "length", "cancelled", "filtered"]
 SchemaMode = Literal["strict", "json_object"]
+Verbosity = Literal["low", "medium", "high"]  # OpenAI's
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]  # OpenAI's
 Commercial = Literal["yes", "yes, if", "yes, with use restrictions", "yes, if, with use restrictions", "no", "unknown"]
 Confirmation = Literal["read", "memory"]
@@ -35,8 +36,12 @@ _SHORT.maxstring = _SHORT.maxother = 200  # characters of a text, and of a messa
 
 
 def fields_of(record: Any) -> dict[str, Any]:
-    """As `asdict`, but for the records within, which stay, and in a fraction of its time. Raises TypeError for what is no record."""
-    return {one.name: getattr(record, one.name) for one in fields(record)}
+    """As `asdict`, but for the records within, which stay, and in a fraction of its time. A message without a `name` has none here, so
+    that its digest is what it was before there were names. Raises TypeError for what is no record."""
+    told = {one.name: getattr(record, one.name) for one in fields(record)}
+    if isinstance(record, Message) and not record.name:
+        del told["name"]
+    return told
 
 
 def known_fields(kind: type[Record], facts: Mapping[str, Any]) -> Record:
@@ -47,14 +52,18 @@ def known_fields(kind: type[Record], facts: Mapping[str, Any]) -> Record:
 # ---------------------------------------------------------------- asking and answering
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One turn of a conversation. Raises UsageError for another role, for what is no text, and for one that UTF-8 cannot hold."""
+    """One turn of a conversation. `name`: that of who speaks, where there are several; servers are told it, models on this machine are
+    not. Raises UsageError for another role, for what is no text, and for one that UTF-8 cannot hold.
+    """
 
     role: TurnRole
     content: str
+    name: str = ""
 
     def __post_init__(self) -> None:
         bounds.require_one_of("role", self.role, TURN_ROLES)
         bounds.require_text(self.content, "a message's content")
+        bounds.require_text(self.name, "a message's name")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,10 +100,12 @@ class Request:
     OpenAI's. `stop` strings end the answer and are not part of it. `top_logprobs`: None for none; 0 for the log-probability of each
     token, a number above it for that many of the likeliest ones too. `json_schema`: a JSON schema, as JSON, that the answer follows;
     `schema_mode` is how a server is asked for that: to the letter (OpenAI's `strict`), or for any JSON object in place of the schema;
-    a model on this machine follows the schema whatever it says. `answer_start`: words put into the model's mouth, which its answer
+    a model on this machine follows the schema whatever it says. `schema_name` and `schema_description` are told to servers beside the
+    schema. `answer_start`: words put into the model's mouth, which its answer
     goes on from; not part of the answer, and only for conversations with models on this machine. `template_variables`: a JSON object
     of what the model's chat template is to know besides (Qwen3's `enable_thinking`). `reasoning_effort` is told to a template that
-    reads it (GPT-OSS's knows three: `docs/models.md`); `none` is `enable_thinking: false` to one that reads that. `tools`: functions
+    reads it (GPT-OSS's knows three: `docs/models.md`); `none` is `enable_thinking: false` to one that reads that. `verbosity` is
+    OpenAI's, for conversations with servers; a model on this machine takes no other than `medium`. `tools`: functions
     that the model is told of, each a JSON object as OpenAI has it (`type`, and `function` with name, description and parameters as a
     JSON schema); `may_call` are the names of those that it may call, where not all of them; `must_call` those of which it has to call
     one, and `one_call` says that it may call no more than one. Lists are taken as well as tuples, one text where there may be several,
@@ -117,9 +128,12 @@ class Request:
     top_logprobs: int | None = None
     json_schema: str | None = None
     schema_mode: SchemaMode | None = None
+    schema_name: str = ""
+    schema_description: str = ""
     answer_start: str = ""
     template_variables: str = ""
     reasoning_effort: Effort | None = None
+    verbosity: Verbosity | None = None
     tools: tuple[str, ...] = ()
     may_call: tuple[str, ...] = ()
     must_call: tuple[str, ...] = ()
@@ -132,14 +146,15 @@ class Request:
             max_new_tokens: int | None = ..., temperature: float = ..., top_p: float = ..., top_k: int = ..., min_p: float = ...,
             repetition_penalty: float = ..., presence_penalty: float = ..., frequency_penalty: float = ..., seed: int | None = ...,
             stop: str | Iterable[str] | None = ..., top_logprobs: int | None = ..., json_schema: str | Mapping[str, Any] | None = ...,
-            schema_mode: SchemaMode | None = ..., answer_start: str = ..., template_variables: str | Mapping[str, Any] = ...,
-            reasoning_effort: Effort | None = ..., tools: Iterable[str | Mapping[str, Any]] = ...,
+            schema_mode: SchemaMode | None = ..., schema_name: str = ..., schema_description: str = ..., answer_start: str = ...,
+            template_variables: str | Mapping[str, Any] = ..., reasoning_effort: Effort | None = ...,
+            verbosity: Verbosity | None = ..., tools: Iterable[str | Mapping[str, Any]] = ...,
             may_call: str | Iterable[str] | None = ..., must_call: str | Iterable[str] | None = ..., one_call: bool = ...,
         ) -> None: ...  # fmt: skip
 
     def __post_init__(self) -> None:
         bounds.settle(self, Message)
-        for name, known in (("schema_mode", SchemaMode), ("reasoning_effort", Effort)):
+        for name, known in (("schema_mode", SchemaMode), ("reasoning_effort", Effort), ("verbosity", Verbosity)):
             if (given := getattr(self, name)) is not None:
                 bounds.require_one_of(name, given, get_args(known))
         if bool(self.messages) + (self.prompt is not None) + (self.prompt_ids is not None) != 1:
@@ -156,12 +171,14 @@ class Request:
 
     @property
     def texts(self) -> list[str]:
-        """Whatever a model is told of it, each by itself: the turns in their order, then calls, functions, schema and variables."""
+        """Whatever a model is told of it, each by itself: the turns in their order, then who spoke, calls, functions, schema and
+        variables."""
         called = [call for message in self.messages if isinstance(message, CallingTurn) for call in message.calls]
         texts = [self.prompt, *(message.content for message in self.messages)]
+        texts += [message.name for message in self.messages]
         texts += [text for call in called for text in (call.name, call.arguments, call.id, call.extra_content)]
         texts += [message.call_id for message in self.messages if isinstance(message, ToolResult)]
-        texts += [*self.tools, self.json_schema, self.template_variables]
+        texts += [*self.tools, self.json_schema, self.schema_name, self.schema_description, self.template_variables]
         return [text for text in texts if text]
 
 

@@ -133,8 +133,13 @@ def test_of_many_requests_those_asked_before_are_found_without_making_the_others
 def test_answers_of_an_earlier_version_are_still_found() -> None:
     """The key as version 0.1.0 made it, before requests had an `answer_start`: another key would pay for everything again."""
     assert _key("answer", "m", asking("안녕", max_new_tokens=8)) == "3bdf8a89d5a42f5217e5641586dd32acc6ed84eec2c8ea099d4eb3e4bc0f4d43"
-    for told in ({"answer_start": "네"}, {"template_variables": '{"enable_thinking": false}'}, {"reasoning_effort": "none"}, TOOLS):
+    for told in (
+        {"answer_start": "네"}, {"template_variables": '{"enable_thinking": false}'}, {"reasoning_effort": "none"}, TOOLS,
+        {"schema_name": "event"}, {"schema_description": "in KST"}, {"verbosity": "low"},
+    ):  # fmt: skip
         assert _key("answer", "m", asking("안녕", max_new_tokens=8, **told)) != _key("answer", "m", asking("안녕", max_new_tokens=8))
+    named = Request(messages=(Message(role="user", content="안녕", name="alice"),), max_new_tokens=8)
+    assert _key("answer", "m", named) != _key("answer", "m", asking("안녕", max_new_tokens=8))
 
 
 def test_calls_of_functions_come_back_with_their_answer() -> None:

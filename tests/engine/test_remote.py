@@ -99,6 +99,16 @@ def test_what_the_template_is_to_know_is_passed_on(serving: Callable[..., Server
     assert server.bodies[0]["reasoning_effort"] == "low"
 
 
+def test_how_much_is_to_be_said_and_who_speaks_are_passed_on(serving: Callable[..., Server]) -> None:
+    server = serving(FINE)
+    request = Request(messages=(Message(role="user", content="hi", name="alice"),), verbosity="low", top_k=4)
+    with Responder("r", at(server)) as responder:
+        responder.complete(request)
+    body = server.bodies[0]
+    assert body["messages"] == [{"role": "user", "content": "hi", "name": "alice"}]
+    assert (body["verbosity"], body["top_k"]) == ("low", 4)
+
+
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}, "strict": True}}
 OTHER, ADD = ({"type": "function", "function": {"name": name}} for name in ("clock", "add"))
 
@@ -230,6 +240,16 @@ def test_schema_is_asked_for_in_the_way_that_was_meant(
     with Responder("r", at(server)) as responder:
         responder.complete(Request(messages=HELLO.messages, json_schema=json.dumps(SCHEMA), schema_mode=mode))
     assert server.bodies[0]["response_format"] == sent
+
+
+def test_a_schemas_name_and_description_are_told(serving: Callable[..., Server]) -> None:
+    server = serving(FINE)
+    told = {"name": "event", "description": "times in KST"}
+    with Responder("r", at(server)) as responder:
+        responder.complete(
+            Request(messages=HELLO.messages, json_schema=SCHEMA, schema_name=told["name"], schema_description=told["description"])
+        )
+    assert server.bodies[0]["response_format"] == {"type": "json_schema", "json_schema": {**told, "schema": SCHEMA}}
 
 
 def test_raw_prompt_goes_to_the_completions_endpoint(serving: Callable[..., Server]) -> None:
@@ -960,6 +980,8 @@ REFUSALS = [
      ("`m` at `127.0.0.1` refuses `seed`: asked again it may answer otherwise",)),
     ("Unsupported parameter: 'reasoning_effort' is not supported with this model.", "reasoning_effort", None,
      ("`m` at `127.0.0.1` refuses `reasoning_effort`: it thinks as long as it does by itself",)),
+    ("Unsupported parameter: 'verbosity' is not supported with this model.", "verbosity", None,
+     ("`m` at `127.0.0.1` refuses `verbosity`: its answers are as long as it makes them by itself",)),
     ([{"loc": ["body", "stream_options"], "msg": "Extra inputs are not permitted"}], "stream_options", None, ()),
 ]  # fmt: skip
 
@@ -971,11 +993,11 @@ def test_setting_a_server_refuses_is_left_out_and_said(
     server = serving(say(400, {"error": {"message": refusal}} if isinstance(refusal, str) else {"detail": refusal}), FINE)
     engine = at(server)
     with Responder("r", engine) as responder:
-        asked = Request(messages=HELLO.messages, seed=1, reasoning_effort="low")
+        asked = Request(messages=HELLO.messages, seed=1, reasoning_effort="low", verbosity="low")
         for _ in range(2):
             assert responder.complete(asked).text == "hello 안녕"
         assert responder.notes_on(asked) == notes
-        assert responder.notes_on(HELLO) == (() if refused in ("seed", "reasoning_effort") else notes)
+        assert responder.notes_on(HELLO) == (() if refused in ("seed", "reasoning_effort", "verbosity") else notes)
     assert [refused in body for body in server.bodies] == [True, False, False]
     assert instead is None or server.bodies[1][instead] == 512
     assert engine.notes == notes
@@ -1133,6 +1155,25 @@ def test_an_effort_that_a_server_refuses_is_left_out_and_others_are_not(serving:
             responder.complete(request)
         assert len(responder.notes_on(most)) == 1 and responder.notes_on(high) == responder.notes_on(HELLO) == ()
     assert [body.get("reasoning_effort") for body in server.bodies] == ["xhigh", None, "high", None]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        {"error": {"message": "'messages.0' : for 'role:user' the following must be satisfied[('messages.0' : property 'name' is "
+                              "unsupported)]"}},
+        {"detail": [{"loc": ["body", "messages", 0, "user", "name"], "msg": "Extra inputs are not permitted"}]},
+    ],
+)  # fmt: skip
+def test_who_speaks_is_left_out_where_it_is_refused(serving: Callable[..., Server], refusal: dict[str, Any]) -> None:
+    server = serving(say(400, refusal), FINE)
+    named = Request(messages=(Message(role="user", content="hi", name="alice"),))
+    with Responder("r", at(server)) as responder:
+        for _ in range(2):
+            responder.complete(named)
+        assert responder.notes_on(named) == ("`m` at `127.0.0.1` takes no `name` of who speaks: it was left out",)
+        assert responder.notes_on(HELLO) == ()
+    assert ["name" in body["messages"][0] for body in server.bodies] == [True, False, False]
 
 
 def test_what_another_server_wanted_back_is_left_out_where_it_is_refused(serving: Callable[..., Server]) -> None:

@@ -32,7 +32,7 @@ from nomoat.engine.grammar import Grammars
 from nomoat.engine.pre_tokenizers import PRE_TOKENIZERS
 from nomoat.engine.tokenizer import COUNTED_TEXT, LONG_TEXT, Tokenizer, load
 from nomoat.errors import BadFileError, UnsupportedError, UsageError
-from nomoat.records import Effort, Message, Request
+from nomoat.records import Effort, Message, Request, ToolResult
 
 TORTURE = (
     "Hello  world\n\n\n  don't  I'LL 1234567890 3.14 x=y+1;\n\tdef f(a):\n        return a  # 주석\n"
@@ -417,6 +417,15 @@ def test_an_effort_is_what_the_template_makes_of_it(tmp_path: Path) -> None:
     assert asking(THINKING, tmp_path, "none", enable_thinking=True) == ("loud", ())
     assert asking("effort: {{ reasoning_effort }}", tmp_path, "none") == ("effort: none", ())
     assert asking("nothing of it", tmp_path, "low") == ("nothing of it", ())
+
+
+def test_the_names_of_who_speaks_are_not_told_which_is_said_but_of_a_functions(tmp_path: Path) -> None:
+    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf", template="{% for message in messages %}{{ message }}{% endfor %}"))
+    named = Request(messages=(Message(role="user", content="u", name="alice"),))
+    assert "alice" not in tokenizer.prompt_text(named)[0]
+    assert tokenizer.notes_on(named) == ("the model is not told the `name` of who speaks",)
+    result = ToolResult(role="tool", content="1", call_id="a", name="f")
+    assert tokenizer.notes_on(Request(messages=(Message(role="user", content="u"), result))) == ()
 
 
 def test_variables_that_a_template_is_given_anyway_and_what_are_none_are_refused() -> None:

@@ -27,7 +27,7 @@ from nomoat.errors import (
     UsageError,
 )
 from nomoat.records import CallingTurn, Chunk, Decision, Message, TokenLikelihood, ToolCall, ToolResult, Usage
-from nomoat.serve import replies, served, shapes, wire
+from nomoat.serve import replies, responses, served, shapes, wire
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -48,6 +48,24 @@ def test_content_may_be_a_list_of_text_parts_and_developer_means_system() -> Non
     parts = [{"type": "text", "text": "안녕"}, {"type": "text", "text": "!"}]
     call = parse(messages=[{"role": "developer", "content": parts}])
     assert call.requests[0].messages == (Message(role="system", content="안녕\n!"),)
+
+
+def test_who_speaks_is_kept() -> None:
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    turns = [
+        {"role": "user", "content": "hi", "name": "alice"},
+        {"role": "assistant", "content": "hi", "name": "bot", "tool_calls": [call]},
+        {"role": "tool", "content": "1", "name": "f", "tool_call_id": "a"},
+        {"role": "user", "content": "so?", "name": None},
+    ]
+    assert [message.name for message in parse(messages=turns).requests[0].messages] == ["alice", "bot", "f", ""]
+
+
+def test_verbosity_is_openais() -> None:
+    assert (parse(verbosity="low").requests[0].verbosity, parse(verbosity=None).requests[0].verbosity) == ("low", None)
+    with pytest.raises(BadRequestError) as caught:
+        parse(verbosity="much")
+    assert caught.value.param == "verbosity"
 
 
 def test_what_the_chat_template_is_to_know_is_kept_in_order_and_effort_is_openais() -> None:
@@ -394,9 +412,35 @@ def test_the_mark_that_windows_puts_before_a_text_is_no_part_of_the_json() -> No
     assert wire.parse_chat(body) == parse()
 
 
-def test_lone_surrogate_is_refused_because_it_is_no_text() -> None:
+@pytest.mark.parametrize(
+    ("parse_body", "body", "half", "place"),
+    [
+        (wire.parse_chat, rb'{"messages": [{"role": "user", "content": "a\ud83d b"}]}', r"\ud83d", "messages.0.content"),
+        (wire.parse_chat, rb'{"messages": [{"role": "user", "content": [{"type": "text", "text": "\udc4b"}]}]}', r"\udc4b",
+         "messages.0.content.0.text"),
+        (wire.parse_embeddings, rb'{"input": ["fine", "\ud83d\udc4b", "\uc778\ud83d"]}', r"\ud83d", "input.2"),
+        (responses.parse, rb'{"input": "\ud83d"}', r"\ud83d", "input"),
+        (wire.parse_chat, b'\xef\xbb\xbf{"a\\ud83d": "\xea\xb0\x80"}', r"\ud83d", None),
+    ],
+)  # fmt: skip
+def test_half_of_a_character_is_refused_where_it_stands(
+    parse_body: Callable[[bytes], object], body: bytes, half: str, place: str | None
+) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        parse_body(body)
+    assert caught.value.param == place
+    assert caught.value.message == (
+        f"{f'`{place}`' if place else 'the body'} holds half of a character, `{half}`, as where a text was cut within an emoji; cut "
+        "it elsewhere, or put U+FFFD there (in JavaScript: `text.toWellFormed()`)"
+    )
+
+
+@pytest.mark.parametrize(
+    "body", [rb'{"a": "\ud83d"', rb'{"a": "\ud83d", "b": "\x"}', b'{"a": "\\ud83d\xff"}', b'["\\ud83d"' + b"[" * 9999]
+)
+def test_what_is_no_json_besides_half_of_a_character_is_called_none(body: bytes) -> None:
     with pytest.raises(BadRequestError, match="the body is no JSON object: "):
-        wire.parse_chat(b'{"messages": [{"role": "user", "content": "\\ud800"}]}')
+        wire.parse_chat(body)
 
 
 def test_text_completion_takes_prompts_as_text_or_tokens_and_sixteen_tokens_by_default() -> None:
@@ -478,6 +522,9 @@ def test_response_format_becomes_a_schema() -> None:
     for others in ({"schema": schema}, {"value": schema}, {"json_schema": {"schema": schema}}, {"type": "json", "value": schema}):
         theirs = parse(response_format={"type": "json_object", **others}).requests[0]
         assert theirs.json_schema == asked.requests[0].json_schema and theirs.schema_mode is None
+    assert (loose.schema_name, loose.schema_description) == ("x", "")
+    told = parse(response_format={"type": "json_schema", "json_schema": {"description": "times in KST", "schema": schema}}).requests[0]
+    assert (told.schema_name, told.schema_description) == ("", "times in KST")
     text = parse(response_format={"type": "text"}).requests[0]
     assert text.json_schema is None and text.schema_mode is None
     with pytest.raises(BadRequestError, match=r"`response_format\.json_schema\.schema` is missing"):

@@ -61,7 +61,10 @@ NUM_ANSWERS = f"SELECT count(*) FROM answers WHERE request <> '{NO_REQUEST}'"
 UNREADABLE = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
 IF_DAMAGED = "`nomoat rm --damaged` removes what cannot be read, and saves the rest; what is gone is computed, and paid for, again"
 # Fields of `Request` that are no part of a key, which is to stay what it is, where they say nothing.
-ADDED_LATER = ("answer_start", "may_call", "must_call", "one_call", "reasoning_effort", "schema_mode", "template_variables", "tools")
+ADDED_LATER = (
+    "answer_start", "may_call", "must_call", "one_call", "reasoning_effort", "schema_description", "schema_mode", "schema_name",
+    "template_variables", "tools", "verbosity",
+)  # fmt: skip
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (

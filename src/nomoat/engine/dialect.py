@@ -18,7 +18,7 @@ from typing import Any
 
 from nomoat import providers
 from nomoat.errors import RemoteError, UnsupportedError
-from nomoat.records import CallingTurn, Message, Request, SchemaMode, ToolCall, ToolResult
+from nomoat.records import CallingTurn, Message, Request, ToolCall, ToolResult
 
 # What may be left out, and what that means for the answers. `top_p` comes first: some refuse it beside `temperature`.
 DISPENSABLE = {
@@ -26,6 +26,7 @@ DISPENSABLE = {
     "temperature": "refuses `temperature`: its answers are its own sampling, not the likeliest words",
     "seed": "refuses `seed`: asked again it may answer otherwise",
     "reasoning_effort": "refuses `reasoning_effort`: it thinks as long as it does by itself",
+    "verbosity": "refuses `verbosity`: its answers are as long as it makes them by itself",
     "stream_options": "",  # some count without it; of those that do not, each answer's cost is said to be not known
 }
 WHOLE = "refuses to stream: answers come whole, and when the first word was there is not known"
@@ -34,6 +35,7 @@ REFUSED = re.compile(
     r"|must be verified",  # OpenAI of an organisation, before it streams its newest models
     re.IGNORECASE,
 )
+NAME_REFUSED = re.compile(r"\bmessages?\b.*\bname\b", re.IGNORECASE | re.DOTALL)  # of who speaks; a function's is refused otherwise
 # That it is streaming which is refused: other refusals repeat the request, which has `"stream": true` in it, or are of broken ones.
 REFUSED_TO_STREAM = re.compile(
     r"\b(?:cannot stream|stream this model|stream: extra inputs)\b|([\"'`])stream\1(?!\s*[:=]\s*true)"
@@ -78,37 +80,39 @@ class Dialect:
         self._provider = providers.at(host)
         self._newer_limit = self._provider is not None and self._provider.has_newer_limit
         self._limit_renamed = False
-        self._system_role = self._extra_content = True
+        self._system_role = self._extra_content = self._speakers = True
         self.gives_reasons: bool | None = None  # whether its streams say why they end; None: not known yet
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What the server refused, in words, where it changes what its answers mean."""
         efforts = {"reasoning_effort"} if self._refused_efforts else set()
-        return self._notes(self._left_out | efforts, has_system=True)
+        return self._notes(self._left_out | efforts, has_system=True, has_names=True)
 
     def notes_on(self, request: Request) -> tuple[str, ...]:
         """Those of `notes` that concern the answer to this request."""
         unasked = {"top_p"} if request.top_p == 1.0 else set()
-        unasked |= {"seed"} if request.seed is None else set()
+        unasked |= {name for name in ("seed", "verbosity") if getattr(request, name) is None}
         left_out = self._left_out - unasked
         if request.reasoning_effort in self._refused_efforts:
             left_out.add("reasoning_effort")
-        return self._notes(left_out, has_system=any(message.role == "system" for message in request.messages))
+        has_system = any(message.role == "system" for message in request.messages)
+        return self._notes(left_out, has_system=has_system, has_names=any(message.name for message in request.messages))
 
-    def _notes(self, left_out: set[str], *, has_system: bool) -> tuple[str, ...]:
+    def _notes(self, left_out: set[str], *, has_system: bool, has_names: bool) -> tuple[str, ...]:
         said = [note for name, note in DISPENSABLE.items() if name in left_out and note]
         if not self._streams:
             said.append(WHOLE)
         if has_system and not self._system_role:
             said.append("takes no system message: it was put before the next question")
+        if has_names and not self._speakers:
+            said.append("takes no `name` of who speaks: it was left out")
         return tuple(said)
 
     def body(self, model: str, request: Request) -> dict[str, Any]:
         """The request in this server's words. Raises `refusal`."""
         if (refusal := self.refusal(request)) is not None:
             raise refusal
-        beside_openais = _beside_openais(request)
         newer = self._newer_limit and request.prompt is None
         settings: dict[str, Any] = {
             "model": model,
@@ -128,19 +132,28 @@ class Dialect:
         if request.frequency_penalty:
             settings["frequency_penalty"] = request.frequency_penalty
         if request.json_schema is not None:
-            settings["response_format"] = _response_format(request.json_schema, request.schema_mode)
+            settings["response_format"] = _response_format(request, request.json_schema)
         if request.tools:
             settings |= _about_tools(request, takes_names=self._provider is not None)
-        if beside_openais:
-            settings["extra_body"] = beside_openais
-        if not self._streams:  # the SDK is told otherwise, so that it leaves the reading to us: see `Body`
-            settings |= {"stream_options": None, "extra_body": beside_openais | {"stream": False}}
+        if extra_body := self._extra_body(request):
+            settings["extra_body"] = extra_body
+        if not self._streams:
+            settings["stream_options"] = None
         if request.prompt is not None:
             settings["prompt"] = request.prompt
         else:
             effort = None if request.reasoning_effort in self._refused_efforts else request.reasoning_effort
             settings |= {"messages": self._messages(request), "reasoning_effort": effort}  # plain completions have none
         return {name: value for name, value in settings.items() if value is not None and name not in self._left_out}
+
+    def _extra_body(self, request: Request) -> dict[str, Any]:
+        """What the SDK, or an older release of it, has no words for."""
+        extra = _beside_openais(request)
+        if request.verbosity is not None and request.prompt is None and "verbosity" not in self._left_out:
+            extra["verbosity"] = request.verbosity
+        if not self._streams:  # the SDK is told otherwise, so that it leaves the reading to us: see `Body`
+            extra["stream"] = False
+        return extra
 
     def refusal(self, request: Request) -> UnsupportedError | None:
         """What says that this cannot be asked there; None if it can, as far as is known before asking."""
@@ -175,7 +188,7 @@ class Dialect:
             return False
         with self._lock:
             for name in DISPENSABLE:
-                if name in body and _names(refusal, name):
+                if name in body | body.get("extra_body", {}) and _names(refusal, name):
                     if name == "reasoning_effort":
                         self._refused_efforts.add(body[name])
                     else:
@@ -190,6 +203,9 @@ class Dialect:
         """As `learn`, of what is no setting to leave out. That of streaming comes last: others repeat the request, it among them."""
         if _names(refusal, "extra_content") and '"extra_content"' in json.dumps(body.get("messages")):
             self._extra_content = False
+            return True
+        if NAME_REFUSED.search(refusal) and any("name" in message for message in body.get("messages", [])):
+            self._speakers = False
             return True
         if self._sends_system(body) and _names(refusal, "system") and _names(refusal, "roles?"):
             self._system_role = False
@@ -222,7 +238,8 @@ class Dialect:
                 held.append(message.content)
                 continue
             before, held = (held, []) if message.role == "user" else ([], held)
-            rows.append({"role": message.role, "content": "\n\n".join([*before, message.content]), **self._called(message)})
+            named = {"name": message.name} if message.name and self._speakers else {}
+            rows.append({"role": message.role, "content": "\n\n".join([*before, message.content]), **named, **self._called(message)})
         return [*rows, {"role": "user", "content": "\n\n".join(held)}] if held else rows
 
     def _called(self, message: Message) -> dict[str, Any]:
@@ -270,11 +287,15 @@ def _beside_openais(request: Request) -> dict[str, Any]:
     return extra
 
 
-def _response_format(json_schema: str, mode: SchemaMode | None) -> dict[str, Any]:
-    if mode == "json_object":
+def _response_format(request: Request, json_schema: str) -> dict[str, Any]:
+    if request.schema_mode == "json_object":
         return {"type": "json_object"}
-    schema = {"name": "answer", "schema": json.loads(json_schema)}
-    return {"type": "json_schema", "json_schema": schema | ({"strict": True} if mode == "strict" else {})}
+    schema: dict[str, Any] = {"name": request.schema_name or "answer", "schema": json.loads(json_schema)}
+    if request.schema_description:
+        schema["description"] = request.schema_description
+    if request.schema_mode == "strict":
+        schema["strict"] = True
+    return {"type": "json_schema", "json_schema": schema}
 
 
 def _names(refusal: str, word: str) -> bool:

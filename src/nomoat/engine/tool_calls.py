@@ -93,6 +93,8 @@ def notes(template: str, request: Request) -> tuple[str, ...]:
     said = [f"the model's chat template does not read `{name}`" for name in rendering.unread_variables(template, request)]
     if request.tools and not reads_tools(template):
         said.append("the model's chat template knows no tools: they stand in the system message")
+    if any(message.name for message in request.messages if not isinstance(message, ToolResult)):
+        said.append("the model is not told the `name` of who speaks")
     return tuple(said)
 
 

@@ -22,7 +22,7 @@ from fastapi import Response as HttpResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from nomoat.errors import BadRequestError, NomoatError, SchemaError
-from nomoat.records import Chunk, Effort, FinishReason, TokenLikelihood, ToolCall, Usage
+from nomoat.records import Chunk, Effort, FinishReason, TokenLikelihood, ToolCall, Usage, Verbosity
 from nomoat.serve import replies, shapes, wire
 from nomoat.serve.served import Served, read_body
 from nomoat.serve.shapes import Limit, Several, Shape
@@ -48,6 +48,7 @@ REFUSED: dict[str, tuple[Container[object], str]] = {
     "messages": ((), "; use `input`"),
     **dict.fromkeys(("reasoning_effort", "think", "thinking"), ((), "; use `reasoning`: {effort}")),
     "response_format": ((), "; use `text`: {format}"),
+    "verbosity": ((), "; use `text`: {verbosity}"),
     "system": (("",), "; use `instructions`"),
     **{
         name: (shapes.UNSUPPORTED[name], f"; for an answer of a form use `text`: {{format}} with a `json_schema`{with_}")
@@ -71,12 +72,15 @@ class _Reasoning(Shape):
 class _Format(Shape):
     model_config = ConfigDict(extra="allow")
     type: Literal["text", "json_object", "json_schema"]
+    name: str | None = None
+    description: str | None = None
     schema_: dict[str, Any] | None = Field(None, alias="schema")
     strict: bool | None = None
 
 
 class _TextConfig(Shape):
     format: _Format | None = None
+    verbosity: Verbosity | None = None
 
 
 class _Named(Shape):
@@ -173,6 +177,7 @@ def parse(body: bytes) -> Asked:
         "max_completion_tokens": asked.max_output_tokens,
         "reasoning_effort": asked.reasoning.effort if asked.reasoning else None,
         "response_format": _response_format(asked.text),
+        "verbosity": asked.text.verbosity if asked.text else None,
         "tools": [_tool(tool, f"tools.{at}") for at, tool in enumerate(asked.tools or ())],
         "tool_choice": _tool_choice(asked.tool_choice),
         "logprobs": has_likelihoods,
@@ -278,7 +283,8 @@ def _response_format(text: _TextConfig | None) -> dict[str, Any] | None:
         return {"type": "json_object", "schema": form.schema_}
     if form.schema_ is None:
         raise BadRequestError("`text.format.schema` is missing", param="text.format.schema")
-    return {"type": "json_schema", "json_schema": {"schema": form.schema_, "strict": form.strict}}
+    told = {"name": form.name, "description": form.description, "schema": form.schema_, "strict": form.strict}
+    return {"type": "json_schema", "json_schema": told}
 
 
 def _tool(tool: dict[str, Any], place: str) -> dict[str, Any]:
@@ -303,6 +309,7 @@ def _echo(asked: _Asked, call: wire.Call) -> dict[str, Any]:
     extra, (request,) = asked.model_extra or {}, call.requests
     choice = asked.tool_choice or "auto"
     form = asked.text.format if asked.text else None
+    text = {"format": form.model_dump(by_alias=True, exclude_unset=True) if form else {"type": "text"}}
     return {
         "background": False,
         "instructions": asked.instructions,
@@ -312,7 +319,7 @@ def _echo(asked: _Asked, call: wire.Call) -> dict[str, Any]:
         "reasoning": {"effort": request.reasoning_effort, "summary": None},
         "store": False,
         "temperature": request.temperature,
-        "text": {"format": form.model_dump(by_alias=True, exclude_unset=True) if form else {"type": "text"}},
+        "text": text | ({"verbosity": request.verbosity} if request.verbosity else {}),
         "tool_choice": choice.model_dump(exclude_unset=True) if isinstance(choice, _Choice) else choice,
         "tools": asked.tools or [],
         "top_logprobs": request.top_logprobs or 0,

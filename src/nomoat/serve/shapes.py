@@ -7,17 +7,20 @@ supported (images, a bias on tokens, other servers' words for a schema) is refus
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Container, Sequence
+import json
+import re
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from nomoat import bounds
 from nomoat.errors import BadRequestError
-from nomoat.records import Effort
+from nomoat.records import Effort, Verbosity
 
 MAX_TOP_LOGPROBS = 20
 MAX_CHOICES = 1024  # prompts times answers to each, in one request
+HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 RANDOM_SEED = -1  # llama.cpp's word for none
 
 
@@ -170,6 +173,7 @@ class ToolCall(Shape):
 class Turn(Shape):
     role: str
     content: str | Several[Part] | None = None
+    name: str | None = None
     refusal: str | None = None  # what an assistant said in place of its content
     tool_calls: Several[ToolCall] | None = None
     tool_call_id: str | None = None
@@ -183,6 +187,8 @@ class StreamOptions(Shape):
 
 
 class Schema(Shape):
+    name: str | None = None
+    description: str | None = None
     schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
     strict: bool | None = None
 
@@ -257,6 +263,7 @@ class Chat(Settings):
     messages: Annotated[Several[Turn], Field(min_length=1)]
     chat_template_kwargs: dict[str, Any] | None = None  # vLLM's and llama.cpp's
     reasoning_effort: Effort | None = None
+    verbosity: Verbosity | None = None
     tools: Several[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | Choice | None = None
     parallel_tool_calls: bool | None = None
@@ -310,7 +317,7 @@ def parse_shape(
     shape: type[_Asked], body: bytes | dict[str, Any], *, names: frozenset[str] = FIELD_NAMES, place: str = ""
 ) -> _Asked:  # fmt: skip
     """JSON's fields, checked. `names`: those of the shape's fields and of what stands in them; `place`: where all of it stands, in
-    errors. pydantic refuses lone surrogates. Raises BadRequestError."""
+    errors. Raises BadRequestError."""
     try:
         if isinstance(body, bytes):
             return shape.model_validate_json(body.removeprefix(codecs.BOM_UTF8))
@@ -325,9 +332,38 @@ def parse_shape(
         of_first = [one for one in found.values() if one[0][: len(first)] == first]
         parts, error = max(of_first, key=lambda one: (len(one[0]), [part for part in one[0] if isinstance(part, int)]))
         where = ".".join([place, *map(str, parts)] if place else map(str, parts))
+        if isinstance(body, bytes) and error["type"] == "json_invalid" and (half := _half_character(body, names)) is not None:
+            raise half from exc
         if error["type"] == "json_invalid" or not where:
             raise BadRequestError(f"the body is no JSON object: {error['msg']}") from exc
         raise BadRequestError(f"`{where}`: {error['msg']}", param=where) from exc
+
+
+def _half_character(body: bytes, names: frozenset[str]) -> BadRequestError | None:
+    """What says which text of a body holds half of a character (a lone surrogate): it is JSON, and pydantic says that it is none."""
+    try:
+        for place, text in _texts_in(json.loads(body.removeprefix(codecs.BOM_UTF8).decode()), ()):
+            if half := HALF_CHARACTER.search(text):
+                where = ".".join(str(part) for part in place if isinstance(part, int) or part in names)
+                what = f"holds half of a character, `\\u{ord(half[0]):04x}`, as where a text was cut within an emoji"
+                advice = "cut it elsewhere, or put U+FFFD there (in JavaScript: `text.toWellFormed()`)"
+                return BadRequestError(f"{f'`{where}`' if where else 'the body'} {what}; {advice}", param=where or None)
+    except (ValueError, RecursionError):  # it is no JSON besides
+        pass
+    return None
+
+
+def _texts_in(value: object, place: tuple[int | str, ...]) -> Iterator[tuple[tuple[int | str, ...], str]]:
+    """Each text of a JSON value, names of fields among them, after where it stands."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, dict):
+        for name, part in value.items():
+            yield place, name
+            yield from _texts_in(part, (*place, name))
+    elif isinstance(value, list):
+        for at, part in enumerate(value):
+            yield from _texts_in(part, (*place, at))
 
 
 def unsupported(param: str, what: str) -> BadRequestError:

@@ -81,7 +81,7 @@ def parse_chat(body: bytes | dict[str, Any], places: Sequence[str] = ()) -> Call
     tool_places, about_tools = _about_tools(asked)
     request = Request(
         messages=messages, top_logprobs=top, template_variables=variables, reasoning_effort=asked.reasoning_effort,
-        **about_tools, **_sampling(asked),
+        verbosity=asked.verbosity, **about_tools, **_sampling(asked),
     )  # fmt: skip
     return replace(_call("chat", asked, [request], _max_new_tokens(asked, None)), tool_places=tool_places)
 
@@ -187,15 +187,16 @@ def _message(turn: shapes.Turn, where: str) -> Message:
     for name, said in (("images", turn.images), ("audio", turn.audio)):
         if said:
             raise shapes.unsupported(f"{where}.{name}", "is not supported; nomoat reads text alone")
-    content = _content(turn, where)
+    content, name = _content(turn, where), turn.name or ""
     if role == "tool":
-        return ToolResult(role="tool", content=content, call_id=turn.tool_call_id or "")
+        return ToolResult(role="tool", content=content, name=name, call_id=turn.tool_call_id or "")
     if role not in get_args(Role):
         known = "system, developer, user, assistant, tool"
         raise BadRequestError(f"`{where}.role` is `{turn.role}`; known are {known}", param=f"{where}.role")
     if role == "assistant" and turn.tool_calls:
-        return CallingTurn(role="assistant", content=content, calls=_called(turn.tool_calls, f"{where}.tool_calls"))
-    return Message(role=cast(Role, role), content=content)
+        calls = _called(turn.tool_calls, f"{where}.tool_calls")
+        return CallingTurn(role="assistant", content=content, name=name, calls=calls)
+    return Message(role=cast(Role, role), content=content, name=name)
 
 
 def _called(calls: Sequence[shapes.ToolCall], where: str) -> tuple[ToolCall, ...]:
@@ -329,6 +330,7 @@ def _schema_mode(asked: shapes.Format | None) -> SchemaMode | None:
 def _sampling(asked: shapes.Settings) -> dict[str, Any]:
     """OpenAI's defaults where a client says nothing: temperature 1, so that the same client behaves the same here."""
     stop = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
+    schema = asked.response_format.json_schema if asked.response_format else None
     return {
         "temperature": 1.0 if asked.temperature is None else asked.temperature,
         "top_p": 1.0 if asked.top_p is None else asked.top_p,
@@ -339,6 +341,8 @@ def _sampling(asked: shapes.Settings) -> dict[str, Any]:
         "frequency_penalty": asked.frequency_penalty or 0.0,
         "json_schema": _schema(asked.response_format),
         "schema_mode": _schema_mode(asked.response_format),
+        "schema_name": (schema and schema.name) or "",
+        "schema_description": (schema and schema.description) or "",
         "seed": None if asked.seed in (None, shapes.RANDOM_SEED) else asked.seed % MOST_SEEDS,
         "stop": tuple(text for text in stop if text),
     }
