@@ -12,6 +12,7 @@ from nomoat.route.pii import patterns
 from nomoat.route.pii.patterns import why_unusable
 
 TOO_SLOW = "is too slow: 1,000 characters take longer than 0.1 s"
+TOO_OFTEN = "repeats something more than 99,999 times"
 PATIENT = r"(?:환자|등록)번호 ?\d{8}"
 
 
@@ -53,10 +54,15 @@ def test_patterns_count_where_names_do() -> None:
         (r"(?:\d+)+번", TOO_SLOW),
         (r"(?:환자)(?:(?:\w+\s?)+)+번호$", TOO_SLOW),
         (r"\d+\s*\d+\s*\d+번", TOO_SLOW),
-        (r"MRN\d{1,9999}", ""),
-        (r"MRN\{12345", ""),
-        (r"a{10000}", "repeats something more than 9,999 times"),
-        (r"MRN(?:1|2){1,12345}", "repeats something more than 9,999 times"),
+        (r"MRN\d{1,99999}", ""),
+        (r"MRN\d{000005}", ""),
+        (r"MRN\{123456}", ""),
+        (r"\d{123456", ""),  # a brace
+        (r"a{100000}", TOO_OFTEN),
+        (r"MRN(?:1|2){1,123456}", TOO_OFTEN),
+        (r"a{123456,}", TOO_OFTEN),
+        (r"(?x)a{ 123456 }", TOO_OFTEN),
+        (r"\\{123456}", TOO_OFTEN),
     ],
 )
 def test_a_pattern_that_cannot_be_looked_for_is_known_before(pattern: str, why: str) -> None:

@@ -95,7 +95,7 @@ WORD_BEHIND = re.compile(rf"[^\S\n]{{1,3}}{HANGUL}")
 NEXT_FIELD = re.compile(rf"{NEXT_KEY}|\s?\|\s?")
 CELL_BEGINS = re.compile(r"(?:\A|[\n|])[\s(*>-]{0,16}(?:\d{5}\)?\s)?\Z")  # of a list, too; and behind a postcode
 COUNTED_BY = re.compile(  # with a count in a cell beside a place: `분기별로 4`, `버스로 40`; no `샛별로`, `캠퍼스로`
-    r"(?:(?<![샛새한큰])별|[버박]스|(?:지하|전)철|(?:기|자동|전|열)차)로\Z"
+    r"(?:(?<![샛새한큰])별|[버박]스|(?:지하|전)철|(?:기|자동|전|열|승용|화물)차)로\Z"
 )
 QUARTER_BEHIND = re.compile(rf"\s?\((?!(?:{'|'.join(LOT_LIKE.split())})[,)\s]){QUARTER}[,)\s]")
 OTHER_CELL = re.compile(r"[\t\n,|:;]")

@@ -10,7 +10,8 @@ from __future__ import annotations
 CARRIED, PARCEL = "(?:등기|송장|소포|주문|접수|택배|EMS)", r"(?:\d{13}|\d{4}-\d{4}-\d{5}|\d{5}-\d{4}-\d{4})(?![\d-])"
 POST_BANK = (
     r"우체국(?!\s?(?:택배(?!비)|쇼핑|소포|EMS|등기(?!비))"
-    rf"|[^\d\n]{{0,20}}{CARRIED}(?:(?:우편)?\s?(?:번호)?[은는이가]?[^\w\n]{{0,5}}\d|[^\d\n]{{0,16}}{PARCEL}))"
+    rf"|[^\d\n]{{0,20}}{CARRIED}"
+    rf"(?:(?:우편)?\s?번호[은는이가]?[^\w\n]{{0,5}}\d|(?:우편)?[은는:]?\s?\d|[^\d\n]{{0,16}}{PARCEL}))"
 )
 BANKS = rf"은행|뱅크|농협|수협|신협|축협|새마을금고|{POST_BANK}|산림조합"
 # In Latin letters a word of its own, in any case.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-ORDER, PARCEL = r"(?:주문|송장|예약|접수)", r"(?<![\uac00-\ud7a3])(?:등기|소포)"  # no `법인등기`
+ORDER, PARCEL = r"(?:주문|송장|예약|접수)", r"(?<![\uac00-\ud7a3])(?<!법인\s)(?<!부동산\s)(?:등기|소포)"  # no `법인등기`
 NUMBERED = r"(?:주문|송장|예약|접수|등기|소포)"
 # Not what is called so right before it.
 NO_ORDERS_NUMBER = rf"(?<!{NUMBERED}번호[\s:])(?<!{NUMBERED}번호:\s)"

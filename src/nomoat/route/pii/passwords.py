@@ -67,17 +67,22 @@ PASSWORD = re.compile(
     re.IGNORECASE,
 )
 # What a line or a turn asks for, and the next one is; and what heads a column.
-CIPHER = r"암호(?:화|문(?![구자])|학|명|\s?(?:화폐|자산|해독|알고리즘|체계|방식|모듈|기술))"
+CIPHER = r"암호(?:화|문(?![구자장])|학|명|\s?(?:화폐|자산|해독|알고리즘|체계|방식|모듈|기술))"
 WORD = rf"(?:(?P<korean>비밀\s?번호|비번|패스워드|(?!{CIPHER})암호)|pass(?:word|phrase|code)|passwd|pwd|pw(?![A-Za-z]))"
 ASKED = re.compile(
     rf"{WORD}(?P<of_it>[^\n]{{0,42}}?)(?:(?<=[?:요오줘])|(?<=[요오줘][.!]))[^\S\n]{{0,3}}\n"
     rf"\s{{0,3}}(?P<password>{VALUE})[^\S\n]{{0,3}}(?![^\n])",
     re.IGNORECASE,
 )
-# Of what is asked last, to which digits are no password: `비밀번호 만료일이 언제인가요?`, but `오류입니다. 다시 입력해 주세요`.
+# What is asked last of it, to which digits are no password: `비밀번호 만료일이 언제인가요?`, but `오류입니다. 다시 입력해 주세요`. Not
+# where it is itself asked for right behind the word: `비밀번호 알려 주세요. 몇 시쯤 가면 되나요?`.
 ASKS_OTHER = re.compile(
     r"(?:(?:만료|변경)\s?(?:일|날짜|기[간한])|(?:접수|인증|내선|오류|에러)\s?(?:번호|코드)|포트(?!폴)|내선|길이|횟수|언제(?!든)|며칠"
-    r"|몇\s?(?:회|년|월|일|시|분|초|비트|번(?:이나)?\s(?![누눌])))[^.!?]*[.!?]?\Z"
+    r"|몇\s?(?:회|년|월|일|시|분|초|비트|번(?:이나)?\s(?:틀|시도|실패|났|나[와왔]|바[꿨뀌꾸])))[^.!?]*[.!?]?\Z"
+)
+ASKS_FOR_IT = re.compile(
+    r"(?:\s?\(?(?:숫자\s?)?\d{1,2}\s?자리(?:\s?숫자)?\)?)?[을를이가은는]?요?\s{0,2}(?:(?:좀|다시|먼저|한번)\s)?"
+    r"(?:입력|알려|말씀|뭐|무엇|적어|어떻게|[?:])"
 )
 HEAD, CELL, AROUND = re.compile(WORD, re.IGNORECASE), re.compile(VALUE), " \r\"'`*"
 ARGUMENTS = re.compile(r"\([^(),]*,[^()]*\)")  # of a call, which head no columns
@@ -127,7 +132,7 @@ CODE = re.compile(
     r"|v?\d+(?:\.\d+){1,3}[\w+-]*|\d{4}-\d\d-\d\d.*|\d{1,5}(?:[cdgkmnptu]?(?:[smwgvba]|hz|ib|wh|bits?|bytes?)|min|sec|rpm|px)"
     r"|\d*\.\d+[*/+-]\w+|\w+[*/+-]\d*\.\d+|[a-z]\w{0,2}[*/+@][a-z]\w{0,2}|\d{1,3}[+~-][\d+~-]*[a-z-]+"
     # Standards, ways to encrypt and to sign in, and types.
-    r"|(?:rfc|iso)-?\d{3,6}(?:[:-]\d+)*|(?:seed|hight)-?(?:64|128|256)(?:[/-][a-z]{3})?"
+    r"|(?:[a-z0-9]+[/_-])*(?:rfc|iso)-?\d{3,6}(?:[:/._-]\w+)*|(?:seed|hight)-?(?:64|128|256)(?:[/-][a-z]{3})?"
     r"|(?:[a-z0-9]+[/_-])*(?:sha|aes|aria|lea|des|chacha|md|rsa|pbkdf|argon|base|utf|tls|oauth|fido|wpa"
     r"|text|u?int|float|char|varchar)-?\d[\w./+-]*"
     # Products with their version: `비밀번호 Windows10 로그인`.
@@ -229,7 +234,8 @@ def _is_said_password(found: re.Match[str]) -> bool:
 
 def _is_asked_password(found: re.Match[str]) -> bool:
     is_pin = PIN.fullmatch(found["password"]) is not None
-    return not (is_pin and ASKS_OTHER.search(found["of_it"])) and _is_said_password(found)
+    is_other = is_pin and not ASKS_FOR_IT.match(found["of_it"]) and ASKS_OTHER.search(found["of_it"])
+    return not is_other and _is_said_password(found)
 
 
 def _is_named_password(value: str, *, is_korean: bool) -> bool:

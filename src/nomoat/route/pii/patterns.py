@@ -21,7 +21,8 @@ LONGEST_SEARCH = 5.0
 LONGEST_TRY, LONGEST_TRIES = 0.1, 1.0  # of a sample of so many characters, and of all that are begun
 SAMPLE_LETTERS = 1000
 # Repeats that `regex` writes out, in gigabytes of memory, which no limit of time stops.
-LARGEST_COUNT, LARGER_COUNT = 9_999, re.compile(r"(?<!\\)\{\d*,?\d{5}")
+LARGEST_COUNT = 99_999
+LARGER_COUNT = re.compile(r"(?<!\\)(?:\\\\)*\{\s*(?:\d*\s*,\s*)?0*[1-9]\d{5,}\s*(?:,\s*\d*\s*)?\}")  # blanks: `(?x)`
 PIECES = ("1", "a", "A", "가", " ", "-", "\n")  # of samples, beside the characters and the words of the expression itself
 
 

@@ -78,10 +78,10 @@ WITHOUT_CODE = Near(
     {**WITHOUT_ZERO.words, "\u260e": 0},
 )
 YEAR_TO_YEAR, DATE = re.compile(r"20\d\d-20\d\d"), re.compile(r"20\d\d-(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
-# Right before a number, or above its cell, these name it one.
+# Right before a number these name it one.
 NAMES_NUMBER = re.compile(
-    rf"(?:(?:(?:{PHONE_WORDS}|대표)[\s_-]?(?:번호|number|no)|연락처|(?<=대표)전화|(?<=대표\s)전화|\u260e|(?<![^\W_])tel)(?:[은는이가]|\sis)?"
-    rf"|(?:{PHONE_WORDS})[\"']?\s?[:=])[^\w\n]{{0,4}}(?:\n[^\d\n]{{0,9}}[,;|\t]\s?)?\Z",
+    rf"(?:(?:(?:{PHONE_WORDS}|대표)[\s_-]?(?:번호|number|no)|폰\s?번호|연락처|(?<=대표)전화|(?<=대표\s)전화|\u260e|(?<![^\W_])tel)(?:[은는이가]|\sis)?"
+    rf"|(?P<as_key>(?:{PHONE_WORDS})[\"']?\s?[:=]))[^\w\n]{{0,4}}\Z",
     re.IGNORECASE,
 )
 NO_FIGURE = rf"{NO_ORDER}(?<![\d.,-])"
@@ -130,8 +130,8 @@ SERVICE_WORDS = (
 SERVICE_SAID = re.compile(SERVICE_WORDS, re.IGNORECASE)
 SERVICE_SAID_BEHIND = re.compile(rf"번으로|[^\d\n]{{0,10}}?(?:{SERVICE_WORDS})", re.IGNORECASE)
 COUNTED = re.compile(
-    r"\s?(?:=|[*+]\s?\d|[십백천만억]{0,2}\s?(?:원|명|개|건|회|년대?|세기|칼로리|킬로|미터|달러|유로|해상도)(?:으?로|까지|부터|에서|이상|이하|정도|대|[을를이가은는의에도만과와])?(?![^\W_])"
-    r"|(?:kcal|cal|calories|k?m|cm|mm|k?g|mg|ml|[kmg]?hz|rpm|won|krw|usd|dollars|people|years|ad|bc|ce|bce)(?![^\W_])|[%$€£])",
+    r"\s?(?:=|[*+]\s?\d|[십백천만억]{0,2}\s?(?:원|명|개|건|회|년대?|세기|칼로리|킬로|미터|달러|유로|해상도|대|통|시)(?:으?로|까지|부터|에서|이상|이하|정도|대|[을를이가은는의에도만과와])?(?![^\W_])"
+    r"|(?:kcal|cal|calories|k?m|cm|mm|k?g|mg|ml|[kmg]?hz|rpm|px|mah|[kmgt]b|won|krw|usd|dollars|people|years|ad|bc|ce|bce)(?![^\W_])|[%$€£])",
     re.IGNORECASE,
 )
 MATTER = re.compile(r"\s[건회]\w+")  # behind a number that a word says to be one: `1577-1577 건은`
@@ -165,13 +165,14 @@ def holds_phone(text: str) -> bool:
 
 
 def _is_range(found: re.Match[str]) -> bool:
-    """Whether what a number without a code looks like is counted, or years; or, where no word names it a number, a date or what goes
-    from one round number up to another."""
+    """Whether what a number without a code looks like is counted, or years; or, where no word names it a number, a date (behind a
+    word with a `:`, too) or what goes from one round number up to another."""
     text, start = found.string, found.start("first")
     if COUNTED.match(text, found.end()) or YEAR_TO_YEAR.match(text, start):
         return True
-    if NAMES_NUMBER.search(text, found.start(), start):
-        return False
+    named = NAMES_NUMBER.search(text, found.start(), start)
+    if named:
+        return named["as_key"] is not None and DATE.match(text, start) is not None
     first, second = int(found["first"]), int(found["second"])
     return DATE.match(text, start) is not None or (first < second and not first % 50 and not second % 50)
 

@@ -26,7 +26,8 @@ SECOND_HALF = re.compile(  # alone: `주민등록번호 뒷자리: 2134561`
 SAID = re.compile(r"(?<!입)주민(?!세)|외국인\s?등록|(?<![^\W_])(?:rrn|resident)", re.IGNORECASE)
 # Names the number itself: between a date and an amount, and before them, `주민센터` is no such word.
 NAMED = re.compile(
-    r"(?<![입거])주민(?:\s?\(?(?:(?:외국인|법인)\)?\s?)?(?:등록|번호|뒷|뒤)|등본|증(?!가)|\s?(?:id|no)(?![a-z])|(?=[^\uac00-\ud7a3\d]{0,3}(?:\d{7}|\Z)))"
+    r"(?<![입거])주민(?:\s?\(?(?:(?:외국인|법인)\)?\s?)?(?:등록|번호|뒷|뒤)|등본|증(?!가)|\s?(?:id|no)(?![a-z]))"
+    r"|(?<![\uac00-\ud7a3])주민(?=[^\uac00-\ud7a3\d]{0,3}(?:\d{7}|\Z))"
     r"|외국인\s?등록|(?<![^\W_])(?:rrn|resident[\s_]?(?:reg|no|num|id))",
     re.IGNORECASE,
 )
@@ -57,16 +58,16 @@ def holds_resident_number(text: str) -> bool:
     piece that begin as time stamps do, and stand as these do in JSON and logs, count where half of such or more fit: a child's number
     may be younger than the child, as those of foreigners are, and have no checksum. Elsewhere each counts, but for many that stand
     bare on lines without Hangul, of which half or more have to fit. A word before either half says it of all of these, whenever the
-    birth, and is needed where words part them. Without one, halves that nothing or spaces part are a date and an amount where `원` is
-    behind them.
+    birth, and is needed where words part them. Halves that words part, or, without such a word, nothing or spaces, are a date and an
+    amount where `원` is behind them.
     """
     in_cells, like_stamps, bare = list[bool](), list[bool](), list[bool]()  # whether the checksum fits
     for match in RESIDENT.finditer(text) if SIX_DIGITS.search(text) else ():
         digits = match[2] + "".join((match[4] or match[5] or match[6]).split())
         born, between = _born(digits), "-" if match[5] else match[3]
         is_said = has_word_before(SAID, text, match.start()) or NAMED.search(text, *match.span(1)) is not None
-        is_amount = not is_said and between is not None and not between.strip() and IN_WON.match(text, match.end(1))
-        if born is None or is_amount:
+        may_be_amount = between is None or not (is_said or between.strip())
+        if born is None or (may_be_amount and IN_WON.match(text, match.end(1))):
             continue
         if is_said:
             return True
@@ -110,6 +111,8 @@ def _holds_one_with_more_to_prove(text: str) -> bool:
             digits, born = written[-13:], _born(written[-13:])
             if born is None or not FIRST_BIRTH <= born <= date.today() or not f"{born:%Y%m%d}".endswith(written[:-7]):
                 continue
+            if pattern is DATED and IN_WON.match(text, match.end(1)):
+                continue  # `지역 주민 24.01.15 1500000원`
             is_proof = pattern is not DATED and not match[1].isdecimal()
             if has_word_before(NAMED if pattern is DATED else SAID, text, match.start()) or (is_proof and _checksum_fits(digits)):
                 return True
