@@ -35,6 +35,7 @@ def test_an_instruction_that_is_no_text_is_refused() -> None:
         (r"리뷰: {text}\n감정:", "리뷰: 좋아요 {text}\n감정:"),
         ("{text}", "좋아요 {text}"),
         ('Answer {"label": "긍정"} or {label}.\n{text}', 'Answer {"label": "긍정"} or {label}.\n좋아요 {text}'),
+        ('Such as {"text": "a\\nb"}.\n{text}', 'Such as {"text": "a\\nb"}.\n좋아요 {text}'),
     ],
 )
 def test_an_instruction_that_holds_the_texts_place_is_the_whole_question(instruction: str, expected: str) -> None:
@@ -70,9 +71,16 @@ def test_a_kept_question_asks_about_any_text_what_a_row_of_it_would_be_asked(ins
     assert put_question(kept_question(["긍정", "부정"], instruction), "좋아요 {text}\n") == asked.content
 
 
+@pytest.mark.parametrize("question", ["Put {text} in {text}.\n\nText: {text}\nLabel:", kept_question(["{text}", "x"])])
+def test_a_kept_question_is_an_instruction_that_asks_the_same(question: str) -> None:
+    assert kept_question([], question) == kept_question([], question.replace("\n", "\\n")) == question
+
+
 def test_a_kept_question_is_known_by_the_words_around_the_text() -> None:
     question = kept_question([], "감정을 고르세요.")
     asked = put_question(question, "좋아요")
     assert is_put(question, asked) and is_put(question, f"<|user|>{asked}<|end|>")
+    spaced = kept_question([], "\nReview: {text}\nLabel:\n")
+    assert is_put(spaced, "Review: x\nLabel:") and not is_put(spaced, "Review: x")
     for other in ("좋아요", asked.removesuffix("Label:"), asked.removeprefix("감정을"), ""):
         assert not is_put(question, other)

@@ -17,6 +17,7 @@ from nomoat.words import apart, first_few
 MAX_LABELS = 256  # in an instruction that lists them, and to choose from; more than this is hardly a label column
 NAMED = 8  # in a note
 TEXT = "{text}"  # where the text stands in a question as it is kept
+FRAME = f"\n\nText: {TEXT}\nLabel:"  # behind an instruction that does not hold it
 
 
 def label_instruction(labels: Sequence[str]) -> str:
@@ -48,20 +49,21 @@ def messages_of(question: str, text: str) -> tuple[Message, ...]:
 def kept_question(labels: Sequence[str], instruction: str | None = None) -> str:
     """What is asked about each text, with `TEXT` in the text's place: as `tune` keeps it beside what was learned.
 
-    `instruction` is used word for word instead of the default one, which names the labels; behind either stand the text and "Label:".
-    One that holds `TEXT` is the whole question, and `\\n` in it is a line break, as people write it in a shell.
-    Raises UsageError for one that is no text, or holds `TEXT` more than once.
+    `instruction` is used word for word instead of the default one, which names the labels; behind either stands `FRAME`.
+    One that holds `TEXT` is the whole question. Where it is a single line, `\\n` in it is a line break, as people write it in a shell.
+    Raises UsageError for one that is no text, or holds `TEXT` more than once, unless it ends with `FRAME` as kept questions do.
     """
     first = label_instruction(labels) if instruction is None else instruction
     bounds.require_text(first, "`instruction`")
     if instruction is None or TEXT not in first:
-        return f"{first}\n\nText: {TEXT}\nLabel:"
-    if (count := first.count(TEXT)) > 1:
+        return f"{first}{FRAME}"
+    question = first if "\n" in first else first.replace("\\n", "\n")
+    if (count := question.count(TEXT)) > 1 and not question.endswith(FRAME):
         raise UsageError(
             f"`instruction` holds `{TEXT}` {count} times: with it an instruction is the whole question, in which the text stands once",
             hint=f"write `{TEXT}` once, where the text goes, or not at all: then the text stands behind the instruction",
         )
-    return first.replace("\\n", "\n")
+    return question
 
 
 def question_line(question: str) -> str:
@@ -76,8 +78,9 @@ def put_question(question: str, text: str) -> str:
 
 
 def is_put(question: str, asked: str) -> bool:
-    """Whether what is asked is a kept question about some text, whatever stands around it, as a chat template's words do."""
-    before, after = _around_text(question)
+    """Whether what is asked is a kept question about some text, whatever stands around it, as a chat template's words do, and without
+    the space around it, which many trim."""
+    before, after = _around_text(question.strip())
     begins = asked.find(before)
     return begins >= 0 and asked.find(after, begins + len(before)) >= 0
 

@@ -80,6 +80,7 @@ def table(labels: dict[str, int], instruction: str | None = None, **more: Any) -
         (table({"spam": 7, "ham": 52}), BY_LABELS),
         (table({"spam": 7}, start={"labels": ["ham", "spam"], "instruction": None}), BY_LABELS),
         (table({"spam": 7, "ham": 52}, "Is {text} spam?"), "Is {text} spam?\n\nText: {text}\nLabel:"),
+        (table({"spam": 7}, "Put {text} in {text}."), "Put {text} in {text}.\n\nText: {text}\nLabel:"),
         (table({}, "Which colour?"), "Which colour?\n\nText: {text}\nLabel:"),
         (table({}), None),
         ({"task": {"input_column": None, "instruction": None}, "data": {"format": "OpenAI chats", "labels": {}}}, None),
@@ -92,6 +93,24 @@ def test_the_question_of_a_table_is_made_of_what_there_was_where_it_was_not_kept
     provenance: dict[str, Any], question: str | None
 ) -> None:  # fmt: skip
     assert tuned.question_of(provenance) == question
+
+
+@pytest.mark.parametrize("words", ["Fill {text} in.", "Put {text} in {text}.", r"Is C:\new {text}?"])
+def test_an_instruction_whose_place_of_the_text_meant_nothing_is_told_as_the_question_that_was_learned(words: str) -> None:
+    question = f"{words}\n\nText: {{text}}\nLabel:"
+    kept = table({"spam": 7}, words, data={"question": question, "labels": {"spam": 7}})
+    chats = {"task": {"instruction": None}, "data": {"question": None}, "start": {"instruction": words}}
+    for older in (table({"spam": 7}, words), kept, chats):
+        assert tuned.instruction_of(older) == question
+        again = {"task": {"instruction": question}, "data": {"question": question, "languages": {}}}
+        assert tuned.instruction_of(again) == tuned.question_of(again) == question, "of what went on from it"
+
+
+def test_an_instruction_that_was_the_whole_question_is_told_as_it_was_given() -> None:
+    words = r"Is {text} spam?\n"
+    whole = table({"spam": 7}, words, data={"question": "Is {text} spam?\n", "labels": {"spam": 7}})
+    chats = {"task": {"instruction": None}, "data": {"question": None, "languages": {}}, "start": {"instruction": words}}
+    assert tuned.instruction_of(whole) == tuned.instruction_of(chats) == words
 
 
 def test_a_lora_in_gguf_is_no_adapter_that_is_read(tmp_path: Path) -> None:

@@ -53,12 +53,14 @@ def test_a_file_that_does_not_say_so_begins_texts_as_llama_cpp_does(tmp_path: Pa
 
 
 def test_a_merge_of_more_than_two_parts_is_none(tmp_path: Path) -> None:
-    """As in llama.cpp. Who makes merges of tiktoken's ranks has some of words that no pair leads to. One without a space is damage."""
+    """As in llama.cpp. Who makes merges of tiktoken's ranks has some of words that no pair leads to. One without a space is damage,
+    as is a file without any other."""
     metadata = GGUFFile(write_tiny_gguf(tmp_path / "t.gguf")).metadata
     merges, ids = metadata["tokenizer.ggml.merges"], from_metadata(metadata).encode("hello the abc")
     assert from_metadata({**metadata, "tokenizer.ggml.merges": ["h e l", *merges]}).encode("hello the abc") == ids
-    with pytest.raises(BadFileError, match="the file's vocabulary and merges do not fit together"):
-        from_metadata({**metadata, "tokenizer.ggml.merges": ["he", *merges]})
+    for damaged in (["he", *merges], [f"{merge} x" for merge in merges]):
+        with pytest.raises(BadFileError, match="the file's vocabulary and merges do not fit together"):
+            from_metadata({**metadata, "tokenizer.ggml.merges": damaged})
 
 
 PIECES = {"tokens": ["<unk>", "<s>", "</s>", "a"], "scores": [0.0] * 4, "token_type": [2, 3, 3, 1], "eos_token_id": 2}

@@ -713,6 +713,15 @@ def test_a_model_tuned_on_a_table_is_told_and_asked_by_itself_in_its_words_unles
     assert engine.conversations == [[whole], ["y"]]
 
 
+def test_a_text_that_looks_as_a_question_of_no_words_is_put_into_it(page: Page, start: Start) -> None:
+    engine = Asked()
+    page.open(start(Responder("t", engine, question='"{text}"')))
+    page.until("#model", "t")
+    page.ask('"Great," she said, "buy it"')
+    wait_until(lambda: page.all("article[aria-busy=false].assistant"), "the answer")
+    assert engine.conversations == [['""Great," she said, "buy it""']]
+
+
 def test_a_question_that_begins_with_the_text_is_put_about_it_unless_it_was_typed_whole(page: Page, start: Start) -> None:
     engine = Asked()
     page.open(start(Responder("t", engine, question="{text}\nLabel:")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from base64 import b64encode
 
 import pytest
@@ -43,3 +44,22 @@ def test_of_too_few_texts_nothing_is_said() -> None:
 
 def test_of_texts_that_tell_nothing_nothing_is_said() -> None:
     assert language_shares([*ENGLISH[: FEWEST_TEXTS - 1], *(f"XJ-{at}-QTR{at}" for at in range(100, 120))]) == {}
+
+
+NAMES = [
+    "Samsung Galaxy S21", "iPhone 13 Pro", "Logitech MX Master", "Sony WH-1000XM4", "Dell XPS 13", "Lenovo ThinkPad X1",
+    "Canon EOS R5", "Bose QC45", "Nintendo Switch", "Kindle Paperwhite", "GoPro Hero 10", "Apple Watch SE",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("others", [[*NAMES, *NAMES], [f"XJ-{at}-QTR{at}" for at in range(100, 120)]])
+def test_where_less_than_half_of_the_texts_tell_a_language_nothing_is_said(others: list[str]) -> None:
+    assert language_shares([*KOREAN, *KOREAN, *others]) == {}
+
+
+@pytest.mark.parametrize("missing", ["_lzma", "py3langid.langid"])
+def test_where_python_cannot_read_what_tells_languages_nothing_is_said(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name == "lzma" or name.startswith("py3langid")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert language_shares(ENGLISH) == {}

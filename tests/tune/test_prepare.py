@@ -88,7 +88,7 @@ def test_the_survey_tells_languages_of_the_same_script_apart(
     table = prepare(str(tiny_gguf), write(tmp_path / "t.csv", *rows), **COLUMNS)
     assert table.survey.languages == {"en": 0.75, "de": 0.25}
     say_survey(table)
-    assert "\nscripts: Latin 100%\nlanguages: en 75%, de 25%\n" in capsys.readouterr().err
+    assert "\nscripts: Latin 100%\nlanguages (by their words, roughly): en 75%, de 25%\n" in capsys.readouterr().err
     chats = prepare(str(tiny_gguf), write_chats(tmp_path / "c.jsonl", *(f"{german}|{english} {at}|{german}" for at in range(8))))
     assert chats.survey.languages == {"de": 0.5, "en": 0.5}, "a system message is not counted"
     say_survey(prepare(str(tiny_gguf), write(tmp_path / "few.csv", *rows[:9]), **COLUMNS))

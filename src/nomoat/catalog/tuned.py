@@ -8,7 +8,7 @@ from typing import Any
 from nomoat import paths
 from nomoat.errors import UnknownModelError
 from nomoat.hub_folder import ADAPTER_CONFIG, read_object
-from nomoat.labelling import kept_question
+from nomoat.labelling import FRAME, TEXT, kept_question
 from nomoat.textfiles import as_named
 from nomoat.words import first_few
 
@@ -92,10 +92,17 @@ def labels_of(provenance: dict[str, Any]) -> list[str]:
 
 
 def instruction_of(provenance: dict[str, Any]) -> str | None:
-    """The instruction of the last table an adapter was tuned on, where that was given."""
-    task, before = provenance.get("task"), provenance.get("start")
-    given = (part.get("instruction") for part in (task, before) if isinstance(part, dict))
-    return next((words for words in given if words is not None), None)
+    """The instruction of the last table an adapter was tuned on, where that was given.
+
+    Until 2026-12-01 `TEXT` in one meant nothing. Of those it is the whole question that was learned, which means the same since.
+    """
+    task, data, before = (part if isinstance(part := provenance.get(name), dict) else {} for name in ("task", "data", "start"))
+    words = next((part["instruction"] for part in (task, before) if part.get("instruction") is not None), None)
+    if words is None or TEXT not in str(words):
+        return words
+    framed, question = f"{words}{FRAME}", data.get("question")
+    is_older = "languages" not in data if question is None else question == framed  # kept since `TEXT` means something
+    return framed if is_older else words
 
 
 def template_of(provenance: dict[str, Any]) -> str | None:

@@ -180,6 +180,8 @@ def _byte_level_bpe(vocabulary: dict[str, int], merges: Any, pre: str, *, space_
 
     split = (merge.partition(" ") for merge in merges)  # what has more than two parts is no merge, as in llama.cpp
     pairs = [(left, right) for left, _, right in split if " " not in right]
+    if merges and not pairs:
+        raise BadFileError("the file's vocabulary and merges do not fit together", hint="try another file of this model")
     with translated("the file's vocabulary and merges do not fit together"):
         backend = Backend(models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=pre in WHOLE_WORDS_FIRST))
     backend.pre_tokenizer = pre_tokenizers.pre_tokenizer(pre, space_first=space_first)

@@ -102,7 +102,7 @@ class Survey:
     of the answers are learned; all were left out.
     `validation_shared_with_test`: the places of lessons of the validation file that answer what the test asks, left out as well: the
     best look is chosen by what is held out. `scripts`: part of the letters of a table's texts, or of all that is said in
-    conversations, the largest first. `languages`: part of the texts, or of what users and answers say, see `language_shares`.
+    conversations, the largest first. `languages`: roughly, part of the texts, or of what users and answers say, see `language_shares`.
 
     `question`: what a table's texts are asked with, `{text}` in their place; whoever asks the tuned model has to ask so.
 

@@ -33,8 +33,8 @@ def survey_lines(prepared: Prepared) -> Iterator[str]:
     yield from (f"note: {note}" for note in prepared.notes)
     scripts = ", ".join(f"{script} {part:.0%}" for script, part in survey.scripts.items())
     yield f"scripts: {scripts or 'no letters in the texts'}"
-    if survey.languages:
-        yield f"languages: {', '.join(f'{language} {part:.0%}' for language, part in survey.languages.items())}"
+    if languages := ", ".join(f"{language} {part:.0%}" for language, part in survey.languages.items()):
+        yield f"languages (by their words, roughly): {languages}"
     if survey.labels:
         shown = [(label, count) for label, count in survey.labels.items() if count]
         rarest = f", the rarest {apart(shown[-1][0])} {shown[-1][1]:,}" if len(shown) > MANY_LABELS else ""

@@ -611,7 +611,7 @@ function areFit() {
 function putQuestion(question, text) {
   const place = question.lastIndexOf(TEXT);
   const [before, after] = [question.slice(0, place), question.slice(place + TEXT.length)];
-  const isWhole = (before + after).trim() && text.startsWith(before.trimStart()) && text.endsWith(after.trimEnd());
+  const isWhole = /\p{L}/u.test(before + after) && text.startsWith(before.trimStart()) && text.endsWith(after.trimEnd());
   return isWhole ? text : before + text.normalize("NFC") + after;
 }
 
