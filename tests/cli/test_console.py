@@ -200,9 +200,9 @@ def test_every_terminal_has_its_own_width(term: str, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("make", "total", "done", "shown"),
     [
-        (console.item_progress, 3080, 924, "stored:vicuna…  924/3080 left -:--:--"),
-        (console.stage_progress, 1.0, 0.3, "stored:vicuna…  30% left -:--:--"),
-        (console.byte_progress, 98_000_000, 9_800_000, "stored:vicuna… 9.8/98.0 MB -:--:--"),
+        (console.item_progress, 308_000, 92_400, "stored:vi…  92400/308000 left -:--:--"),
+        (console.stage_progress, 1.0, 0.3, "stored:vi…  30% left -:--:--"),
+        (console.byte_progress, 98_000_000, 9_800_000, "stored:vi… 9.8/98.0 MB -:--:--"),
     ],
 )
 def test_where_a_terminal_has_no_room_for_a_bar_its_figures_are_whole(
@@ -213,3 +213,13 @@ def test_where_a_terminal_has_no_room_for_a_bar_its_figures_are_whole(
     bar.add_task("stored:vicuna80/vicuna-13b", total=total, completed=done, info="answers")
     Console(file=out, width=40).print(bar.get_renderable())
     assert out.getvalue().rstrip() == shown
+
+
+def test_on_a_narrow_terminal_what_is_waited_for_has_a_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    out = io.StringIO()
+    monkeypatch.setattr(console, "stderr_console", lambda: Console(file=out, width=40, force_terminal=True))
+    monkeypatch.setattr(console, "shows_bars", lambda: True)
+    with console.waiting("reading my.csv"):
+        pass
+    assert "reading m…" in out.getvalue() and "0:00:00" in out.getvalue()

@@ -414,6 +414,14 @@ def test_a_conversation_has_room_where_a_window_of_1280_pixels_is_zoomed_to_400_
     page.until("article.assistant .text", "two one")
 
 
+def test_a_long_conversation_scrolls_in_its_place_and_not_the_page(page: Page, start: Start) -> None:
+    page.open(start(Responder("fake", ScriptedEngine(lambda: iter([Chunk(text="one\n\n" * 200), END])))))
+    page.ask("hello")
+    page.until("article[aria-busy=false].assistant .facts", "tokens")
+    assert page.browser.execute_script("return talk.scrollHeight > 2 * talk.clientHeight")
+    assert page.browser.execute_script("const all = document.documentElement; return all.scrollHeight === all.clientHeight")
+
+
 @pytest.mark.parametrize(
     ("page", "languages"),
     [("en-US", ["ko", "en", "ko", "en", "en"]), ("ko-KR", ["ko", "", "ko", "", "ko"])],

@@ -31,7 +31,7 @@ TERMINAL_CONTROLS = {code: None for code in (*range(0x20), *range(0x7F, 0xA0), *
 # Those that JSON leaves as they are, in its own words.
 ESCAPED_CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), *DIRECTIONS)}
 NARROW_WIDTH = 70  # columns: with less there is room for no bar
-FIGURES_WIDTH = 26  # of a narrow one, for what stands behind a name: "12.3/270.9 MB 0:00:12"
+FIGURES_WIDTH = 30  # of a narrow one, for what stands behind a name: "12.3/270.9 MB 0:00:12"
 LONG_WORD = 20  # columns: one that is wider may be broken where a cell may
 GAP = 2  # blanks between the columns of a table
 PIPED_WIDTH = 200  # no line is broken for a program that reads
@@ -273,8 +273,10 @@ def _timed_progress(bar: Any, done: Any) -> Progress:
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """A bar with a clock for work whose parts are not counted, such as "reading my.csv"."""
-    with stage_progress() as bar:
+    """A bar with a clock for work whose parts are not counted, such as "reading my.csv". On a narrow terminal the clock alone."""
+    from rich.progress import TimeElapsedColumn
+
+    with _progress(TimeElapsedColumn()) if _is_narrow() else stage_progress() as bar:
         bar.add_task(what, total=None, info="")
         yield
 

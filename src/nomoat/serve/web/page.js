@@ -267,7 +267,7 @@ async function listModels() {
   models = (await (await call("v1/models")).json()).data;
   const first = models.find((model, place) => canChat(model) && (model.local || place === 0));
   const chosen = at("model").value || kept.model || first?.id;
-  const names = models.map(({ id }) => id.replace(/^[^#]*#/, "")); // without the server's address
+  const names = models.map(({ id }) => id.replace(/^https?:\/\/[^#]*#(?=.)/, "")); // without the server's address
   const nameOf = (id, place) => (names.indexOf(names[place]) === names.lastIndexOf(names[place]) ? names[place] : id);
   const options = models.map(({ id }, place) => new Option(nameOf(id, place), id, false, id === chosen));
   if (chosen && !options.some(({ selected }) => selected)) {
@@ -284,13 +284,15 @@ async function listModels() {
 async function tryModels({ isStart = false } = {}) {
   try {
     await listModels();
+    clearTimeout(nextLook);
+    nextLook = 0;
     if (document.activeElement === at("key")) closeSettings(at("question"));
     const plain = [...at("talk").children].filter(({ isPlain, turn }) => isPlain && turn.facts !== undefined);
     if (plain.length) quietly(plain.map(showWhole)); // the server may render them by now
   } catch (error) {
     tell(error.message);
     clearTimeout(nextLook);
-    if (error.code === "loading") nextLook = setTimeout(tryModels, LOADING_MS);
+    if (error.code === "loading" || (nextLook && !(error instanceof KeyError))) nextLook = setTimeout(tryModels, LOADING_MS);
     const isAsking = document.activeElement === at("question") && !(isStart && at("question").value === (kept.question ?? ""));
     if (!(error instanceof KeyError) || isAsking) return;
     at("settings").open = true;
@@ -348,10 +350,11 @@ function copyButton(title, textOf) {
 async function copy(text, pressed) {
   const isCopied = navigator.clipboard ? await navigator.clipboard.writeText(text).then(() => true, () => false) : copySelected(text);
   pressed.focus();
-  pressed.textContent = at("now").textContent = isCopied ? SAY.copied : SAY.uncopied;
+  const said = isCopied ? SAY.copied : SAY.uncopied;
+  pressed.textContent = at("now").textContent = said;
   setTimeout(() => {
     pressed.textContent = SAY.copy;
-    at("now").textContent = "";
+    if (at("now").textContent === said) at("now").textContent = "";
   }, 1500);
 }
 
