@@ -752,7 +752,7 @@ def test_a_file_whose_sidecar_was_cut_is_written_anew_as_the_error_says(
     sidecar.path_of(out).write_bytes(b"")
     refused = nomoat(*command)
     assert refused.stderr.endswith(
-        "hint: run the same `nomoat distil` again with --replace (in Python: `replace`): it asks nothing twice, and writes both anew\n"
+        "hint: run the same `nomoat distil` again with --replace (in Python: `replace`): it writes both anew\n"
     )
     assert (refused.returncode, nomoat(*command, "--replace").returncode) == (1, 0)
     assert (len(server.bodies), out.read_bytes()) == (num_asked, written)
@@ -866,7 +866,7 @@ def test_terms_of_texts_that_an_older_nomoat_took_for_a_teachers_are_said_not_to
     with sidecar.saving(texts, sha256="0" * 64, teacher=teacher, parents=parents, facts={}):
         pass
     done = nomoat("distil", "fake:", "--out", str(tmp_path / "l.csv"), "--labels", "ham,spam", "--label", str(texts))
-    assert f"note: of {teacher}, `t.csv.provenance.json` of an older nomoat has other terms (`mit`) than" in done.stderr
+    assert f"note: of {teacher}, `t.csv.provenance.json` has other terms (`mit`) than" in done.stderr
     assert f"condition of teacher {teacher}: its output is not used to develop models that compete with OpenAI" in done.stderr
 
 
