@@ -165,6 +165,15 @@ def test_texts_without_labels_are_asked_about_as_a_model_learned_it() -> None:
     assert question_for(worded, ["yes", "maybe"]) == Question(labels=("yes", "maybe"), instruction="Good?", notes=notes)
 
 
+def test_what_shows_a_model_of_a_file_can_be_pasted_whatever_its_name(tmp_path: Path) -> None:
+    (tmp_path / "tiny one.gguf").touch()
+    ref = write_adapter("plain", "no", "yes").replace("base", str(tmp_path / "tiny one.gguf"))
+    command = paths.as_command(["nomoat", "show", ref])
+    assert question_for(ref).notes == (f"asked with its labels (no, yes), as `{ref}` was tuned: see `{command}`",)
+    other = f"`{ref}` was tuned on another question than this, see `{command}`"
+    assert question_for(ref, ["no", "yes"], "Good?").notes == (other,)
+
+
 def test_texts_asked_about_otherwise_than_a_model_learned_it_have_the_notes_of_a_table() -> None:
     plain, worded = write_adapter("plain", "no", "yes"), write_adapter("worded", "no", "yes", instruction="Good?")
     assert question_for(plain, ["yes", "no"]).notes == question_for(worded, ["yes", "no"], "Good?").notes == ()

@@ -73,9 +73,25 @@ def test_terms_that_an_earlier_nomoat_took_for_those_of_a_teacher_are_known_term
     found = sidecar.find(data)
     assert found is not None
     assert (found.parents[0].licence, found.parents[1]) == (known, own)
-    beside = f"`{data.name}.provenance.json` of an older nomoat"
-    said = f"of {teacher}, {beside} has other terms (`{written}`) than are known now (`{known}`)"
+    said = f"of {teacher}, `{data.name}.provenance.json` has other terms (`{written}`) than are known now (`{known}`)"
     assert found.notes == (() if known == written else (said,))
+
+
+@pytest.mark.parametrize(
+    ("written", "source"),
+    [("openai-terms", licences.STATED), ("unknown", ""), ("apache-2.0", licences.STATED), ("own", licences.STATED)],
+)
+def test_tasks_of_every_kind_are_of_an_assistant_by_the_terms_that_are_known_now_of_whoever_wrote_what_was_shown(
+    written: str, source: str, data: Path
+) -> None:
+    shown = Parent(kind="teacher", name="https://api.openai.com/v1#gpt-4o", licence=written, source=source)
+    parents = [licences.teacher("smollm2-135m"), Parent(kind="data", name=SEEDS, licence="cc-by-nc-4.0"), shown]
+    with sidecar.saving(data, sha256=paths.sha256_of(data), teacher="smollm2-135m", parents=parents, facts={"settings": {}}):
+        pass
+    found = sidecar.find(data)
+    assert found is not None
+    assert (found.parents[:2], found.parents[2].licence) == (tuple(parents[:2]), "openai-assistant")
+    assert f"(`{written}`) than are known now (`openai-assistant`)" in found.notes[0]
 
 
 def test_a_file_that_was_changed_still_has_its_teacher(data: Path) -> None:

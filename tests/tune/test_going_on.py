@@ -310,15 +310,17 @@ def test_a_checkpoint_of_another_nomoat_is_said_to_be_that(tiny_gguf: Path, tabl
 
 
 def test_a_checkpoint_of_another_version_is_refused_though_it_says_all_that_this_one_does(
-    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+    table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It went on: that another version computes the same, nobody knows."""
-    interrupted(tiny_gguf, table)
+    base = write_tiny_gguf(table.with_name("tiny one.gguf"))
+    interrupted(base, table)
     monkeypatch.setattr(adapter, "__version__", "99.0")
     with pytest.raises(UsageError) as caught:
-        tune(tiny_gguf, table, "parts", resume=True)
+        tune(base, table, "parts", resume=True)
     assert caught.value.message == f"the interrupted training of `parts` was begun with nomoat {nomoat.__version__}, not 99.0"
-    assert caught.value.hint is not None and "nomoat rm" in caught.value.hint
+    command = paths.as_command(["nomoat", "rm", "tiny one.gguf+parts"])
+    assert caught.value.hint is not None and f"`{command}` removes what was left of it" in caught.value.hint
 
 
 def test_a_training_of_other_tokens_is_not_resumed(tmp_path: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:

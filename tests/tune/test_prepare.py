@@ -206,7 +206,7 @@ def test_terms_that_an_earlier_nomoat_took_for_a_teachers_are_said_not_to_be(tin
         pass
     lines = list(survey_lines(prepare(str(tiny_gguf), data, **COLUMNS)))
     assert lines[lines.index(f"teacher: {teacher} wrote this data") + 1] == (
-        f"note: of {teacher}, `train.csv.provenance.json` of an older nomoat has other terms (`own`) than are known now (`unknown`)"
+        f"note: of {teacher}, `train.csv.provenance.json` has other terms (`own`) than are known now (`unknown`)"
     )
     assert f"  because of teacher {teacher}: terms not known" in lines
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nomoat import bounds, matching, references
+from nomoat import bounds, matching, paths, references
 from nomoat.catalog import tuned
 from nomoat.errors import UnknownModelError, UsageError
 from nomoat.labelling import MAX_LABELS, kept_question, note_on_commas
@@ -94,7 +94,7 @@ def question_for(ref: str, labels: Iterable[str] | None = None, instruction: str
     if instruction is None and model is not None and model.instruction is not None:
         instruction = model.instruction
         of_model.append("its instruction")
-    taken = [f"asked with {' and '.join(of_model)}, as `{ref}` was tuned: see `nomoat show {ref}`"] if of_model else []
+    taken = [f"asked with {' and '.join(of_model)}, as `{ref}` was tuned: see `{_show(ref)}`"] if of_model else []
     differing = list(notes({*labels}, {*labels}, instruction, learned))
     if model is not None and not model.labels.isdisjoint(labels) and (missing := sorted(model.labels.difference(labels))):
         differing.append(f"`{ref}` learned {_named(missing)}, too, which cannot be chosen here")
@@ -134,7 +134,11 @@ def notes(own: set[str], asked: set[str], instruction: str | None, learned: Sequ
             )
         if not is_asked_so and not (knows_some and unknown):
             hint = "; give the same --instruction (in Python: `instruction`)" if model.instruction is not None else ""
-            yield f"`{model.ref}` was tuned on another question than this, see `nomoat show {model.ref}`{hint}"
+            yield f"`{model.ref}` was tuned on another question than this, see `{_show(model.ref)}`{hint}"
+
+
+def _show(ref: str) -> str:
+    return paths.as_command(["nomoat", "show", ref])
 
 
 def is_on_unlearned(note: str) -> bool:

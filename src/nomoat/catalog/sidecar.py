@@ -28,8 +28,8 @@ EXPORT_AGAIN = "export the tuned model again"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sidecar:
-    """`parents` are what the file was made from: teachers and data, with terms as they are known now; `notes` say where an older
-    nomoat wrote others. `is_of_this_content`: the file was not changed since."""
+    """`parents` are what the file was made from: teachers and data, with terms as they are known now; `notes` say where others
+    are written. `is_of_this_content`: the file was not changed since."""
 
     teacher: str
     parents: tuple[Parent, ...]
@@ -134,9 +134,15 @@ def _read(path: Path, sha256: str) -> Sidecar:
         settings = facts.get("settings")
         are_labels = isinstance(settings, dict) and "labels" in settings
         if not are_labels and any(parent.name == SEEDS for parent in parents):  # it may be of a nomoat that did not know it yet
-            parents = licences.for_assistant(parents, facts["teacher"])
+            anew = [
+                now.name
+                for then, now in zip(written, parents, strict=True)
+                if then.source == licences.STATED or now.licence != then.licence
+            ]
+            for name in (facts["teacher"], *anew):
+                parents = licences.for_assistant(parents, name)
         notes = tuple(
-            f"of {now.name}, `{path.name}` of an older nomoat has other terms (`{then.licence}`) than are known now (`{now.licence}`)"
+            f"of {now.name}, `{path.name}` has other terms (`{then.licence}`) than are known now (`{now.licence}`)"
             for then, now in zip(written, parents, strict=True)
             if now.licence != then.licence
         )
@@ -146,6 +152,5 @@ def _read(path: Path, sha256: str) -> Sidecar:
     except (AttributeError, KeyError, TypeError) as exc:
         raise BadFileError(
             f"`{path}` should say which teacher wrote the file beside it, and does not",
-            hint="run the same `nomoat distil` again with --replace (in Python: `replace`): it asks nothing twice, "
-            "and writes both anew",
+            hint="run the same `nomoat distil` again with --replace (in Python: `replace`): it writes both anew",
         ) from exc

@@ -69,13 +69,16 @@ def require_own(target: Path, settings: Mapping[str, Any], *, num_rows: int, num
         raise UsageError(f"`{target}` is a pipe or a device, and a file is written", hint="name another file")
     found = sidecar.find(target) if not replace or not num_rows else None
     if not replace:
-        if not (_is_as_written(found) and _are_same(found.facts.get("settings"), settings)):
-            raise UsageError(f"`{target}` is there already, and not from this teacher with these settings", hint=OTHER_OR_REPLACED)
+        another = f"`{target}` is there already, and not from this teacher with these settings"
+        if not _is_as_written(found):
+            raise UsageError(another, hint=OTHER_OR_REPLACED)
         try:
             there = (_num_rows if num_answers is None else _num_answers)(found.facts)
         except KeyError:
             message = f"`{target}` was written by an older nomoat, which did not count what it holds as this one does"
-            raise UsageError(message, hint=f"{OTHER_OR_REPLACED}: nothing is asked twice") from None
+            raise UsageError(message, hint=OTHER_OR_REPLACED) from None
+        if found.facts.get("settings") != json.loads(json.dumps(settings)):
+            raise UsageError(another, hint=OTHER_OR_REPLACED)
         if there > (now := num_rows if num_answers is None else num_answers):
             what = f"holds {counted(there, 'row')}, and would hold {now:,}"
             if num_answers is not None:
@@ -83,11 +86,6 @@ def require_own(target: Path, settings: Mapping[str, Any], *, num_rows: int, num
             raise UsageError(f"`{target}` {what}; it is left as it is", hint=OTHER_OR_REPLACED)
     elif not num_rows and target.stat().st_size and not (_is_as_written(found) and found.facts.get("rows") == 0):
         raise UsageError(f"there is nothing to replace `{target}` with; it is left as it is", hint="name another file")
-
-
-def _are_same(written: Any, settings: Mapping[str, Any]) -> bool:
-    """Whether a file was made with these settings: an older nomoat wrote none of those that came later, which were not to be had."""
-    return isinstance(written, dict) and dict.fromkeys(settings) | written == json.loads(json.dumps(settings))
 
 
 def _num_rows(facts: Mapping[str, Any]) -> int:

@@ -39,7 +39,7 @@ def of_file(path: str | Path) -> tuple[Parent, ...]:
 
 
 def notes_of(path: str | Path) -> tuple[str, ...]:
-    """Where the terms that an older nomoat wrote beside a file are not those that are known now."""
+    """Where the terms that are written beside a file are not those that are known now."""
     beside = sidecar.find(textfiles.as_named(path))
     return () if beside is None else beside.notes
 

@@ -340,7 +340,8 @@ class Checkpoint:
         if self._has_adapter:
             return START_AGAIN
         size = paths.shown_size(paths.bytes_below(self._folder))
-        return f"{START_AGAIN}; `nomoat rm {self._facts['base']}+{self.name}` removes what was left of it, {size}"
+        remove = paths.as_command(["nomoat", "rm", f"{self._facts['base']}+{self.name}"])
+        return f"{START_AGAIN}; `{remove}` removes what was left of it, {size}"
 
     def _read(self) -> dict[str, Any]:
         import pickle
