@@ -63,6 +63,9 @@ def test_patterns_count_where_names_do() -> None:
         (r"a{123456,}", TOO_OFTEN),
         (r"(?x)a{ 123456 }", TOO_OFTEN),
         (r"\\{123456}", TOO_OFTEN),
+        (r"(?:(?:1|2){999}){9999}", TOO_OFTEN),
+        (r"(?x) (?:(?:x{999}) y) {999}", TOO_OFTEN),
+        (r"MRN\d{999}-\d{999}(?:[({]{9}x){9}", ""),
     ],
 )
 def test_a_pattern_that_cannot_be_looked_for_is_known_before(pattern: str, why: str) -> None:
