@@ -132,3 +132,11 @@ def test_a_long_pattern_is_tried_for_a_second_at_most(monkeypatch: pytest.Monkey
     monkeypatch.setattr(patterns, "LONGEST_TRIES", 0.1)
     assert why_unusable("an expression with many letters") == ""
     assert len(searching.searched) < 6  # of more than 30
+
+
+def test_a_pattern_too_large_for_the_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pattern: str) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(patterns, "_compiled", refuse)
+    assert why_unusable(PATIENT) == "needs too much memory"
