@@ -63,6 +63,9 @@ def test_patterns_count_where_names_do() -> None:
         (r"a{123456,}", TOO_OFTEN),
         (r"(?x)a{ 123456 }", TOO_OFTEN),
         (r"\\{123456}", TOO_OFTEN),
+        (r"(?:(?:1|2){999}){9999}", TOO_OFTEN),
+        (r"(?x) (?:(?:x{999}) y) {999}", TOO_OFTEN),
+        (r"MRN\d{999}-\d{999}(?:[({]{9}x){9}", ""),
     ],
 )
 def test_a_pattern_that_cannot_be_looked_for_is_known_before(pattern: str, why: str) -> None:
@@ -129,3 +132,11 @@ def test_a_long_pattern_is_tried_for_a_second_at_most(monkeypatch: pytest.Monkey
     monkeypatch.setattr(patterns, "LONGEST_TRIES", 0.1)
     assert why_unusable("an expression with many letters") == ""
     assert len(searching.searched) < 6  # of more than 30
+
+
+def test_a_pattern_too_large_for_the_memory_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(pattern: str) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(patterns, "_compiled", refuse)
+    assert why_unusable(PATIENT) == "needs too much memory"

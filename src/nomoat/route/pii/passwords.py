@@ -82,7 +82,7 @@ ASKS_OTHER = re.compile(
 )
 ASKS_FOR_IT = re.compile(
     r"(?:\s?\(?(?:숫자\s?)?\d{1,2}\s?자리(?:\s?숫자)?\)?)?[을를이가은는]?요?\s{0,2}(?:(?:좀|다시|먼저|한번)\s)?"
-    r"(?:입력|알려|말씀|뭐|무엇|적어|어떻게|[?:])"
+    r"(?:(?:입력|알려|말씀|적어)\s?(?:해(?![도야서])|하[시세셔십]|주(?!는)|줘|줄|달|부탁|바[라랍])|뭐|뭔|뭡|무엇|어떻게\s?[되된돼])"
 )
 HEAD, CELL, AROUND = re.compile(WORD, re.IGNORECASE), re.compile(VALUE), " \r\"'`*"
 ARGUMENTS = re.compile(r"\([^(),]*,[^()]*\)")  # of a call, which head no columns
@@ -132,7 +132,7 @@ CODE = re.compile(
     r"|v?\d+(?:\.\d+){1,3}[\w+-]*|\d{4}-\d\d-\d\d.*|\d{1,5}(?:[cdgkmnptu]?(?:[smwgvba]|hz|ib|wh|bits?|bytes?)|min|sec|rpm|px)"
     r"|\d*\.\d+[*/+-]\w+|\w+[*/+-]\d*\.\d+|[a-z]\w{0,2}[*/+@][a-z]\w{0,2}|\d{1,3}[+~-][\d+~-]*[a-z-]+"
     # Standards, ways to encrypt and to sign in, and types.
-    r"|(?:[a-z0-9]+[/_-])*(?:rfc|iso)-?\d{3,6}(?:[:/._-]\w+)*|(?:seed|hight)-?(?:64|128|256)(?:[/-][a-z]{3})?"
+    r"|(?:(?:ks|kics|en|din|bs|jis)[/_-])?(?:rfc|iso)-?\d{3,6}(?:[:/._-]\d+)*(?:_[a-z]+)?|(?:seed|hight)-?(?:64|128|256)(?:[/-][a-z]{3})?"
     r"|(?:[a-z0-9]+[/_-])*(?:sha|aes|aria|lea|des|chacha|md|rsa|pbkdf|argon|base|utf|tls|oauth|fido|wpa"
     r"|text|u?int|float|char|varchar)-?\d[\w./+-]*"
     # Products with their version: `비밀번호 Windows10 로그인`.

@@ -1,7 +1,7 @@
 """The user's own regular expressions.
 
 What this does not cover: those that are fast on the samples and slow on a text, on which the search is given up: see `holds_pattern`;
-counts within counts (`(?:(?:x{1000}){1000}){100}`), which `regex` writes out.
+long groups that are repeated often, and counts behind a comment of `(?x)`, which `regex` writes out.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ LONGEST_TRY, LONGEST_TRIES = 0.1, 1.0  # of a sample of so many characters, and 
 SAMPLE_LETTERS = 1000
 # Repeats that `regex` writes out, in gigabytes of memory, which no limit of time stops.
 LARGEST_COUNT = 99_999
-LARGER_COUNT = re.compile(r"(?<!\\)(?:\\\\)*\{\s*(?:\d*\s*,\s*)?0*[1-9]\d{5,}\s*(?:,\s*\d*\s*)?\}")  # blanks: `(?x)`
+# Blanks are for `(?x)`.
+PIECE = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{\s*(?P<least>\d*)\s*(?:,\s*(?P<most>\d*)\s*)?\}|\S", re.DOTALL)
 PIECES = ("1", "a", "A", "가", " ", "-", "\n")  # of samples, beside the characters and the words of the expression itself
 
 
@@ -40,7 +41,7 @@ def why_unusable(pattern: str) -> str:
     """Why an expression cannot be looked for; nothing if it can. The expression is not repeated: it may name somebody."""
     import regex
 
-    if LARGER_COUNT.search(pattern):
+    if _most_repeats(pattern) > LARGEST_COUNT:
         return f"repeats something more than {LARGEST_COUNT:,} times"
     try:
         if _is_in("", _compiled(pattern), time.thread_time() + LONGEST_TRY):
@@ -48,9 +49,28 @@ def why_unusable(pattern: str) -> str:
         _try(pattern)
     except TimeoutError:
         return f"is too slow: {SAMPLE_LETTERS:,} characters take longer than {LONGEST_TRY:g} s"
-    except (regex.error, ValueError, RecursionError, OverflowError, MemoryError) as exc:
+    except MemoryError:
+        return "needs too much memory"
+    except (regex.error, ValueError, RecursionError, OverflowError) as exc:
         return f"is no regular expression: {exc}"
     return ""
+
+
+def _most_repeats(pattern: str) -> float:
+    """How many times what is repeated most is written out: counts around a group multiply those within it."""
+    groups, last = [1.0], 1.0  # of each that is open the most so far, and of the piece before
+    for piece in PIECE.finditer(pattern):
+        counts = [float(count) for count in piece.group("least", "most") if count]
+        if counts:
+            last *= max(1.0, *counts)
+        elif piece[0] == ")" and len(groups) > 1:
+            last = groups.pop()
+        else:
+            last = 1.0
+            if piece[0] == "(":
+                groups.append(last)
+        groups[-1] = max(groups[-1], last)
+    return max(groups)
 
 
 @functools.cache  # of what passes; who was refused is tried anew

@@ -78,12 +78,16 @@ WITHOUT_CODE = Near(
     {**WITHOUT_ZERO.words, "\u260e": 0},
 )
 YEAR_TO_YEAR, DATE = re.compile(r"20\d\d-20\d\d"), re.compile(r"20\d\d-(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
-# Right before a number these name it one.
+# Right before a number, or at the end of a table's head above its cell, these name it one; `last_contact` names a date.
 NAMES_NUMBER = re.compile(
-    rf"(?:(?:(?:{PHONE_WORDS}|대표)[\s_-]?(?:번호|number|no)|폰\s?번호|연락처|(?<=대표)전화|(?<=대표\s)전화|\u260e|(?<![^\W_])tel)(?:[은는이가]|\sis)?"
-    rf"|(?P<as_key>(?:{PHONE_WORDS})[\"']?\s?[:=]))[^\w\n]{{0,4}}\Z",
+    rf"(?:(?:(?:(?:{PHONE_WORDS}|대표)[\s_-]?(?:번호|number|no)|폰\s?번호|연락처|(?<=대표)전화|(?<=대표\s)전화|\u260e|(?<![^\W_])tel)(?:[은는이가]|\sis)?"
+    rf"|(?P<as_key>(?<!last[\s_-])(?:{PHONE_WORDS})[\"']?\s?[:=]))[^\w\n]{{0,4}}"
+    rf"|(?:(?<=[,;|\t])|(?<=[,;|\t]\s))(?:{PHONE_WORDS})(?:[\s_-]?(?:번호|number|no))?[^\w\n]{{0,4}}\n[^\d\n]{{0,9}}[,;|\t]\s?)\Z",
     re.IGNORECASE,
 )
+# Behind what only a `:` names: a date's ending, but for `에 연락 주세요`, and units of what a telephone has, or how often it rings.
+ON_DATE = re.compile(r"(?:까지|부터|에)(?!\s?(?:전화|연락|문자|카톡))")
+HAS_UNIT = re.compile(r"\s?(?:(?:대|통|시)(?:로|까지|부터|에)?|px|mah|[kmgt]b)(?![^\W_])", re.IGNORECASE)
 NO_FIGURE = rf"{NO_ORDER}(?<![\d.,-])"
 WITHOUT_ZERO_BEFORE_WORD = re.compile(  # `1012345678로 전화 주세요`
     rf"{led('1', NO_FIGURE)}{ITS_REST}(?:\s?(?:으?로|에)\s?(?:[\uac00-\ud7a3]{{1,3}}\s)?(?:전화|연락|문자|카톡)"
@@ -130,8 +134,8 @@ SERVICE_WORDS = (
 SERVICE_SAID = re.compile(SERVICE_WORDS, re.IGNORECASE)
 SERVICE_SAID_BEHIND = re.compile(rf"번으로|[^\d\n]{{0,10}}?(?:{SERVICE_WORDS})", re.IGNORECASE)
 COUNTED = re.compile(
-    r"\s?(?:=|[*+]\s?\d|[십백천만억]{0,2}\s?(?:원|명|개|건|회|년대?|세기|칼로리|킬로|미터|달러|유로|해상도|대|통|시)(?:으?로|까지|부터|에서|이상|이하|정도|대|[을를이가은는의에도만과와])?(?![^\W_])"
-    r"|(?:kcal|cal|calories|k?m|cm|mm|k?g|mg|ml|[kmg]?hz|rpm|px|mah|[kmgt]b|won|krw|usd|dollars|people|years|ad|bc|ce|bce)(?![^\W_])|[%$€£])",
+    r"\s?(?:=|[*+]\s?\d|[십백천만억]{0,2}\s?(?:원|명|개|건|회|년대?|세기|칼로리|킬로|미터|달러|유로|해상도)(?:으?로|까지|부터|에서|이상|이하|정도|대|[을를이가은는의에도만과와])?(?![^\W_])"
+    r"|(?:kcal|cal|calories|k?m|cm|mm|k?g|mg|ml|[kmg]?hz|rpm|won|krw|usd|dollars|people|years|ad|bc|ce|bce)(?![^\W_])|[%$€£])",
     re.IGNORECASE,
 )
 MATTER = re.compile(r"\s[건회]\w+")  # behind a number that a word says to be one: `1577-1577 건은`
@@ -165,16 +169,18 @@ def holds_phone(text: str) -> bool:
 
 
 def _is_range(found: re.Match[str]) -> bool:
-    """Whether what a number without a code looks like is counted, or years; or, where no word names it a number, a date (behind a
-    word with a `:`, too) or what goes from one round number up to another."""
+    """Whether what a number without a code looks like is counted, or years; or, where no word names it a number, a date or what goes
+    from one round number up to another. Behind a word with a `:` these need what says so behind them."""
     text, start = found.string, found.start("first")
     if COUNTED.match(text, found.end()) or YEAR_TO_YEAR.match(text, start):
         return True
+    first, second = int(found["first"]), int(found["second"])
+    is_date, rises = DATE.match(text, start) is not None, first < second and not first % 50 and not second % 50
     named = NAMES_NUMBER.search(text, found.start(), start)
     if named:
-        return named["as_key"] is not None and DATE.match(text, start) is not None
-    first, second = int(found["first"]), int(found["second"])
-    return DATE.match(text, start) is not None or (first < second and not first % 50 and not second % 50)
+        behind = (is_date and ON_DATE.match(text, found.end())) or (rises and HAS_UNIT.match(text, found.end()))
+        return named["as_key"] is not None and bool(behind)
+    return is_date or rises
 
 
 def _is_everyday(text: str, start: int, number: str) -> bool:

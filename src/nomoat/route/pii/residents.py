@@ -27,7 +27,7 @@ SAID = re.compile(r"(?<!입)주민(?!세)|외국인\s?등록|(?<![^\W_])(?:rrn|r
 # Names the number itself: between a date and an amount, and before them, `주민센터` is no such word.
 NAMED = re.compile(
     r"(?<![입거])주민(?:\s?\(?(?:(?:외국인|법인)\)?\s?)?(?:등록|번호|뒷|뒤)|등본|증(?!가)|\s?(?:id|no)(?![a-z]))"
-    r"|(?<![\uac00-\ud7a3])주민(?=[^\uac00-\ud7a3\d]{0,3}(?:\d{7}|\Z))"
+    r"|(?<![입거])(?<!지역|마을|동네|현지)(?<!\b원)주민(?=[^\uac00-\ud7a3\d]{0,3}(?:\d{7}|\Z))"
     r"|외국인\s?등록|(?<![^\W_])(?:rrn|resident[\s_]?(?:reg|no|num|id))",
     re.IGNORECASE,
 )
