@@ -170,9 +170,10 @@ def fuzz(fuzzer: Fuzzer, *, first: int, count: int, seed: int) -> tuple[dict[str
     at, end = first, first + count
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"NOMOAT_HOME": folder + "/home", "NOMOAT_OFFLINE": "1", "NOMOAT_THREADS": "1"}
-        kernels = Path(environment["NOMOAT_HOME"]) / "cache" / cache.KERNELS
-        kernels.parent.mkdir(parents=True)
-        kernels.symlink_to(machine_code.FOLDER.parent)  # what is compiled already, and for the next run what is compiled here
+        kept, kernels = machine_code.FOLDER.parent, Path(environment["NOMOAT_HOME"]) / "cache" / cache.KERNELS
+        for place in (kept, kernels.parent):
+            place.mkdir(parents=True, exist_ok=True)
+        kernels.symlink_to(kept)  # what is compiled already, and for the next run what is compiled here
         note = Path(folder) / "case"
         while at < end:
             part = min(end - at, CASES_A_PROCESS)

@@ -443,7 +443,7 @@ class _Part:
             at += TEXT_LENGTH.size
             if size > end - at:
                 raise self._broken(f"a text of {size:,} bytes is claimed at byte {at:,}")
-            # a vocabulary may hold bytes that are no text by themselves; weights read as a text would take up to seven times their bytes
+            # a vocabulary may hold bytes that are no text by themselves; weights read as a text would take up to seven times as many
             found.append(data[at : at + size].decode("utf-8", "replace" if size <= PIECE_BYTES else "strict"))
             at += size
         self._at = at
