@@ -77,6 +77,9 @@ def try_model(path: Path, number: int) -> tuple[str, int]:
     from nomoat.errors import NomoatError
     from nomoat.records import Message, Request
 
+    for kept in paths.cache().glob("*"):  # of the case before
+        if kept.name != cache.KERNELS:
+            shutil.rmtree(kept)
     refused, imported, answered, in_codes = OUTCOMES
     stored = [0]
     as_large, as_small = number % 2 == 1, number % RUN_EVERY == 0
@@ -88,7 +91,6 @@ def try_model(path: Path, number: int) -> tuple[str, int]:
             folder = importer.import_gguf(path, check=lambda sizes, num_weights, num_bytes, *how: stored.append(num_bytes))
         except NomoatError:
             return refused, stored[-1]
-        road.callback(shutil.rmtree, paths.cache() / cache.IMPORTED)
         with closing(LocalEngine(folder)) as engine:
             engine.bound_cache(CACHE_BYTES)
             chat = Request(messages=(Message(role="user", content="hello hell he 12"),), max_new_tokens=4)
