@@ -6,9 +6,9 @@ others take that of models as small as these are, in OpenVINO's form; every tent
 
 The process that tries a case may not grow by more than 512 MB in it, of whoever's memory. What Python and numpy allocate for a model
 is traced. Where it is refused that may be four times its files and 64 KB, and besides, if its header was in order and its weights were
-being read, twice these as they would be stored. Where it was more the case is tried once more: Python's own tables grow in whichever
-case they are full. A finding is anything but an error of nomoat's own or a model: another exception, a crash, more than a second of
-CPU until it is refused, more than 20 s, or more memory.
+being read, four times these as stored: some matrices at a time are numbers of 32 bits. Where it was more the case is tried once more:
+Python's own tables grow in whichever case they are full. A finding is anything but an error of nomoat's own or a model: another
+exception, a crash, more than a second of CPU until it is refused, more than 20 s, or more memory.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ LIMIT_SECONDS = 1.0
 HANG_SECONDS = 20
 GROWTH_BYTES = 512_000_000
 MEMORY_FACTOR, MEMORY_ALLOWANCE_BYTES = 4, 64_000  # the latter for what a file of a few bytes takes
-WEIGHTS_FACTOR = 2  # of weights as stored: what was made of them, and what some matrices are being made of
 CASES_A_PROCESS = 1000  # OpenVINO keeps a part of what each model took
 RUN_EVERY = 10  # of the models in OpenVINO's form, every tenth also answers
 CACHE_BYTES = 16_000_000  # of keys and values: the usual 2 GB of addresses would be more than a case may have
@@ -121,7 +120,7 @@ def work(fuzzer: Fuzzer, first: int, count: int, seed: int, note: Path) -> None:
         size = write(folder, files)
         for _ in range(2):
             outcome, stored, seconds, grown = watched(fuzzer.model(folder), number)
-            allowed = MEMORY_FACTOR * size + WEIGHTS_FACTOR * stored + MEMORY_ALLOWANCE_BYTES
+            allowed = MEMORY_FACTOR * (size + stored) + MEMORY_ALLOWANCE_BYTES
             if outcome != "refused" or grown <= allowed:
                 break
         outcomes[f"{kind}: {outcome if outcome in OUTCOMES else 'finding'}"] += 1

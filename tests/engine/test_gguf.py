@@ -291,6 +291,14 @@ def test_a_file_with_fewer_rows_than_tokens_is_refused(tiny_gguf: Path) -> None:
     assert importer.read_sizes(file).vocabulary == 264
 
 
+def test_a_file_without_the_norm_of_its_output_is_refused_before_its_layers_are_read(tiny_gguf: Path) -> None:
+    file = GGUFFile(tiny_gguf)
+    del file.tensors["output_norm.weight"]
+    with pytest.raises(BadFileError) as caught:
+        importer.read_sizes(file)
+    assert caught.value.message == f"`{tiny_gguf}` has no tensor `output_norm.weight`"
+
+
 @pytest.mark.parametrize("key", ["split.count", "split.no", "split.tensors.count"])
 @pytest.mark.parametrize("value", ["2", [2, 3]])
 def test_a_number_of_parts_that_is_none_is_damage(tmp_path: Path, key: str, value: object) -> None:
