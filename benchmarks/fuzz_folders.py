@@ -437,7 +437,7 @@ DAMAGES: dict[str, Callable[[Files, random.Random], None]] = {
     "words": spoil_words,
 }
 FOLDERS = Fuzzer(
-    script=__file__, description=__doc__ or "", cases=6000, model="", whole=lambda: whole_folders()[0], damaged=damaged
+    script=__file__, description=__doc__ or "", cases=6000, model=lambda folder: folder, whole=whole_folders, damaged=damaged
 )  # fmt: skip
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
     python benchmarks/fuzz_gguf.py [--cases 20000] [--seed 1] [--first 0] [--json FILE]
 
-Whole files of five small models are truncated, get bits flipped, sizes that lie, tensors that are moved, renamed, reshaped or
-retyped, and metadata that is missing, of another type, out of range, or nonsense (vocabulary, merges, scores and template included).
+Whole files of small models (every type that nomoat's own passes multiply by, mixtures of experts, one model in two files) are
+truncated, get bits flipped, sizes that lie, tensors that are moved, renamed, reshaped or retyped, and metadata that is missing, of
+another type, out of range, or nonsense (vocabulary, merges, scores and template included).
 What is a finding, and how cases are tried: `fuzzing.py`. Exit code 1 if there are findings.
 
 Not covered: weights whose values are changed and stay numbers, which no reader can know; templates that compute for ever.
@@ -12,11 +13,12 @@ Not covered: weights whose values are changed and stay numbers, which no reader 
 from __future__ import annotations
 
 import functools
+import math
 import random
 import struct
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import fuzzing
@@ -24,7 +26,12 @@ import gguf
 import numpy as np
 from fuzzing import Files, Fuzzer
 
-NAME = "case.gguf"
+LAYERS, HEADS, CONTEXT = 2, 4, 64
+NORMS = {  # of a layer, where they are not the usual two
+    "gemma3": ("attn_norm", "ffn_norm", "post_attention_norm", "post_ffw_norm"), "gpt-oss": ("attn_norm", "post_attention_norm"),
+}  # fmt: skip
+FUSED, BIASED = ("phi3", "gpt2"), ("gpt2", "qwen2", "gpt-oss")
+Stored = tuple[tuple[int, ...], int, bytes]  # of a tensor: shape, innermost first; type; content
 EXTREMES = (0, 1, 2, 31, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**40, 2**62, 2**63 - 1, 2**63, 2**64 - 1)
 NONSENSE: tuple[Any, ...] = (
     0, -1, 1, 2, 3, 7, 2**31, 2**32 - 1, 2**63, 0.0, -1.5, 1e-30, 1e30, float("nan"), float("inf"), True, False, "", "llama",
@@ -37,10 +44,12 @@ TEMPLATES = ("{{", "{% for m in messages %}", "{{ messages[9].content }}", "{{ 1
 # ---------------------------------------------------------------- files
 @dataclass
 class Model:
-    """What a GGUF file holds, to be changed and written. `tensors`: name -> (shape as stored, type, bytes)."""
+    """What a GGUF file holds, to be changed and written. `beside`: the whole files of a model that is in several."""
 
     metadata: dict[str, Any]
-    tensors: dict[str, tuple[tuple[int, ...], int, bytes]]
+    tensors: dict[str, Stored]
+    name: str = "case.gguf"
+    beside: Files = field(default_factory=dict)
     spots: list[tuple[int, str]] = field(default_factory=list)  # where sizes and counts stand in what was written
 
     def write(self) -> bytes:
@@ -106,15 +115,24 @@ def kind_of(value: Any) -> tuple[int, str]:
     return (8, "") if isinstance(value, str) else (9, "")
 
 
-def matrix(rows: int, columns: int, kind: gguf.GGMLQuantizationType, chance: np.random.Generator) -> tuple[Any, int, bytes]:
-    weights = chance.normal(0, columns**-0.5, (rows, columns)).astype(np.float32)
-    content = weights if kind == gguf.GGMLQuantizationType.F32 else gguf.quants.quantize(weights, kind)
-    return (columns, rows), int(kind), np.ascontiguousarray(content).tobytes()
+def matrix(shape: tuple[int, ...], kind: gguf.GGMLQuantizationType, chance: np.random.Generator) -> Stored:
+    """Random weights of a type. Of types that `gguf` only reads, random blocks whose numbers are of plausible size."""
+    *rows, columns = shape
+    block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    try:
+        content = gguf.quants.quantize(chance.normal(0, columns**-0.5, (math.prod(rows), columns)).astype(np.float32), kind)
+    except NotImplementedError:
+        blocks = chance.integers(0, 256, (4000, block_bytes), np.uint8)
+        with np.errstate(all="ignore"):
+            largest = np.abs(gguf.quants.dequantize(blocks, kind)).max(1)
+        usable = blocks[(largest > 0.01) & (largest < 10)]
+        content = usable[chance.integers(0, len(usable), math.prod(shape) // block)]
+    return shape[::-1], int(kind), np.ascontiguousarray(content).tobytes()
 
 
 @functools.cache
 def whole_models() -> list[Model]:
-    """Five small models: their architectures, types, tokenizers and position schemes between them cover the importer."""
+    """Small models: their architectures, types, tokenizers and position schemes between them cover the importer and our passes."""
     kinds = gguf.GGMLQuantizationType
     return [
         small_model("llama", [kinds.Q8_0, kinds.Q4_1], sentencepiece()),
@@ -122,46 +140,75 @@ def whole_models() -> list[Model]:
         small_model("gemma3", [kinds.F32, kinds.Q4_0], sentencepiece(), {"attention.sliding_window": 8, "attention.key_length": 16}),
         small_model("phi3", [kinds.BF16, kinds.Q5_1], sentencepiece(), {"rope.scaling.original_context_length": 32}),
         small_model("gpt2", [kinds.F32, kinds.Q8_0], bytelevel("gpt-2")),
-    ]
+        small_model("qwen3", [kinds.Q2_K, kinds.Q3_K, kinds.Q5_K], bytelevel("qwen2"), width=256),
+        small_model("llama", [kinds.IQ2_XXS, kinds.IQ2_XS, kinds.IQ2_S, kinds.IQ3_XXS, kinds.IQ3_S, kinds.IQ4_XS, kinds.IQ4_NL],
+                    sentencepiece(), width=256),
+        small_model("qwen3moe", [kinds.Q4_0, kinds.Q8_0], bytelevel("qwen2"), experts=6),
+        small_model("gpt-oss", [kinds.MXFP4, kinds.Q8_0], bytelevel("gpt-4o"), {"attention.sliding_window": 8}, experts=4),
+        *in_two(small_model("llama", [kinds.Q4_K, kinds.Q6_K], sentencepiece(), width=256)),
+        small_model("llama", [kinds.Q4_K, kinds.Q6_K], bytelevel("smollm"), width=512),
+    ]  # fmt: skip
 
 
-def small_model(name: str, kinds: list[gguf.GGMLQuantizationType], words: dict[str, Any], more: dict[str, Any] | None = None) -> Model:
-    """Two layers, 64 wide."""
+def small_model(
+    name: str, kinds: list[gguf.GGMLQuantizationType], words: dict[str, Any], more: dict[str, Any] | None = None, *,
+    width: int = 64, experts: int = 0,
+) -> Model:  # fmt: skip
+    """Two layers of four heads; of so many experts, two are chosen."""
     chance = np.random.default_rng(len(name))
-    width, hidden, heads, layers = 64, 128, 4, 2
     sizes = {
-        "block_count": layers, "context_length": 64, "embedding_length": width, "feed_forward_length": hidden,
-        "attention.head_count": heads, "attention.head_count_kv": heads, "rope.freq_base": 10000.0, "rope.dimension_count": 16,
-        "attention.layer_norm_rms_epsilon": 1e-5, "attention.layer_norm_epsilon": 1e-5, **(more or {}),
+        "block_count": LAYERS, "context_length": CONTEXT, "embedding_length": width, "feed_forward_length": 2 * width,
+        "attention.head_count": HEADS, "attention.head_count_kv": HEADS, "rope.freq_base": 10000.0,
+        "rope.dimension_count": width // HEADS, "attention.layer_norm_rms_epsilon": 1e-5, "attention.layer_norm_epsilon": 1e-5,
+        **(more or {}),
     }  # fmt: skip
+    if experts:
+        sizes |= {"expert_count": experts, "expert_used_count": 2, "expert_feed_forward_length": 2 * width}
     metadata = {"general.architecture": name, "general.alignment": 32, **{f"{name}.{key}": value for key, value in sizes.items()}}
-    fused = name in ("phi3", "gpt2")
-    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (len(words["tokenizer.ggml.tokens"]), width)}
-    norms = ["attn_norm", "ffn_norm", *(["post_attention_norm", "post_ffw_norm"] if name == "gemma3" else [])]
-    for layer in range(layers):
-        block = f"blk.{layer}"
-        shapes |= {f"{block}.{norm}.weight": (width,) for norm in norms}
-        if name == "gemma3":
-            shapes |= {f"{block}.attn_{part}_norm.weight": (16,) for part in "qk"}
-        qkv = {"attn_qkv": (3 * width, width)} if fused else {f"attn_{part}": (width, width) for part in "qkv"}
-        up = {"ffn_up": ((2 if name == "phi3" else 1) * hidden, width)}
-        gate = {} if fused else {"ffn_gate": (hidden, width)}
-        for part, size in (qkv | up | gate | {"attn_output": (width, width), "ffn_down": (width, hidden)}).items():
-            shapes[f"{block}.{part}.weight"] = size
-            if name in ("gpt2", "qwen2") and part not in ("ffn_gate",):
-                shapes[f"{block}.{part}.bias"] = size[:1]
-    shapes["output_norm.weight"] = (width,)
-    if name == "gpt2":
-        shapes["position_embd.weight"] = (64, width)
-    if name == "phi3":
-        shapes |= {f"rope_factors_{kind}.weight": (8,) for kind in ("long", "short")}
-    tensors: dict[str, tuple[tuple[int, ...], int, bytes]] = {}
-    for at, (tensor, shape) in enumerate(shapes.items()):
+    tensors: dict[str, Stored] = {}
+    for at, (tensor, shape) in enumerate(shapes_of(name, len(words["tokenizer.ggml.tokens"]), width, experts).items()):
         if len(shape) == 1:
             tensors[tensor] = (shape, 0, np.ones(shape, np.float32).tobytes())
         else:
-            tensors[tensor] = matrix(shape[0], shape[1], kinds[at % len(kinds)], chance)
+            is_exact = tensor.endswith((".bias", "ffn_gate_inp.weight"))
+            tensors[tensor] = matrix(shape, gguf.GGMLQuantizationType.F32 if is_exact else kinds[at % len(kinds)], chance)
     return Model(metadata | words, tensors)
+
+
+def shapes_of(name: str, vocabulary: int, width: int, experts: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a model's tensors."""
+    head, hidden = width // HEADS, 2 * width
+    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (vocabulary, width), "output_norm.weight": (width,)}
+    one: dict[str, tuple[int, ...]] = dict.fromkeys(NORMS.get(name, ("attn_norm", "ffn_norm")), (width,))
+    one |= {f"attn_{part}_norm": (head,) for part in "qk" if name in ("gemma3", "qwen3", "qwen3moe")}
+    one |= {"attn_qkv": (3 * width, width)} if name in FUSED else {f"attn_{part}": (width, width) for part in "qkv"}
+    one["attn_output"] = (width, width)
+    if experts:
+        one |= {"ffn_gate_inp": (experts, width), "ffn_down_exps": (experts, width, hidden)}
+        one |= {f"ffn_{part}_exps": (experts, hidden, width) for part in ("gate", "up")}
+    else:
+        one |= {"ffn_up": ((2 if name == "phi3" else 1) * hidden, width), "ffn_down": (width, hidden)}
+        one |= {} if name in FUSED else {"ffn_gate": (hidden, width)}
+    one |= {"attn_sinks": (HEADS,)} if name == "gpt-oss" else {}
+    for layer in range(LAYERS):
+        for part, shape in one.items():
+            shapes[f"blk.{layer}.{part}.weight"] = shape
+            if name in BIASED and len(shape) > 1 and part != "ffn_gate":
+                shapes[f"blk.{layer}.{part}.bias"] = shape[:-1]
+    shapes |= {"position_embd.weight": (CONTEXT, width)} if name == "gpt2" else {}
+    return shapes | ({f"rope_factors_{kind}.weight": (head // 2,) for kind in ("long", "short")} if name == "phi3" else {})
+
+
+def in_two(model: Model) -> list[Model]:
+    """The same in two files, either of which may be damaged: all metadata in the first part, tensors by turns."""
+    names = [f"case-0000{number}-of-00002.gguf" for number in (1, 2)]
+    parts = []
+    for at, metadata in enumerate((model.metadata, {})):
+        split = {"split.no": at, "split.count": 2, "split.tensors.count": len(model.tensors)}
+        parts.append(Model(metadata | split, dict(list(model.tensors.items())[at::2]), name=names[at]))
+    first, second = parts
+    first.beside, second.beside = {second.name: second.write()}, {first.name: first.write()}
+    return parts
 
 
 def sentencepiece() -> dict[str, Any]:
@@ -190,15 +237,16 @@ def bytelevel(pre: str) -> dict[str, Any]:
 
 # ---------------------------------------------------------------- damage
 def damaged(number: int, seed: int) -> tuple[str, Files]:
-    """(what was done, the file) of a case."""
+    """(what was done, the files) of a case."""
     chance = random.Random(f"{seed}/{number}")
     source = chance.choice(whole_models())
-    model = Model(dict(source.metadata), dict(source.tensors))
+    model = replace(source, metadata=dict(source.metadata), tensors=dict(source.tensors))
     kind = chance.choice(list(DAMAGES))
     try:
-        return kind, {NAME: DAMAGES[kind](model, chance)}
+        content = DAMAGES[kind](model, chance)
     except (struct.error, OverflowError):  # a value that no GGUF can hold
-        return "bits", {NAME: flip(model, chance)}
+        kind, content = "bits", flip(model, chance)
+    return kind, {model.name: content, **model.beside}
 
 
 def truncate(model: Model, chance: random.Random) -> bytes:
@@ -241,6 +289,8 @@ def spoil_metadata(model: Model, chance: random.Random) -> bytes:
 
 def spoil_words(model: Model, chance: random.Random) -> bytes:
     names = [key for key, value in model.metadata.items() if key.startswith("tokenizer.ggml.") and isinstance(value, list)]
+    if not names:  # the second of two files
+        return spoil_metadata(model, chance)
     for _ in range(chance.choice((1, 2, 3))):
         name = chance.choice(names)
         values = list(model.metadata[name])
@@ -267,8 +317,7 @@ def spoil_words(model: Model, chance: random.Random) -> bytes:
 
 def spoil_sizes(model: Model, chance: random.Random) -> bytes:
     """Hyper-parameters that are plausible numbers and are not this file's."""
-    name = model.metadata["general.architecture"]
-    keys = [key for key in model.metadata if key.startswith(f"{name}.")]
+    keys = [key for key in model.metadata if not key.startswith(("general.", "tokenizer."))]
     for _ in range(chance.choice((1, 1, 2))):
         key = chance.choice(keys)
         was = model.metadata[key]
@@ -318,8 +367,8 @@ GGUF = Fuzzer(
     script=__file__,
     description=__doc__ or "",
     cases=20000,
-    model=NAME,
-    whole=lambda: {NAME: whole_models()[0].write()},
+    model=lambda folder: min(folder.iterdir()),
+    whole=lambda: [{model.name: model.write(), **model.beside} for model in whole_models()],
     damaged=damaged,
 )
 

@@ -1,9 +1,14 @@
 """What the fuzzers share: each case goes through the whole import, watched for time, memory, crashes and foreign errors.
 
-A case is made from its number and the seed alone. The process that tries it may not grow by more than 512 MB in a case. What Python
-and numpy allocate for a model is traced, and may be four times its files and 2 MB where it is refused. A finding is anything but an
-error of nomoat's own or a model: another exception, a crash, more than a second of CPU until it is refused, more than 20 s, or more
-memory.
+A case is made from its number and the seed alone. Cases of odd numbers take the road of large models: weights stay in their file's
+codes, and where the family allows it nomoat's own passes, compiled without checks of bounds, answer two prompts, with one thread. The
+others take that of models as small as these are, in OpenVINO's form; every tenth number's answers, too, and gives likelihoods.
+
+The process that tries a case may not grow by more than 512 MB in it, of whoever's memory. What Python and numpy allocate for a model
+is traced. Where it is refused that may be four times its files and 64 KB, and besides, if its header was in order and its weights were
+being read, four times these as stored: some matrices at a time are numbers of 32 bits. Where it was more the case is tried once more:
+Python's own tables grow in whichever case they are full. A finding is anything but an error of nomoat's own or a model: another
+exception, a crash, more than a second of CPU until it is refused, more than 20 s, or more memory.
 """
 
 from __future__ import annotations
@@ -21,71 +26,91 @@ import tempfile
 import time
 import traceback
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from facts import circumstances
 from facts import write as write_found
 
+from nomoat import cache, machine_code
+
 LIMIT_SECONDS = 1.0
 HANG_SECONDS = 20
 GROWTH_BYTES = 512_000_000
-MEMORY_FACTOR, MEMORY_ALLOWANCE_BYTES = 4, 4_000_000  # Python's own tables grow by up to 3.2 MB, in whichever case they are full
-CASES_A_PROCESS = 500  # OpenVINO keeps a part of what each model took
-RUN_EVERY = 10  # of the models that came of it, every tenth also answers
+MEMORY_FACTOR, MEMORY_ALLOWANCE_BYTES = 4, 64_000  # the latter for what a file of a few bytes takes
+CASES_A_PROCESS = 1000  # OpenVINO keeps a part of what each model took
+RUN_EVERY = 10  # of the models in OpenVINO's form, every tenth also answers
+CACHE_BYTES = 16_000_000  # of keys and values: the usual 2 GB of addresses would be more than a case may have
+OUTCOMES = ("refused", "imported", "answered", "answered in its file's codes")
+SIZES_OF_FORMS = ("FEW_WEIGHTS", "TILES_FROM_WEIGHTS")  # of `footprint`; with 0 a small model takes the road of large ones
 
 Files = dict[str, bytes]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fuzzer:
-    """What is damaged. `whole`: the files of a model that works; `damaged`: (number, seed) -> what was done, and the files then.
+    """What is damaged. `whole`: the files of models that work; `damaged`: (number, seed) -> what was done, and the files then.
 
-    `model` is what nomoat is given, in the folder of the files: a name, or "" for the folder itself.
+    `model`: the folder of the files -> what nomoat is given.
     """
 
     script: str
     description: str
     cases: int
-    model: str
-    whole: Callable[[], Files]
+    model: Callable[[Path], Path]
+    whole: Callable[[], Sequence[Files]]
     damaged: Callable[[int, int], tuple[str, Files]]
 
 
-def try_model(path: Path, *, run: bool) -> str:
-    """What became of it: "refused", "imported" or "answered". Anything but nomoat's own errors comes through."""
-    from nomoat import paths
+def try_model(path: Path, number: int) -> tuple[str, int]:
+    """(what became of it by the road of this number, one of OUTCOMES; the bytes of its weights as stored, 0 if it was refused before).
+
+    Anything but nomoat's own errors comes through.
+    """
+    from nomoat import footprint, paths
     from nomoat.engine import importer
     from nomoat.engine.local import LocalEngine
     from nomoat.errors import NomoatError
     from nomoat.records import Message, Request
 
-    try:
-        folder = importer.import_gguf(path)
-    except NomoatError:
-        return "refused"
-    try:
-        engine = LocalEngine(folder)
-        for request in (Request(prompt="hello"), Request(messages=(Message(role="user", content="hello"),))):
-            try:
-                engine.count_tokens(request)
-                if run:
-                    engine.score(request, ["hell"])
-            except NomoatError:
-                continue
-        engine.close()
-    finally:
-        shutil.rmtree(paths.cache())
-    return "answered" if run else "imported"
+    for kept in paths.cache().glob("*"):  # of the case before
+        if kept.name != cache.KERNELS:
+            shutil.rmtree(kept)
+    refused, imported, answered, in_codes = OUTCOMES
+    stored = [0]
+    as_large, as_small = number % 2 == 1, number % RUN_EVERY == 0
+    with ExitStack() as road:
+        if as_large:
+            for name in SIZES_OF_FORMS:
+                road.enter_context(mock.patch.object(footprint, name, 0))
+        try:
+            folder = importer.import_gguf(path, check=lambda sizes, num_weights, num_bytes, *how: stored.append(num_bytes))
+        except NomoatError:
+            return refused, stored[-1]
+        with closing(LocalEngine(folder)) as engine:
+            engine.bound_cache(CACHE_BYTES)
+            chat = Request(messages=(Message(role="user", content="hello hell he 12"),), max_new_tokens=4)
+            for request in (chat, Request(prompt="hello" * 20, max_new_tokens=4)):
+                with suppress(NomoatError):
+                    engine.count_tokens(request)
+                    if as_large or as_small:
+                        list(engine.generate(request))
+                    if as_small:
+                        engine.score(request, ["hell"])
+    return in_codes if engine.storage.has_tiles else answered if as_large or as_small else imported, stored[-1]
 
 
 def work(fuzzer: Fuzzer, first: int, count: int, seed: int, note: Path) -> None:
     """Try cases in this process, and print a line of JSON for each finding and one for the whole."""
     folder = note.with_name("model")
-    write(folder, fuzzer.whole())
-    assert try_model(folder / fuzzer.model, run=True) == "answered"  # every library is loaded before memory is measured
+    wholes = fuzzer.whole()
+    for number, files in [(0, wholes[0]), *((1, files) for files in wholes)]:  # all is compiled and loaded before it is measured
+        write(folder, files)
+        assert try_model(fuzzer.model(folder), number)[0].startswith("answered")
     tracemalloc.start()
     outcomes: collections.Counter[str] = collections.Counter()
     slowest, largest = 0.0, 0.0
@@ -93,28 +118,37 @@ def work(fuzzer: Fuzzer, first: int, count: int, seed: int, note: Path) -> None:
         note.write_text(str(number))
         kind, files = fuzzer.damaged(number, seed)
         size = write(folder, files)
-        now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (now + GROWTH_BYTES, resource.RLIM_INFINITY))
-        faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
-        tracemalloc.reset_peak()
-        before, started = tracemalloc.get_traced_memory()[0], time.process_time()
-        try:
-            outcome = try_model(folder / fuzzer.model, run=number % RUN_EVERY == 0)
-        except BaseException as exc:  # noqa: BLE001 - this is what is looked for
-            outcome = "finding"
-            where = traceback.extract_tb(exc.__traceback__)[-1]
-            finding(number, kind, f"{type(exc).__name__}: {str(exc)[:300]} ({Path(where.filename).name}:{where.lineno})")
-        seconds, grown = time.process_time() - started, tracemalloc.get_traced_memory()[1] - before
-        faulthandler.cancel_dump_traceback_later()
-        outcomes[f"{kind}: {outcome}"] += 1
-        if outcome == "refused":
-            allowed = MEMORY_FACTOR * size + MEMORY_ALLOWANCE_BYTES
+        for _ in range(2):
+            outcome, stored, seconds, grown = watched(fuzzer.model(folder), number)
+            allowed = MEMORY_FACTOR * (size + stored) + MEMORY_ALLOWANCE_BYTES
+            if outcome != "refused" or grown <= allowed:
+                break
+        outcomes[f"{kind}: {outcome if outcome in OUTCOMES else 'finding'}"] += 1
+        if outcome not in OUTCOMES:
+            finding(number, kind, outcome)
+        elif outcome == "refused":
             slowest, largest = max(slowest, seconds), max(largest, grown / allowed)
             if seconds > LIMIT_SECONDS:
                 finding(number, kind, f"{seconds:.1f} s of CPU until it was refused")
             if grown > allowed:
                 finding(number, kind, f"{grown:,} bytes allocated for {size:,} bytes of files")
     print(json.dumps({"outcomes": outcomes, "slowest_seconds": slowest, "memory_of_allowed": largest}), flush=True)
+
+
+def watched(path: Path, number: int) -> tuple[str, int, float, int]:
+    """(what became of a model, or what was raised; bytes of its weights; seconds of CPU; bytes allocated), within the limits."""
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + GROWTH_BYTES, resource.RLIM_INFINITY))
+    faulthandler.dump_traceback_later(HANG_SECONDS, exit=True)
+    tracemalloc.reset_peak()
+    before, started = tracemalloc.get_traced_memory()[0], time.process_time()
+    try:
+        outcome, stored = try_model(path, number)
+    except BaseException as exc:  # noqa: BLE001 - this is what is looked for
+        where = traceback.extract_tb(exc.__traceback__)[-1]
+        outcome, stored = f"{type(exc).__name__}: {str(exc)[:300]} ({Path(where.filename).name}:{where.lineno})", 0
+    faulthandler.cancel_dump_traceback_later()
+    return outcome, stored, time.process_time() - started, tracemalloc.get_traced_memory()[1] - before
 
 
 def write(folder: Path, files: Files) -> int:
@@ -138,6 +172,10 @@ def fuzz(fuzzer: Fuzzer, *, first: int, count: int, seed: int) -> tuple[dict[str
     at, end = first, first + count
     with tempfile.TemporaryDirectory() as folder:
         environment = os.environ | {"NOMOAT_HOME": folder + "/home", "NOMOAT_OFFLINE": "1", "NOMOAT_THREADS": "1"}
+        kept, kernels = machine_code.FOLDER.parent, Path(environment["NOMOAT_HOME"]) / "cache" / cache.KERNELS
+        for place in (kept, kernels.parent):
+            place.mkdir(parents=True, exist_ok=True)
+        kernels.symlink_to(kept)  # what is compiled already, and for the next run what is compiled here
         note = Path(folder) / "case"
         while at < end:
             part = min(end - at, CASES_A_PROCESS)
@@ -146,7 +184,7 @@ def fuzz(fuzzer: Fuzzer, *, first: int, count: int, seed: int) -> tuple[dict[str
             for line in done.stdout.splitlines():
                 row = json.loads(line)
                 if "case" in row:
-                    findings.append(row)
+                    findings.append(told(row))
                 else:
                     outcomes.update(row["outcomes"])
                     slowest, largest = max(slowest, row["slowest_seconds"]), max(largest, row["memory_of_allowed"])
@@ -157,11 +195,17 @@ def fuzz(fuzzer: Fuzzer, *, first: int, count: int, seed: int) -> tuple[dict[str
                 raise RuntimeError(done.stderr)
             broken = int(note.read_text())
             what = f"the process ended with {done.returncode}: {done.stderr.strip()[-600:]}"
-            findings.append({"case": broken, "damage": fuzzer.damaged(broken, seed)[0], "what": what})
+            findings.append(told({"case": broken, "damage": fuzzer.damaged(broken, seed)[0], "what": what}))
             at = broken + 1
     facts = {"cases": count, "seed": seed, "first": first, "findings": len(findings), "slowest_refusal_cpu_seconds": round(slowest, 3),
              "largest_memory_of_allowed": round(largest, 3), "outcomes": dict(sorted(outcomes.items()))}  # fmt: skip
     return facts, findings
+
+
+def told(row: dict[str, Any]) -> dict[str, Any]:
+    """The same, shown at once: thousands of cases take an hour."""
+    print(f"case {row['case']} ({row['damage']}): {row['what']}", file=sys.stderr, flush=True)
+    return row
 
 
 def main(fuzzer: Fuzzer) -> int:
@@ -178,8 +222,6 @@ def main(fuzzer: Fuzzer) -> int:
         work(fuzzer, arguments.first, arguments.cases, arguments.seed, arguments.note)
         return 0
     facts, findings = fuzz(fuzzer, first=arguments.first, count=arguments.cases, seed=arguments.seed)
-    for row in findings:
-        print(f"case {row['case']} ({row['damage']}): {row['what']}", file=sys.stderr)
     print(json.dumps(facts, indent=1))
     write_found(arguments.json, {**circumstances(), **facts, "found": findings})
     return 1 if findings else 0

@@ -27,6 +27,7 @@ from reference import (
     compiled_exactly,
     make_model,
     our_logits,
+    write_folder,
     write_gguf,
 )
 from tiny import vocabulary
@@ -47,18 +48,22 @@ from nomoat.records import Request
 
 ROOT = Path(__file__).parents[2]
 LONG = 3 * WINDOW + 5  # past the window, and past its cache's first blocks
-PAGED = [*(name for name in CASES if name != "gemma2"), "gpt-oss"]  # see test_serial.py
+PAGED = [*(name for name in CASES if name != "gemma2"), *FOLDER_CASES, "gpt-oss"]  # see test_serial.py
 
 
-@pytest.fixture(scope="module", params=CASES | MIXTURES)
+@pytest.fixture(scope="module", params=CASES | FOLDER_CASES | MIXTURES)
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
-    """A reference and the folder of our import of its file."""
+    """A reference and the folder of our import of its file, or of its folder where no file has the family."""
     folder = tmp_path_factory.mktemp("arch")
-    case = (CASES | MIXTURES)[request.param]
-    model = make_model(case)
+    if request.param in FOLDER_CASES:
+        model, path = write_folder(folder / "model", request.param)
+    else:
+        case = (CASES | MIXTURES)[request.param]
+        model = make_model(case)
+        path = write_gguf(folder / "model.gguf", case, model)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NOMOAT_HOME", str(folder / "home"))
-        return model, importer.import_gguf(write_gguf(folder / "model.gguf", case, model))
+        return model, importer.import_gguf(path)
 
 
 @pytest.fixture(scope="module")

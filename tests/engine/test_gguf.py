@@ -7,6 +7,7 @@ import json
 import os
 import random
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +291,14 @@ def test_a_file_with_fewer_rows_than_tokens_is_refused(tiny_gguf: Path) -> None:
     assert importer.read_sizes(file).vocabulary == 264
 
 
+def test_a_file_without_the_norm_of_its_output_is_refused_before_its_layers_are_read(tiny_gguf: Path) -> None:
+    file = GGUFFile(tiny_gguf)
+    del file.tensors["output_norm.weight"]
+    with pytest.raises(BadFileError) as caught:
+        importer.read_sizes(file)
+    assert caught.value.message == f"`{tiny_gguf}` has no tensor `output_norm.weight`"
+
+
 @pytest.mark.parametrize("key", ["split.count", "split.no", "split.tensors.count"])
 @pytest.mark.parametrize("value", ["2", [2, 3]])
 def test_a_number_of_parts_that_is_none_is_damage(tmp_path: Path, key: str, value: object) -> None:
@@ -299,6 +308,24 @@ def test_a_number_of_parts_that_is_none_is_damage(tmp_path: Path, key: str, valu
     finish(writer)
     with pytest.raises(BadFileError, match=f"`{key}` of .* is not a whole number"):
         GGUFFile(tmp_path / "t.gguf")
+
+
+def test_what_is_long_and_no_text_is_damage_found_before_it_is_read(tmp_path: Path) -> None:
+    """Weights that a damaged length makes a text took up to seven times their bytes."""
+    path, junk = tmp_path / "t.gguf", random.Random(1).randbytes(1 << 20)
+
+    def opened(name: bytes) -> GGUFFile:
+        key = b"general.name"
+        path.write_bytes(struct.pack("<4sIQQQ", b"GGUF", 3, 0, 1, len(key)) + key + struct.pack("<IQ", 8, len(name)) + name)
+        return GGUFFile(path)
+
+    assert opened(b"Jos\xe9").metadata == {"general.name": "Jos\ufffd"}
+    tracemalloc.start()
+    with pytest.raises(BadFileError, match="its header ends too early or is damaged"):
+        opened(junk)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * len(junk)
 
 
 def test_an_empty_file_is_named_with_its_size(tmp_path: Path) -> None:

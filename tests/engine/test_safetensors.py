@@ -990,6 +990,7 @@ def test_cut_weights_are_refused(tmp_path: Path) -> None:
         ({"rope_parameters": {"factor": []}}, "config.json says `factor` = [], which is not a number"),
         ({"rope_parameters": {"rope_type": "linear"}}, "config.json scales positions as `linear` and says no `factor`"),
         ({"num_hidden_layers": 10**9}, "`FOLDER/config.json` says 1000000000 layers of 21 tensors"),
+        ({"num_hidden_layers": 6}, "`FOLDER/config.json` says 6 layers of 21 tensors"),  # each has four at least
         ({"num_hidden_layers": None}, "`FOLDER/config.json` says None layers of 21 tensors"),
     ],
 )

@@ -298,6 +298,7 @@ def _scaled(codes: npt.NDArray[np.int8], blocks: npt.NDArray[np.uint8], num_rows
 
 FASTER = {"Q5_0": _q5_0, "Q8_0": _q8_0}
 TEXT_LENGTH = struct.Struct("<Q")
+PIECE_BYTES = 4096  # of a text that may be a piece of one
 
 
 class _Part:
@@ -442,8 +443,8 @@ class _Part:
             at += TEXT_LENGTH.size
             if size > end - at:
                 raise self._broken(f"a text of {size:,} bytes is claimed at byte {at:,}")
-            # a vocabulary may hold bytes that are no text by themselves
-            found.append(data[at : at + size].decode("utf-8", "replace"))
+            # a vocabulary may hold bytes that are no text by themselves; weights read as a text would take up to seven times as many
+            found.append(data[at : at + size].decode("utf-8", "replace" if size <= PIECE_BYTES else "strict"))
             at += size
         self._at = at
         return found

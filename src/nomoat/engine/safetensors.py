@@ -45,6 +45,7 @@ TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 LONGEST_COPIED = 1 << 28  # bytes; adapters are shorter
 MAX_LAYERS = 1000
+LEAST_OF_A_LAYER = 4  # matrices: queries, keys and values in one; after attention; up and down
 COMPARED = 1 << 22  # bytes at a time
 A_PART = re.compile(r"model-\d+-of-\d+\.safetensors")
 PICKLED = re.compile(r"pytorch_model.*\.bin")
@@ -322,7 +323,7 @@ class SafetensorsFolder(HubFolder):
         folder, hint = self.path, self._hint_on_codes()
         stored = {name: tensor for file in weight_files(folder) for name, tensor in read_tensors(file, self._is_read, other_type=hint)}
         layers = self.metadata.get(f"{self.family.arch}.block_count")
-        if type(layers) is not int or not 0 < layers <= min(len(stored), MAX_LAYERS):
+        if type(layers) is not int or not 0 < layers <= min(len(stored) // LEAST_OF_A_LAYER, MAX_LAYERS):
             raise BadFileError(f"`{folder / CONFIG}` says {layers!r} layers of {len(stored):,} tensors", hint="download it again")
         self._names = _gguf_names(self.family.arch, layers)
         experts: dict[str, dict[int, Stored]] = {}

@@ -90,7 +90,7 @@ def layer_names(arch: Architecture, sizes: Dimensions) -> dict[str, str]:
 
 
 def _around_layers(file: ModelSource, sizes: Dimensions) -> Iterator[tuple[str, Shape]]:
-    """Embedding and output, and what lies between them and the layers in files where their rows have another width than the layers.
+    """Embedding, output and its norm, and what lies between them and the layers in files where their rows have another width.
 
     Products of a file's own codes would read behind rows that are shorter than what they are multiplied by.
     """
@@ -101,6 +101,8 @@ def _around_layers(file: ModelSource, sizes: Dimensions) -> Iterator[tuple[str, 
     yield "token_embd.weight", (sizes.vocabulary, columns)
     if "output.weight" in file.tensors:
         yield "output.weight", (sizes.vocabulary, columns)
+    if not sizes.norms_last:
+        yield "output_norm.weight", (sizes.width,)
 
 
 def _possible(arch: Architecture, sizes: Dimensions) -> Iterator[tuple[str, Shape]]:
