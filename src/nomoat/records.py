@@ -171,14 +171,14 @@ class Request:
 
     @property
     def texts(self) -> list[str]:
-        """Whatever a model is told of it, each by itself: the turns in their order, then who spoke, calls, functions, schema and
-        variables."""
+        """Whatever a model is told of it, each by itself: who speaks and the schema's name and description, the turns in their order, then
+        calls, functions, schema and variables. A number that goes on from one to the next is found where nothing stands between."""
         called = [call for message in self.messages if isinstance(message, CallingTurn) for call in message.calls]
-        texts = [self.prompt, *(message.content for message in self.messages)]
-        texts += [message.name for message in self.messages]
+        texts = [*(message.name for message in self.messages), self.schema_name, self.schema_description]
+        texts += [self.prompt, *(message.content for message in self.messages)]
         texts += [text for call in called for text in (call.name, call.arguments, call.id, call.extra_content)]
         texts += [message.call_id for message in self.messages if isinstance(message, ToolResult)]
-        texts += [*self.tools, self.json_schema, self.schema_name, self.schema_description, self.template_variables]
+        texts += [*self.tools, self.json_schema, self.template_variables]
         return [text for text in texts if text]
 
 
