@@ -1163,6 +1163,9 @@ def test_an_effort_that_a_server_refuses_is_left_out_and_others_are_not(serving:
         {"error": {"message": "'messages.0' : for 'role:user' the following must be satisfied[('messages.0' : property 'name' is "
                               "unsupported)]"}},
         {"detail": [{"loc": ["body", "messages", 0, "user", "name"], "msg": "Extra inputs are not permitted"}]},
+        {"error": {"message": "Additional properties are not allowed ('name' was unexpected) - 'messages.0'"}},
+        {"error": {"message": "Invalid JSON payload received. Unknown name \"name\" at 'messages[0]': Cannot find field."}},
+        {"error": {"message": "Failed to deserialize the JSON body: messages[0]: unknown field `name`, expected `role`"}},
     ],
 )  # fmt: skip
 def test_who_speaks_is_left_out_where_it_is_refused(serving: Callable[..., Server], refusal: dict[str, Any]) -> None:
@@ -1174,6 +1177,24 @@ def test_who_speaks_is_left_out_where_it_is_refused(serving: Callable[..., Serve
         assert responder.notes_on(named) == ("`m` at `127.0.0.1` takes no `name` of who speaks: it was left out",)
         assert responder.notes_on(HELLO) == ()
     assert ["name" in body["messages"][0] for body in server.bodies] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "messages.1.tool_calls.0.function.name: `f.x` is not allowed",
+        "Unsupported parameter: 'stop'. Got {'messages': [{'role': 'user', 'content': 'hi', 'name': 'alice'}]}",
+    ],
+)
+def test_what_is_no_refusal_of_who_speaks_is_not_taken_for_one(serving: Callable[..., Server], refusal: str) -> None:
+    server = serving(say(400, {"error": {"message": refusal}}), FINE)
+    named = Request(messages=(Message(role="user", content="hi", name="alice"),), stop=("end",))
+    with Responder("r", at(server)) as responder:
+        with pytest.raises(RemoteError, match=r"not allowed|Unsupported"):
+            responder.complete(named)
+        responder.complete(named)
+        assert responder.notes_on(named) == ()
+    assert ["name" in body["messages"][0] for body in server.bodies] == [True, True]
 
 
 def test_what_another_server_wanted_back_is_left_out_where_it_is_refused(serving: Callable[..., Server]) -> None:

@@ -35,7 +35,12 @@ REFUSED = re.compile(
     r"|must be verified",  # OpenAI of an organisation, before it streams its newest models
     re.IGNORECASE,
 )
-NAME_REFUSED = re.compile(r"\bmessages?\b.*\bname\b", re.IGNORECASE | re.DOTALL)  # of who speaks; a function's is refused otherwise
+# Of who speaks: neither a function's, further down in a message, nor one in a request that is repeated, which its value follows.
+NAME_REFUSED = re.compile(
+    r"\bmessages?(?:\.\d+|\[\d+\])?(?:\.\w+)?\.name\b"
+    r"|([\"'`])name\1(?!\s*:)[^{}]*\bmessages?\b|\bmessages?\b[^{}]*([\"'`])name\2(?!\s*:)",
+    re.IGNORECASE,
+)
 # That it is streaming which is refused: other refusals repeat the request, which has `"stream": true` in it, or are of broken ones.
 REFUSED_TO_STREAM = re.compile(
     r"\b(?:cannot stream|stream this model|stream: extra inputs)\b|([\"'`])stream\1(?!\s*[:=]\s*true)"
