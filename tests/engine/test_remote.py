@@ -1146,15 +1146,18 @@ def test_room_that_was_used_up_before_an_answer_began_is_an_empty_one_that_was_c
     assert budget.spent_usd == pytest.approx(RATES.most_usd(HELLO))
 
 
-def test_an_effort_that_a_server_refuses_is_left_out_and_others_are_not(serving: Callable[..., Server]) -> None:
-    refusal = "Unsupported value: 'reasoning_effort' does not support 'xhigh' with this model. Supported values are: 'low' and 'high'."
+@pytest.mark.parametrize(("setting", "refused", "taken"), [("reasoning_effort", "xhigh", "high"), ("verbosity", "high", "low")])
+def test_a_value_that_a_server_refuses_is_left_out_and_others_are_not(
+    serving: Callable[..., Server], setting: str, refused: str, taken: str
+) -> None:
+    refusal = f"Unsupported value: '{setting}' does not support '{refused}' with this model. Supported values are: 'low', '{taken}'."
     server = serving(say(400, {"error": {"message": refusal}}), FINE)
-    most, high = (Request(messages=HELLO.messages, reasoning_effort=effort) for effort in ("xhigh", "high"))
+    one, other = (Request(messages=HELLO.messages, **{setting: value}) for value in (refused, taken))  # type: ignore[arg-type]
     with Responder("r", at(server)) as responder:
-        for request in (most, high, most):
+        for request in (one, other, one):
             responder.complete(request)
-        assert len(responder.notes_on(most)) == 1 and responder.notes_on(high) == responder.notes_on(HELLO) == ()
-    assert [body.get("reasoning_effort") for body in server.bodies] == ["xhigh", None, "high", None]
+        assert len(responder.notes_on(one)) == 1 and responder.notes_on(other) == responder.notes_on(HELLO) == ()
+    assert [body.get(setting) for body in server.bodies] == [refused, None, taken, None]
 
 
 @pytest.mark.parametrize(
