@@ -534,8 +534,8 @@ def test_response_format_becomes_a_schema() -> None:
     assert (loose.schema_name, loose.schema_description) == ("x", "")
     told = parse(response_format={"type": "json_schema", "json_schema": {"description": "times in KST", "schema": schema}}).requests[0]
     assert (told.schema_name, told.schema_description) == ("", "times in KST")
-    text = parse(response_format={"type": "text"}).requests[0]
-    assert text.json_schema is None and text.schema_mode is None
+    text = parse(response_format={"type": "text", "json_schema": {"name": "x", "description": "y"}}).requests[0]
+    assert (text.json_schema, text.schema_mode, text.schema_name, text.schema_description) == (None, None, "", "")
     with pytest.raises(BadRequestError, match=r"`response_format\.json_schema\.schema` is missing"):
         parse(response_format={"type": "json_schema"})
 
