@@ -1178,6 +1178,8 @@ def test_who_speaks_is_left_out_where_it_is_refused(serving: Callable[..., Serve
         for _ in range(2):
             responder.complete(named)
         assert responder.notes_on(named) == ("`m` at `127.0.0.1` takes no `name` of who speaks: it was left out",)
+        result = ToolResult(role="tool", content="9", call_id="a1", name="f")
+        assert responder.notes_on(Request(messages=(*HELLO.messages, result))) == ()
         assert responder.notes_on(HELLO) == ()
     assert ["name" in body["messages"][0] for body in server.bodies] == [True, False, False]
 

@@ -101,7 +101,8 @@ class Dialect:
             unasked.add("seed")
         left_out = (self._left_out - unasked) | {name for name in BY_VALUE if (name, getattr(request, name)) in self._refused}
         has_system = any(message.role == "system" for message in request.messages)
-        return self._notes(left_out, has_system=has_system, has_names=any(message.name for message in request.messages))
+        has_names = any(message.name for message in request.messages if not isinstance(message, ToolResult))
+        return self._notes(left_out, has_system=has_system, has_names=has_names)
 
     def _notes(self, left_out: set[str], *, has_system: bool, has_names: bool) -> tuple[str, ...]:
         said = [note for name, note in DISPENSABLE.items() if name in left_out and note]
