@@ -175,7 +175,7 @@ class Request:
         calls, functions, schema and variables. The guard also reads them one after another: what stands between two of them hides
         a number that goes on from one to the next."""
         called = [call for message in self.messages if isinstance(message, CallingTurn) for call in message.calls]
-        texts = [*(message.name for message in self.messages), self.schema_name, self.schema_description]
+        texts: list[str | None] = [*(message.name for message in self.messages), self.schema_name, self.schema_description]
         texts += [self.prompt, *(message.content for message in self.messages)]
         texts += [text for call in called for text in (call.name, call.arguments, call.id, call.extra_content)]
         texts += [message.call_id for message in self.messages if isinstance(message, ToolResult)]
