@@ -142,6 +142,8 @@ class Failing(FakeEngine):
     RemoteError("Your chosen model requires moderation and your input was flagged", status=403),
     RemoteError("Content violates usage guidelines.", status=403), RemoteError("no", status=403, code="content_policy_violation"),
     RemoteError("input (596 tokens) is too large to process. increase the physical batch size", status=500),
+    RemoteError("`h` answered 500: the input exceeds the context size", status=500),
+    RemoteError("`h` answered 403: Access denied by Content-Policy", status=403),
     CacheExceededError("too long"), NoTemplateError("no chats"), SchemaError("no schema"),
 ])  # fmt: skip
 def test_an_error_that_names_one_of_several_questions_is_not_the_engines_own(error: NomoatError) -> None:
@@ -171,6 +173,9 @@ def test_a_traceback_says_once_what_is_wrong_with_one_of_several_questions_where
     SettingError("no key"), ForkedError("a fork"),
     RemoteError("Unsupported country, region, or territory", status=403, code="unsupported_country_region_territory"),
     RemoteError("it crashed, or took too long", status=500),
+    RemoteError("the model is too large for the memory of this machine", status=500),
+    RemoteError("moderation service is down", status=500), RemoteError("`content-filter.corp` answered 500: crashed", status=500),
+    RemoteError("your key has no access to the moderation endpoint", status=403),
     *(RemoteError("not now", status=status) for status in (404, 405, 408, 409, 410, 425, 429, 502, 503, 504, 520, 529)),
 ])  # fmt: skip
 def test_what_befalls_all_questions_is_said_of_none(error: NomoatError) -> None:

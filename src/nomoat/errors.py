@@ -49,7 +49,12 @@ Fate = Literal["final", "rejected", "lost"]
 REFUSED_AS_ASKED = (400, 413, 422, 451)  # HTTP statuses: a bad request, one too large, one that cannot be meant, one that is blocked
 # Others are of keys, limits and servers; but OpenRouter and xAI say 403 of a text that is moderated, llama.cpp 500 of one too large.
 REFUSED_OR_FAILED = (403, 500)
-OF_WHAT_WAS_ASKED = re.compile(r"moderation|content[ _](?:policy|filter|violates)|is too (?:big|large|long)\b", re.IGNORECASE)
+ANSWERED = re.compile(r"` answered \d+: ")  # before it stands who did
+OF_WHAT_WAS_ASKED = re.compile(
+    r"\b(?:requires moderation|flagged)\b|content[ _-](?:policy|filter|violates)"
+    r"|\b(?:input|prompt|text|request)\b[^.]* (?:is too (?:big|large|long)\b|exceeds\b[^.]* context\b)",
+    re.IGNORECASE,
+)
 
 
 class NomoatError(Exception):
@@ -115,7 +120,8 @@ def about(name: str, at: int, count: int) -> Iterator[None]:
 def _is_of_what_was_asked(error: NomoatError) -> bool:
     if isinstance(error, RemoteError):
         if error.status in REFUSED_OR_FAILED:
-            return OF_WHAT_WAS_ASKED.search(f"{error.code} {error.message}") is not None
+            said = ANSWERED.split(error.message, maxsplit=1)[-1]
+            return OF_WHAT_WAS_ASKED.search(f"{error.code} {said}") is not None
         return error.status in REFUSED_AS_ASKED
     return isinstance(error, UsageError | UnsupportedError | ContextExceededError | CacheExceededError) and not isinstance(
         error, SettingError

@@ -105,7 +105,7 @@ class Request:
     goes on from; not part of the answer, and only for conversations with models on this machine. `template_variables`: a JSON object
     of what the model's chat template is to know besides (Qwen3's `enable_thinking`). `reasoning_effort` is told to a template that
     reads it (GPT-OSS's knows three: `docs/models.md`); `none` is `enable_thinking: false` to one that reads that. `verbosity` is
-    OpenAI's, for conversations with servers; a model on this machine takes no other than `medium`. `tools`: functions
+    OpenAI's, for conversations with servers; a model on this machine is not told it. `tools`: functions
     that the model is told of, each a JSON object as OpenAI has it (`type`, and `function` with name, description and parameters as a
     JSON schema); `may_call` are the names of those that it may call, where not all of them; `must_call` those of which it has to call
     one, and `one_call` says that it may call no more than one. Lists are taken as well as tuples, one text where there may be several,
@@ -171,14 +171,15 @@ class Request:
 
     @property
     def texts(self) -> list[str]:
-        """Whatever a model is told of it, each by itself: the turns in their order, then who spoke, calls, functions, schema and
-        variables."""
+        """Whatever a model is told of it, each by itself: who speaks and what the schema is called, the turns in their order, then
+        calls, functions, schema and variables. The guard also reads them one after another: what stands between two of them hides
+        a number that goes on from one to the next."""
         called = [call for message in self.messages if isinstance(message, CallingTurn) for call in message.calls]
-        texts = [self.prompt, *(message.content for message in self.messages)]
-        texts += [message.name for message in self.messages]
+        texts: list[str | None] = [*(message.name for message in self.messages), self.schema_name, self.schema_description]
+        texts += [self.prompt, *(message.content for message in self.messages)]
         texts += [text for call in called for text in (call.name, call.arguments, call.id, call.extra_content)]
         texts += [message.call_id for message in self.messages if isinstance(message, ToolResult)]
-        texts += [*self.tools, self.json_schema, self.schema_name, self.schema_description, self.template_variables]
+        texts += [*self.tools, self.json_schema, self.template_variables]
         return [text for text in texts if text]
 
 

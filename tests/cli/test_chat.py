@@ -102,12 +102,14 @@ def test_a_place_that_cannot_even_be_looked_at_does_not_end_the_chat(
     assert [message.content for message in talk.messages] == ["x", "x"]
 
 
-def test_a_stdout_that_takes_no_answer_ends_the_chat(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_words: object, **_options: object) -> None:
-        raise OSError(errno.EBADF, "Bad file descriptor")
+@pytest.mark.parametrize(("number", "holds"), [(errno.EBADF, True), (errno.EPIPE, False)], ids=["buffered", "unbuffered"])
+def test_a_stdout_that_takes_no_answer_ends_the_chat(number: int, holds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(text: str = "", **_options: object) -> None:
+        if text or holds:
+            raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("nomoat.cli.console.print_text", refuse)
-    with pytest.raises(OSError, match="Bad file descriptor"):
+    with pytest.raises(OSError, match=os.strerror(number)):
         chat().handle("x")
 
 

@@ -1146,15 +1146,18 @@ def test_room_that_was_used_up_before_an_answer_began_is_an_empty_one_that_was_c
     assert budget.spent_usd == pytest.approx(RATES.most_usd(HELLO))
 
 
-def test_an_effort_that_a_server_refuses_is_left_out_and_others_are_not(serving: Callable[..., Server]) -> None:
-    refusal = "Unsupported value: 'reasoning_effort' does not support 'xhigh' with this model. Supported values are: 'low' and 'high'."
+@pytest.mark.parametrize(("setting", "refused", "taken"), [("reasoning_effort", "xhigh", "high"), ("verbosity", "high", "low")])
+def test_a_value_that_a_server_refuses_is_left_out_and_others_are_not(
+    serving: Callable[..., Server], setting: str, refused: str, taken: str
+) -> None:
+    refusal = f"Unsupported value: '{setting}' does not support '{refused}' with this model. Supported values are: 'low', '{taken}'."
     server = serving(say(400, {"error": {"message": refusal}}), FINE)
-    most, high = (Request(messages=HELLO.messages, reasoning_effort=effort) for effort in ("xhigh", "high"))
+    one, other = (Request(messages=HELLO.messages, **{setting: value}) for value in (refused, taken))  # type: ignore[arg-type]
     with Responder("r", at(server)) as responder:
-        for request in (most, high, most):
+        for request in (one, other, one):
             responder.complete(request)
-        assert len(responder.notes_on(most)) == 1 and responder.notes_on(high) == responder.notes_on(HELLO) == ()
-    assert [body.get("reasoning_effort") for body in server.bodies] == ["xhigh", None, "high", None]
+        assert len(responder.notes_on(one)) == 1 and responder.notes_on(other) == responder.notes_on(HELLO) == ()
+    assert [body.get(setting) for body in server.bodies] == [refused, None, taken, None]
 
 
 @pytest.mark.parametrize(
@@ -1163,6 +1166,9 @@ def test_an_effort_that_a_server_refuses_is_left_out_and_others_are_not(serving:
         {"error": {"message": "'messages.0' : for 'role:user' the following must be satisfied[('messages.0' : property 'name' is "
                               "unsupported)]"}},
         {"detail": [{"loc": ["body", "messages", 0, "user", "name"], "msg": "Extra inputs are not permitted"}]},
+        {"error": {"message": "Additional properties are not allowed ('name' was unexpected) - 'messages.0'"}},
+        {"error": {"message": "Invalid JSON payload received. Unknown name \"name\" at 'messages[0]': Cannot find field."}},
+        {"error": {"message": "Failed to deserialize the JSON body: messages[0]: unknown field `name`, expected `role`"}},
     ],
 )  # fmt: skip
 def test_who_speaks_is_left_out_where_it_is_refused(serving: Callable[..., Server], refusal: dict[str, Any]) -> None:
@@ -1172,8 +1178,28 @@ def test_who_speaks_is_left_out_where_it_is_refused(serving: Callable[..., Serve
         for _ in range(2):
             responder.complete(named)
         assert responder.notes_on(named) == ("`m` at `127.0.0.1` takes no `name` of who speaks: it was left out",)
+        result = ToolResult(role="tool", content="9", call_id="a1", name="f")
+        assert responder.notes_on(Request(messages=(*HELLO.messages, result))) == ()
         assert responder.notes_on(HELLO) == ()
     assert ["name" in body["messages"][0] for body in server.bodies] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "messages.1.tool_calls.0.function.name: `f.x` is not allowed",
+        "Unsupported parameter: 'stop'. Got {'messages': [{'role': 'user', 'content': 'hi', 'name': 'alice'}]}",
+    ],
+)
+def test_what_is_no_refusal_of_who_speaks_is_not_taken_for_one(serving: Callable[..., Server], refusal: str) -> None:
+    server = serving(say(400, {"error": {"message": refusal}}), FINE)
+    named = Request(messages=(Message(role="user", content="hi", name="alice"),), stop=("end",))
+    with Responder("r", at(server)) as responder:
+        with pytest.raises(RemoteError, match=r"not allowed|Unsupported"):
+            responder.complete(named)
+        responder.complete(named)
+        assert responder.notes_on(named) == ()
+    assert ["name" in body["messages"][0] for body in server.bodies] == [True, True]
 
 
 def test_what_another_server_wanted_back_is_left_out_where_it_is_refused(serving: Callable[..., Server]) -> None:

@@ -32,7 +32,7 @@ from nomoat.engine.grammar import Grammars
 from nomoat.engine.pre_tokenizers import PRE_TOKENIZERS
 from nomoat.engine.tokenizer import COUNTED_TEXT, LONG_TEXT, Tokenizer, load
 from nomoat.errors import BadFileError, UnsupportedError, UsageError
-from nomoat.records import Effort, Message, Request, ToolResult
+from nomoat.records import Effort, Message, Request, ToolResult, Verbosity
 
 TORTURE = (
     "Hello  world\n\n\n  don't  I'LL 1234567890 3.14 x=y+1;\n\tdef f(a):\n        return a  # 주석\n"
@@ -426,6 +426,17 @@ def test_the_names_of_who_speaks_are_not_told_which_is_said_but_of_a_functions(t
     assert tokenizer.notes_on(named) == ("the model is not told the `name` of who speaks",)
     result = ToolResult(role="tool", content="1", call_id="a", name="f")
     assert tokenizer.notes_on(Request(messages=(Message(role="user", content="u"), result))) == ()
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "notes"),
+    [("medium", ()), ("low", ("the model is not told `verbosity`: say in a message how long the answer is to be",))],
+)
+def test_a_verbosity_that_is_not_the_usual_one_is_said_not_to_be_told(
+    verbosity: Verbosity, notes: tuple[str, ...], tmp_path: Path
+) -> None:
+    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf"))
+    assert tokenizer.notes_on(Request(messages=(Message(role="user", content="u"),), verbosity=verbosity)) == notes
 
 
 def test_variables_that_a_template_is_given_anyway_and_what_are_none_are_refused() -> None:

@@ -16,9 +16,10 @@ import pytest
 from homes import write_policy
 from misbehaving import FINE, ROWS, Act, Server, Silent, events, piece, say
 from patience import PATIENCE_SECONDS
+from tiny import write_tiny_gguf
 
 import nomoat
-from nomoat import net
+from nomoat import net, responder
 from nomoat.asking.database import Database
 from nomoat.catalog import prices
 from nomoat.engine import Engine
@@ -125,6 +126,7 @@ def tool(**told: object) -> str:
         said("my resident number: 800101", "go on", "-1234560"),
         said("전화 02-123-", "go on", "4567"),
         said("hello", "010-1234-", "go on", "5678", "thanks"),
+        Request(messages=(Message(role="user", content="call me 010-1234-", name="alice"),), stop=("5678",)),
         Request(prompt=PRIVATE),
         Request(prompt="hello", stop=(PRIVATE,)),
         Request(prompt="hello", json_schema=json.dumps({"enum": ["010-1234-5678"]})),
@@ -147,6 +149,7 @@ def tool(**told: object) -> str:
         "split",
         "landline, split",
         "answers, split",
+        "split before what ends the answer",
         "raw",
         "stop",
         "schema",
@@ -166,6 +169,14 @@ def test_private_data_anywhere_in_a_request_never_leaves(request_: Request) -> N
     engine, cloud, decisions = built(FixedRouter(0.0), names=("김철수",))
     list(engine.generate(request_))
     assert (cloud.told, decisions[0].where) == ([], "local")
+
+
+def test_a_verbosity_is_no_reason_not_to_answer_here_what_stays_here(tmp_path: Path) -> None:
+    with responder.load(str(write_tiny_gguf(tmp_path / "t.gguf"))) as here:
+        engine = RouterEngine(Policy(local="small", cloud=CLOUD, default="cloud"), here, Responder(CLOUD, CloudEngine()))
+        asked = replace(said(PRIVATE), verbosity="low", max_new_tokens=1)
+        assert Responder("auto", engine).complete(asked).finish_reason == "length"
+        assert engine.notes_on(asked) == ("the model is not told `verbosity`: say in a message how long the answer is to be",)
 
 
 RESIDENTS = "주민번호,뒷자리\n900101,1234568"  # two cells, a pair as a date and an amount are one

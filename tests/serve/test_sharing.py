@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -27,7 +27,7 @@ from nomoat.errors import StoppedError
 from nomoat.records import Chunk, Place, Usage
 from nomoat.responder import Responder
 from nomoat.serve.answers import Answer, Answers
-from nomoat.serve.sharing import Row, Shares
+from nomoat.serve.sharing import Idle, Row, Shares
 
 Start = Callable[..., str]
 END = Chunk(text="", finish_reason="stop", usage=Usage(prompt_tokens=1, completion_tokens=1, prefill_seconds=0.0, decode_seconds=0.0))
@@ -158,6 +158,22 @@ def test_a_thread_without_work_waits_for_more_and_keeps_nothing_of_what_has_ende
     row.close()
     thread.join(PATIENCE_SECONDS)
     assert not thread.is_alive()
+
+
+def test_an_idle_thread_takes_the_work_of_any_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also at once, where whoever has the end of one begins another."""
+    FewThreads(monkeypatch, 1)
+    idle = Idle()
+    rows = [Row(name, 64, idle) for name in "ab"]
+    for at in range(100):
+        assert rows[at % 2].put("a", str, at).result(PATIENCE_SECONDS) == str(at)
+    first = rows[0].put("a", str, "first")
+    later: list[Future[str]] = []
+    first.add_done_callback(lambda _: later.append(rows[1].put("a", str, "later")))
+    wait_until(lambda: bool(later), "the first to end")
+    assert later[0].result(PATIENCE_SECONDS) == "later"
+    for row in rows:
+        row.close()
 
 
 def test_a_thread_for_which_nothing_comes_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -419,6 +419,7 @@ def test_the_mark_that_windows_puts_before_a_text_is_no_part_of_the_json() -> No
         (wire.parse_chat, rb'{"messages": [{"role": "user", "content": [{"type": "text", "text": "\udc4b"}]}]}', r"\udc4b",
          "messages.0.content.0.text"),
         (wire.parse_embeddings, rb'{"input": ["fine", "\ud83d\udc4b", "\uc778\ud83d"]}', r"\ud83d", "input.2"),
+        (wire.parse_embeddings, rb'{"input": "\ud83d\u0041"}', r"\ud83d", "input"),
         (responses.parse, rb'{"input": "\ud83d"}', r"\ud83d", "input"),
         (wire.parse_chat, b'\xef\xbb\xbf{"a\\ud83d": "\xea\xb0\x80"}', r"\ud83d", None),
     ],
@@ -436,7 +437,15 @@ def test_half_of_a_character_is_refused_where_it_stands(
 
 
 @pytest.mark.parametrize(
-    "body", [rb'{"a": "\ud83d"', rb'{"a": "\ud83d", "b": "\x"}', b'{"a": "\\ud83d\xff"}', b'["\\ud83d"' + b"[" * 9999]
+    "body",
+    [
+        rb'{"a": "\ud83d"',
+        rb'{"a": "\ud83d", "b": "\x"}',
+        b'{"a": "\\ud83d\xff"}',
+        b'["\\ud83d"' + b"[" * 9999,
+        rb'["\ud83d"]',
+        b'{"a": ' + b"[" * 900 + rb'"\ud83d"' + b"]" * 900 + b"}",
+    ],
 )
 def test_what_is_no_json_besides_half_of_a_character_is_called_none(body: bytes) -> None:
     with pytest.raises(BadRequestError, match="the body is no JSON object: "):
@@ -525,8 +534,8 @@ def test_response_format_becomes_a_schema() -> None:
     assert (loose.schema_name, loose.schema_description) == ("x", "")
     told = parse(response_format={"type": "json_schema", "json_schema": {"description": "times in KST", "schema": schema}}).requests[0]
     assert (told.schema_name, told.schema_description) == ("", "times in KST")
-    text = parse(response_format={"type": "text"}).requests[0]
-    assert text.json_schema is None and text.schema_mode is None
+    text = parse(response_format={"type": "text", "json_schema": {"name": "x", "description": "y"}}).requests[0]
+    assert (text.json_schema, text.schema_mode, text.schema_name, text.schema_description) == (None, None, "", "")
     with pytest.raises(BadRequestError, match=r"`response_format\.json_schema\.schema` is missing"):
         parse(response_format={"type": "json_schema"})
 

@@ -97,6 +97,8 @@ class Chat:
         except NomoatError as error:
             _say_error(error, hint=error.hint)
         except (OSError, ValueError) as error:  # ValueError: no path at all, such as one with a NUL
+            if isinstance(error, BrokenPipeError):
+                raise  # nobody reads stdout any more: an unbuffered one holds nothing that the next line could fail at
             if not command:
                 console.print_text(end="", flush=True)  # raises where it was stdout that took nothing: then the chat ends
             console.say(f"error: `{command} {argument}`: {error}" if command else f"error: {error}")

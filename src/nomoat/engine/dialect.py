@@ -29,13 +29,19 @@ DISPENSABLE = {
     "verbosity": "refuses `verbosity`: its answers are as long as it makes them by itself",
     "stream_options": "",  # some count without it; of those that do not, each answer's cost is said to be not known
 }
+BY_VALUE = ("reasoning_effort", "verbosity")
 WHOLE = "refuses to stream: answers come whole, and when the first word was there is not known"
 REFUSED = re.compile(
     r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|not permitted|not allowed|not valid|deprecated|extra inputs|cannot"
     r"|must be verified",  # OpenAI of an organisation, before it streams its newest models
     re.IGNORECASE,
 )
-NAME_REFUSED = re.compile(r"\bmessages?\b.*\bname\b", re.IGNORECASE | re.DOTALL)  # of who speaks; a function's is refused otherwise
+# Of who speaks: neither a function's, further down in a message, nor one in a request that is repeated, which its value follows.
+NAME_REFUSED = re.compile(
+    r"\bmessages?(?:\.\d+|\[\d+\])?(?:\.\w+)?\.name\b"
+    r"|([\"'`])name\1(?!\s*:)[^{}]*\bmessages?\b|\bmessages?\b[^{}]*([\"'`])name\2(?!\s*:)",
+    re.IGNORECASE,
+)
 # That it is streaming which is refused: other refusals repeat the request, which has `"stream": true` in it, or are of broken ones.
 REFUSED_TO_STREAM = re.compile(
     r"\b(?:cannot stream|stream this model|stream: extra inputs)\b|([\"'`])stream\1(?!\s*[:=]\s*true)"
@@ -76,7 +82,7 @@ class Dialect:
         self._lock = threading.Lock()
         self._left_out: set[str] = set()
         self._streams = True
-        self._refused_efforts: set[str | None] = set()  # each by itself: models take some of OpenAI's values
+        self._refused: set[tuple[str, str | None]] = set()  # values of BY_VALUE, each by itself: models take some of OpenAI's
         self._provider = providers.at(host)
         self._newer_limit = self._provider is not None and self._provider.has_newer_limit
         self._limit_renamed = False
@@ -86,18 +92,17 @@ class Dialect:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the server refused, in words, where it changes what its answers mean."""
-        efforts = {"reasoning_effort"} if self._refused_efforts else set()
-        return self._notes(self._left_out | efforts, has_system=True, has_names=True)
+        return self._notes(self._left_out | {name for name, _ in self._refused}, has_system=True, has_names=True)
 
     def notes_on(self, request: Request) -> tuple[str, ...]:
         """Those of `notes` that concern the answer to this request."""
         unasked = {"top_p"} if request.top_p == 1.0 else set()
-        unasked |= {name for name in ("seed", "verbosity") if getattr(request, name) is None}
-        left_out = self._left_out - unasked
-        if request.reasoning_effort in self._refused_efforts:
-            left_out.add("reasoning_effort")
+        if request.seed is None:
+            unasked.add("seed")
+        left_out = (self._left_out - unasked) | {name for name in BY_VALUE if (name, getattr(request, name)) in self._refused}
         has_system = any(message.role == "system" for message in request.messages)
-        return self._notes(left_out, has_system=has_system, has_names=any(message.name for message in request.messages))
+        has_names = any(message.name for message in request.messages if not isinstance(message, ToolResult))
+        return self._notes(left_out, has_system=has_system, has_names=has_names)
 
     def _notes(self, left_out: set[str], *, has_system: bool, has_names: bool) -> tuple[str, ...]:
         said = [note for name, note in DISPENSABLE.items() if name in left_out and note]
@@ -142,18 +147,22 @@ class Dialect:
         if request.prompt is not None:
             settings["prompt"] = request.prompt
         else:
-            effort = None if request.reasoning_effort in self._refused_efforts else request.reasoning_effort
-            settings |= {"messages": self._messages(request), "reasoning_effort": effort}  # plain completions have none
+            settings |= {"messages": self._messages(request), "reasoning_effort": self._taken(request, "reasoning_effort")}
         return {name: value for name, value in settings.items() if value is not None and name not in self._left_out}
 
     def _extra_body(self, request: Request) -> dict[str, Any]:
         """What the SDK, or an older release of it, has no words for."""
         extra = _beside_openais(request)
-        if request.verbosity is not None and request.prompt is None and "verbosity" not in self._left_out:
-            extra["verbosity"] = request.verbosity
+        if request.prompt is None and (verbosity := self._taken(request, "verbosity")) is not None:
+            extra["verbosity"] = verbosity
         if not self._streams:  # the SDK is told otherwise, so that it leaves the reading to us: see `Body`
             extra["stream"] = False
         return extra
+
+    def _taken(self, request: Request, name: str) -> str | None:
+        """The request's value of one of BY_VALUE, which plain completions have not; None where it was refused."""
+        value: str | None = getattr(request, name)
+        return None if (name, value) in self._refused else value
 
     def refusal(self, request: Request) -> UnsupportedError | None:
         """What says that this cannot be asked there; None if it can, as far as is known before asking."""
@@ -188,9 +197,9 @@ class Dialect:
             return False
         with self._lock:
             for name in DISPENSABLE:
-                if name in body | body.get("extra_body", {}) and _names(refusal, name):
-                    if name == "reasoning_effort":
-                        self._refused_efforts.add(body[name])
+                if name in (told := body | body.get("extra_body", {})) and _names(refusal, name):
+                    if name in BY_VALUE:
+                        self._refused.add((name, told[name]))
                     else:
                         self._left_out.add(name)
                     return True

@@ -176,18 +176,8 @@ class LocalEngine(Engine):
         view.digest = paths.sha256_of_texts(*made_of)
         return view
 
-    def refusal(self, request: Request) -> UnsupportedError | None:
-        if request.verbosity in (None, "medium"):
-            return None
-        return UnsupportedError(
-            f"`verbosity` is `{request.verbosity}`, which is not supported by models on this machine",
-            hint="leave it out, and say in a message how long the answer is to be",
-        )
-
     def generate(self, request: Request) -> Iterator[Chunk]:
         forked.begin()
-        if (refusal := self.refusal(request)) is not None:
-            raise refusal
         ids = self._prompt_ids(request, 1, request.max_new_tokens)
         self._require_room(len(ids), 1, request.max_new_tokens)
         room = self.context_tokens - len(ids)

@@ -89,12 +89,14 @@ def start(template: str) -> str:
 
 
 def notes(template: str, request: Request) -> tuple[str, ...]:
-    """What a chat template makes less of than a request may expect."""
+    """What a model on this machine, and its chat template, make less of than a request may expect."""
     said = [f"the model's chat template does not read `{name}`" for name in rendering.unread_variables(template, request)]
     if request.tools and not reads_tools(template):
         said.append("the model's chat template knows no tools: they stand in the system message")
     if any(message.name for message in request.messages if not isinstance(message, ToolResult)):
         said.append("the model is not told the `name` of who speaks")
+    if request.verbosity not in (None, "medium"):
+        said.append("the model is not told `verbosity`: say in a message how long the answer is to be")
     return tuple(said)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 from nomoat import net, system_errors
 from nomoat.errors import NomoatError, StoppedError
 from nomoat.records import Chunk, Place
-from nomoat.serve.sharing import Row, stopped
+from nomoat.serve.sharing import Idle, Row, stopped
 
 MAX_TEXTS = 64  # at once of one client that alone asks a model, of one that chooses (`auto`) on each side; see `Row` for several
 MAX_TEXTS_OF_ONE = 16  # of one answer, so that others find room beside one of many texts
@@ -159,11 +159,13 @@ class Answers:
     """The answers that are being written now.
 
     Each model has threads of its own, and so has each side of one that chooses, and its other work: a server that says nothing, or a
-    model that is being loaded, keeps only those waiting who ask for it.
+    model that is being loaded, keeps only those waiting who ask for it. A thread
+    that is idle takes work of any of them.
     """
 
     def __init__(self) -> None:
         self._rows: dict[tuple[str, Place | Literal["work"] | None], Row] = {}  # None: where it is decided, if it is
+        self._idle = Idle()
         self._finding = threading.Lock()
         self._running: dict[Future[Place | None], Answer] = {}
         self._working: dict[Future[Any], threading.Event] = {}
@@ -299,5 +301,5 @@ class Answers:
                 raise stopped()
             row = self._rows.get((model, place))
             if row is None:
-                row = self._rows[model, place] = Row(model, MAX_TEXTS)
+                row = self._rows[model, place] = Row(model, MAX_TEXTS, self._idle)
         return row.put(client, function, *given)

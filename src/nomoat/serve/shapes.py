@@ -332,7 +332,7 @@ def parse_shape(
         of_first = [one for one in found.values() if one[0][: len(first)] == first]
         parts, error = max(of_first, key=lambda one: (len(one[0]), [part for part in one[0] if isinstance(part, int)]))
         where = ".".join([place, *map(str, parts)] if place else map(str, parts))
-        if isinstance(body, bytes) and error["type"] == "json_invalid" and (half := _half_character(body, names)) is not None:
+        if isinstance(body, bytes) and "hex escape" in error["msg"] and (half := _half_character(body, names)) is not None:
             raise half from exc
         if error["type"] == "json_invalid" or not where:
             raise BadRequestError(f"the body is no JSON object: {error['msg']}") from exc
@@ -340,9 +340,10 @@ def parse_shape(
 
 
 def _half_character(body: bytes, names: frozenset[str]) -> BadRequestError | None:
-    """What says which text of a body holds half of a character (a lone surrogate): it is JSON, and pydantic says that it is none."""
+    """What says which text of an object holds half of a character (a lone surrogate), which pydantic calls no JSON."""
     try:
-        for place, text in _texts_in(json.loads(body.removeprefix(codecs.BOM_UTF8).decode()), ()):
+        told = json.loads(body.removeprefix(codecs.BOM_UTF8).decode())
+        for place, text in _texts_in(told, ()) if isinstance(told, dict) else ():
             if half := HALF_CHARACTER.search(text):
                 where = ".".join(str(part) for part in place if isinstance(part, int) or part in names)
                 what = f"holds half of a character, `\\u{ord(half[0]):04x}`, as where a text was cut within an emoji"

@@ -117,13 +117,19 @@ class _Job:
     future: Future[Any]
     function: Callable[[], Any]
 
-    def run(self) -> None:
+    def run(self, done: Callable[[], None]) -> None:
+        """`done` is called before anybody is told of the end, who may have more work at once."""
         if not self.future.set_running_or_notify_cancel():
+            done()
             return
         try:
-            self.future.set_result(self.function())
+            result = self.function()
         except BaseException as exc:  # noqa: BLE001  it is raised where the result is waited for
+            done()
             self.future.set_exception(exc)
+        else:
+            done()
+            self.future.set_result(result)
 
     def end(self, why: NomoatError) -> None:
         """Without having been run."""
@@ -131,30 +137,62 @@ class _Job:
             self.future.set_exception(why)
 
 
+class Idle:
+    """Threads without work, of all rows that share this, and the lock of them all. Any of these takes work of any row; one for which
+    nothing has come for IDLE_SECONDS ends."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Condition()
+        self.num_threads = 0
+        self.is_closed = False
+        self._handed: deque[tuple[Row, _Job]] = deque()  # to threads that are idle still, of which there are as many or more
+
+    def hand(self, row: Row, job: _Job) -> bool:
+        """Whether one of them takes it."""
+        with self.lock:
+            if len(self._handed) == self.num_threads:
+                return False
+            self._handed.append((row, job))
+            self.lock.notify()
+            return True
+
+    def wait(self) -> tuple[Row, _Job] | None:
+        """In one of them: what it is handed."""
+        with self.lock:
+            self.lock.wait_for(lambda: self._handed or self.is_closed, IDLE_SECONDS)
+            self.num_threads -= 1
+            return self._handed.popleft() if self._handed else None
+
+    def close(self) -> None:
+        """Let none wait any more."""
+        with self.lock:
+            self.is_closed = True
+            self.lock.notify_all()
+
+
 class Row:
     """Threads for one kind of work, and what waits for one: clients take turns, and one alone may have `most` of them at once.
 
-    A thread for which nothing has come for IDLE_SECONDS ends. Once Python ends, which waits for these threads, nothing is begun.
+    Once Python ends, which waits for these threads, nothing is begun.
     """
 
-    def __init__(self, name: str, most: int) -> None:
+    def __init__(self, name: str, most: int, idle: Idle | None = None) -> None:
         self._name = name
-        self._lock = threading.Condition()
+        self.idle = idle or Idle()
+        self._lock = self.idle.lock
         self._shares = Shares(2 * most)
         self._waiting: OrderedDict[str, OrderedDict[Future[Any], _Job]] = OrderedDict()  # by client, in the order of their turns
-        self._num_idle = 0
-        self._handed: deque[_Job] = deque()  # to threads that are idle still, of which there are as many or more
         self._lacks_threads = False
         self._is_closed = False
 
     def put(self, client: str, function: Callable[..., T], *given: Any) -> Future[T]:
         """What the function returns, called in its turn; cancelled before that, it waits no more. It ends in NoThreadError where the
-        system has no thread for it and none of the row is at work, in StoppedError where the row is closed."""
+        system has no thread for it, none of the row is at work and none idle, in StoppedError where the row is closed."""
         future: Future[T] = Future()
         with self._lock:
             self._waiting.setdefault(client, OrderedDict())[future] = _Job(client, future, functools.partial(function, *given))
         future.add_done_callback(functools.partial(self._forget, client))
-        self._begin()
+        self.begin()
         return future
 
     def close(self) -> None:
@@ -163,18 +201,18 @@ class Row:
         with self._lock:
             left = [job for jobs in self._waiting.values() for job in jobs.values()]
             self._waiting.clear()
-            self._lock.notify_all()
+        self.idle.close()
         for job in left:
             job.end(stopped())
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """All whose turn has come."""
         while (job := self._next()) is not None:
-            if self._hand(job):
+            if self.idle.hand(self, job):
                 continue
             try:
                 # No daemon, as the thread that calls this may be: Python's end would break compiled code off.
-                threading.Thread(target=self._work, args=[[job]], name=THREAD_NAME, daemon=False).start()
+                threading.Thread(target=_work, args=[self, [job]], name=THREAD_NAME, daemon=False).start()
             except RuntimeError as exc:
                 if self._waits_again(job, exc):
                     return
@@ -182,23 +220,22 @@ class Row:
             else:
                 self._lacks_threads = False
 
-    def _hand(self, job: _Job) -> bool:
-        """Whether an idle thread takes it."""
-        with self._lock:
-            if len(self._handed) == self._num_idle:
-                return False
-            self._handed.append(job)
-            self._lock.notify()
-            return True
+    def end(self, client: str, jobs: list[_Job]) -> None:
+        """One of this client's ends in this thread: `jobs` is given the one whose turn has come, or the thread is idle."""
+        if (job := self._next(client)) is not None:
+            jobs.append(job)
 
     def _next(self, ended: str | None = None) -> _Job | None:
-        """The one whose turn has come. `ended`: the client of the one before in this thread, which may wait for more."""
+        """The one whose turn has come. `ended`: the client of the one before in this thread, which is idle if there is none."""
         if self._is_closed or not threading.main_thread().is_alive():
             self.close()
         with self._lock:
             if ended is not None:
                 self._shares.give_back(ended)
-            return self._turn() or (self._handed_in_time() if ended is not None else None)
+            job = self._turn()
+            if ended is not None and job is None:
+                self.idle.num_threads += 1
+            return job
 
     def _turn(self) -> _Job | None:
         client = next((one for one in self._waiting if self._shares.take(one)), None)
@@ -210,27 +247,11 @@ class Row:
             self._waiting[client] = jobs  # behind the others
         return job
 
-    def _handed_in_time(self) -> _Job | None:
-        self._num_idle += 1
-        self._lock.wait_for(lambda: self._handed or self._is_closed, IDLE_SECONDS)
-        self._num_idle -= 1
-        return self._handed.popleft() if self._handed else None
-
-    def _work(self, jobs: list[_Job]) -> None:
-        """In a thread, for as long as there is work: the one in `jobs` first. While it waits, it keeps nothing of what has ended."""
-        while jobs:
-            client = jobs[0].client
-            jobs.pop().run()
-            if (job := self._next(client)) is not None:
-                jobs.append(job)
-                del job
-                self._begin()  # where one ends, two may begin: see `Shares`
-
     def _waits_again(self, job: _Job, why: RuntimeError) -> bool:
         """Whether this one, for which no thread begins, has one that is idle by now, or may wait for one that is at work: its turn is
         the next still."""
         with self._lock:
-            if self._hand(job):
+            if self.idle.hand(self, job):
                 return True
             self._shares.give_back(job.client)
             if self._is_closed or not self._shares.taken:
@@ -259,3 +280,16 @@ class Row:
             jobs.pop(future, None)
             if not jobs:
                 self._waiting.pop(client, None)
+
+
+def _work(row: Row, jobs: list[_Job]) -> None:
+    """In a thread, for as long as there is work: the one in `jobs` first. While it waits, it keeps nothing of what has ended."""
+    while jobs:
+        client = jobs[0].client
+        jobs.pop().run(functools.partial(row.end, client, jobs))
+        if jobs:
+            row.begin()  # where one ends, two may begin: see `Shares`
+        elif (handed := row.idle.wait()) is not None:
+            row, job = handed
+            jobs.append(job)
+            del handed, job

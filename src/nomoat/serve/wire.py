@@ -330,7 +330,7 @@ def _schema_mode(asked: shapes.Format | None) -> SchemaMode | None:
 def _sampling(asked: shapes.Settings) -> dict[str, Any]:
     """OpenAI's defaults where a client says nothing: temperature 1, so that the same client behaves the same here."""
     stop = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
-    schema = asked.response_format.json_schema if asked.response_format else None
+    schema = asked.response_format.json_schema if asked.response_format and asked.response_format.type == "json_schema" else None
     return {
         "temperature": 1.0 if asked.temperature is None else asked.temperature,
         "top_p": 1.0 if asked.top_p is None else asked.top_p,
