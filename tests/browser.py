@@ -29,3 +29,9 @@ def chrome(language: str) -> Chrome:
     options.add_experimental_option("prefs", {"intl.accept_languages": language})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     return webdriver.Chrome(options=options, service=Service(executable_path=str(DRIVER)))
+
+
+def set_viewport(browser: Chrome, width: int, height: int, *, is_mobile: bool = False) -> None:
+    """As large as that in pixels of CSS, also where no window may be so small."""
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": is_mobile}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)

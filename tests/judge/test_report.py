@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from browser import chrome, needs_browser
+from browser import chrome, needs_browser, set_viewport
 from markupsafe import escape
 
 from nomoat.catalog.licences import licences
@@ -521,8 +521,7 @@ def test_a_report_is_whole_on_a_small_telephone_on_paper_and_in_the_colours_of_t
     browser = chrome("en-US")
 
     def emulate(width: int, medium: str = "screen", **features: str) -> None:
-        size = {"width": width, "height": 640, "deviceScaleFactor": 1, "mobile": False}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        set_viewport(browser, width, 640)
         given = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": medium, "features": given})
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from browser import chrome, needs_browser
+from browser import chrome, needs_browser, set_viewport
 from leaving import endless
 from patience import PATIENCE_SECONDS, wait_until
 from scripted import Asked, ScriptedEngine
@@ -405,9 +405,7 @@ def test_a_conversation_is_printed_whole_and_who_speaks_with_it(page: Page, star
 def test_a_conversation_has_room_where_a_window_of_1280_pixels_is_zoomed_to_400_per_cent(page: Page, start: Start) -> None:
     page.open(start(Responder("smollm2-135m-instruct", FakeEngine())))
     page.until("#model", "smollm2")
-    page.browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": 320, "height": 256, "deviceScaleFactor": 1, "mobile": False}
-    )
+    set_viewport(page.browser, 320, 256)
     assert page.find("#talk").get_property("clientHeight") > 150
     assert page.browser.execute_script("const all = document.documentElement; return all.scrollWidth === all.clientWidth")
     page.ask("one two")
@@ -604,9 +602,7 @@ def test_a_visitor_begins_with_no_model_of_elsewhere_unless_it_is_the_first(page
 def test_the_buttons_take_no_row_more_where_there_is_little_room(page: Page, start: Start) -> None:
     page.open(start(Responder("smollm2-135m-instruct", FakeEngine())))
     page.until("#model", "smollm2")
-    page.browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 640, "deviceScaleFactor": 1, "mobile": False}
-    )
+    set_viewport(page.browser, 360, 640)
     assert len({button.location["y"] for button in page.all("header button")}) == 1
     assert page.find("#fresh").location["y"] - page.find("#model").location["y"] < 60
     assert page.find("#fresh").accessible_name in ("New conversation", "새 대화")
@@ -1114,9 +1110,7 @@ def test_letters_of_code_and_links_stand_as_they_are_written_also_behind_words_t
 @pytest.mark.parametrize(("page", "said"), [("en-US", "Ask something."), ("ko-KR", "무엇이든 물어보세요.")], indirect=["page"])
 def test_enter_of_a_telephone_s_keyboard_is_a_new_line(page: Page, start: Start, said: str) -> None:
     page.browser.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
-    page.browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
-    )
+    set_viewport(page.browser, 390, 800, is_mobile=True)
     engine = Asked()
     page.open(start(Responder("fake", engine)))
     page.until("#model", "fake")
