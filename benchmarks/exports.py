@@ -1,6 +1,7 @@
 """A tuned model in every form it can be served in, on a whole test set: here, and as llama.cpp reads what `export` writes.
 
-    python benchmarks/exports.py BASE+ADAPTER TEST.tsv --input-column text --label-column annotation [--llama-cpp PYTHON] [--json OUT]
+    python benchmarks/exports.py BASE+ADAPTER TEST.tsv --input-column text --label-column annotation [--instruction WORDS] [--llama-cpp PYTHON]
+                                    [--json OUT]
 
 Greedy answers, scored as equal to the label or not. PYTHON is the one of an environment with llama-cpp-python: exports_llama_cpp.py.
 Times are of all texts, one after the other in llama.cpp, 16 at once here: they tell how long a test takes, not which engine is faster.
@@ -69,13 +70,15 @@ def main() -> None:
     parser.add_argument("test", type=Path)
     parser.add_argument("--input-column", required=True)
     parser.add_argument("--label-column", required=True)
+    parser.add_argument("--instruction", help="the question it was tuned on, as `tune --instruction` takes it")
     parser.add_argument("--llama-cpp", help="a Python that has llama-cpp-python")
     parser.add_argument("--limit", type=int, help="only so many texts")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     rows = tables.read_labelled(asked.test, input_column=asked.input_column, label_column=asked.label_column)[: asked.limit]
     labels = sorted({row.label for row in rows})
-    requests = [Request(messages=labelling.label_task_messages(row.text, labels), max_new_tokens=MAX_TOKENS) for row in rows]
+    question = labelling.kept_question(labels, asked.instruction)
+    requests = [Request(messages=labelling.messages_of(question, row.text), max_new_tokens=MAX_TOKENS) for row in rows]
     with tempfile.TemporaryDirectory() as folder:
         found = measured(asked.model, asked.llama_cpp, requests, Path(folder))
     first = next(iter(found.values()))["answers"]
