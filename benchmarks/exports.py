@@ -1,7 +1,7 @@
 """A tuned model in every form it can be served in, on a whole test set: here, and as llama.cpp reads what `export` writes.
 
-    python benchmarks/exports.py BASE+ADAPTER TEST.tsv --input-column text --label-column annotation [--instruction WORDS] [--llama-cpp PYTHON]
-                                    [--json OUT]
+    python benchmarks/exports.py BASE+ADAPTER TEST.tsv --input-column text --label-column annotation [--instruction WORDS]
+                                    [--llama-cpp PYTHON] [--json OUT]
 
 Greedy answers, scored as equal to the label or not. PYTHON is the one of an environment with llama-cpp-python: exports_llama_cpp.py.
 Times are of all texts, one after the other in llama.cpp, 16 at once here: they tell how long a test takes, not which engine is faster.
