@@ -139,11 +139,27 @@ class Failing(FakeEngine):
 
 @pytest.mark.parametrize("error", [
     RemoteError("refused", status=400), RemoteError("blocked", status=451),
-    RemoteError("Your chosen model requires moderation and your input was flagged", status=403),
-    RemoteError("Content violates usage guidelines.", status=403), RemoteError("no", status=403, code="content_policy_violation"),
-    RemoteError("input (596 tokens) is too large to process. increase the physical batch size", status=500),
-    RemoteError("`h` answered 500: the input exceeds the context size", status=500),
-    RemoteError("`h` answered 403: Access denied by Content-Policy", status=403),
+    RemoteError("no", status=403, code="content_policy_violation"), RemoteError("no", status=403, code="moderation_blocked"),
+    *(RemoteError(f"`h` answered 403: {said}", status=403) for said in (
+        # OpenRouter, xAI, OpenAI
+        "Your chosen model requires moderation and your input was flagged",
+        "Your input was flagged for the following reasons: violence", "Input was flagged",
+        "Content violates usage guidelines. Team: t, API key ID: k, Model: grok-4, Failed check: SAFETY_CHECK_TYPE_BIO",
+        "Your request was rejected as a result of our safety system.",
+        "Invalid prompt: your prompt was flagged as potentially violating our usage policy.",
+        # gateways
+        "Input was rejected by moderation", "Blocked by moderation", "Request blocked by our moderation system",
+        "Access denied by Content-Policy", "Your input violates our content moderation guidelines.",
+    )),
+    *(RemoteError(f"`h` answered 500: {said}", status=500) for said in (
+        # llama.cpp, Ollama, others
+        "input (596 tokens) is too large to process. increase the physical batch size (current batch size: 512)",
+        "request (5000 tokens) exceeds the available context size (4096 tokens), try increasing it",
+        "the input exceeds the context size", "the input length exceeds the context length",
+        "the input length exceeds maximum context length",
+        "message is too long", "messages is too long", "inputs are too long", "content is too long", "image is too large",
+        "Payload is too large", "input (file a.txt) is too large", "prompt is too long: 250000 tokens > 200000 maximum",
+    )),
     CacheExceededError("too long"), NoTemplateError("no chats"), SchemaError("no schema"),
 ])  # fmt: skip
 def test_an_error_that_names_one_of_several_questions_is_not_the_engines_own(error: NomoatError) -> None:
@@ -175,7 +191,18 @@ def test_a_traceback_says_once_what_is_wrong_with_one_of_several_questions_where
     RemoteError("it crashed, or took too long", status=500),
     RemoteError("the model is too large for the memory of this machine", status=500),
     RemoteError("moderation service is down", status=500), RemoteError("`content-filter.corp` answered 500: crashed", status=500),
-    RemoteError("your key has no access to the moderation endpoint", status=403),
+    *(RemoteError(said, status=403) for said in (
+        "your key has no access to the moderation endpoint", "Your account has been flagged for review", "Key is disabled",
+        "This API key has been flagged as compromised", "Your account was flagged for potential abuse. Contact us",
+        "Your account was blocked by moderation", "Your access has been flagged",
+        "Request is prohibited by organization's policy. vpcServiceControls",
+        "The request violates the service perimeter of the project",
+    )),
+    *(RemoteError(said, status=500) for said in (
+        "The model for this request is too large for the memory", "the prompt cache is too large for this machine",
+        "The request queue is too long", "text model is too large to load", "the content filter is down",
+        "Request exceeds the rate limit in the context of your plan",
+    )),
     *(RemoteError("not now", status=status) for status in (404, 405, 408, 409, 410, 425, 429, 502, 503, 504, 520, 529)),
 ])  # fmt: skip
 def test_what_befalls_all_questions_is_said_of_none(error: NomoatError) -> None:

@@ -50,9 +50,19 @@ REFUSED_AS_ASKED = (400, 413, 422, 451)  # HTTP statuses: a bad request, one too
 # Others are of keys, limits and servers; but OpenRouter and xAI say 403 of a text that is moderated, llama.cpp 500 of one too large.
 REFUSED_OR_FAILED = (403, 500)
 ANSWERED = re.compile(r"` answered \d+: ")  # before it stands who did
+# The words that say so have the text for their subject: an account is flagged, too, and a model or a queue too long.
+TEXT = (
+    r"\b(?:content|conversation|document|image|input|message|payload|prompt|query|request|sequence|text)s?"
+    r"(?: length)?(?: \([^()]{0,80}\))?"
+)
+BEEN = r"(?: (?:is|are|was|were|has|have|had|been)){0,2}"
+BARRED = "(?:blocked|denied|refused|rejected)"
+RULES = r"[ \w'-]{0,40}\b(?:moderation|safety|content[ _-](?:polic|filter)|(?:content|usage) (?:guideline|polic))"
 OF_WHAT_WAS_ASKED = re.compile(
-    r"\b(?:requires moderation|flagged)\b|content[ _-](?:policy|filter|violates)"
-    r"|\b(?:input|prompt|text|request)\b[^.]* (?:is too (?:big|large|long)\b|exceeds\b[^.]* context\b)",
+    rf"{TEXT}{BEEN} flagged\b|(?:^|{TEXT}{BEEN} )(?:violat(?:es?|ed){RULES}|{BARRED} (?:by|as a result of){RULES})"
+    rf"|{BARRED} by(?: \w+){{0,3}} content[ _-](?:polic|filter)"
+    rf"|{TEXT} (?:(?:is|are) too (?:big|large|long)\b(?!.{{0,40}}\b(?:machine|memory)\b)|exceeds?(?: [^\s.]+){{0,3}} context\b)"
+    r"|\b(?:content_filter|content_policy\w*|moderation_blocked)\b",
     re.IGNORECASE,
 )
 
@@ -109,7 +119,7 @@ def about(name: str, at: int, count: int) -> Iterator[None]:
     try:
         yield
     except NomoatError as error:
-        if count == 1 or not _is_of_what_was_asked(error):
+        if count == 1 or not is_of_what_was_asked(error):
             raise
         named = copy.copy(error)  # others may be told the same object
         named.at = at
@@ -117,11 +127,12 @@ def about(name: str, at: int, count: int) -> Iterator[None]:
         raise named.with_traceback(error.__traceback__) from error.__cause__  # not from `error`, which says the same
 
 
-def _is_of_what_was_asked(error: NomoatError) -> bool:
+def is_of_what_was_asked(error: NomoatError) -> bool:
+    """Whether other texts may fare better, as far as that is sure."""
     if isinstance(error, RemoteError):
         if error.status in REFUSED_OR_FAILED:
             said = ANSWERED.split(error.message, maxsplit=1)[-1]
-            return OF_WHAT_WAS_ASKED.search(f"{error.code} {said}") is not None
+            return OF_WHAT_WAS_ASKED.search(f"{said} {error.code or ''}") is not None
         return error.status in REFUSED_AS_ASKED
     return isinstance(error, UsageError | UnsupportedError | ContextExceededError | CacheExceededError) and not isinstance(
         error, SettingError

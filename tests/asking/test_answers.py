@@ -843,7 +843,8 @@ def test_what_a_server_refused_is_said_of_its_kept_answers_too(serving: Serving)
 
 
 def test_one_question_that_fails_loses_no_other(serving: Serving) -> None:
-    for act in (half, reset, say(500, {"error": {"message": "oops"}}), say(400, {"error": {"message": "too long"}})):
+    moderated = say(403, {"error": {"message": "Your input was flagged for the following reasons: violence", "code": 403}})
+    for act in (half, reset, say(500, {"error": {"message": "oops"}}), say(400, {"error": {"message": "too long"}}), moderated):
         server = serving(by_question({"question 3": act}, FINE))
         evaluation = run_suite(f"{server.url}#m", suite_of(8), RunSettings(concurrency=4))
         assert [outcome.example_id for outcome in evaluation.outcomes] == list("0124567")
@@ -948,7 +949,7 @@ def test_what_was_sent_for_a_question_that_the_budget_ended_counts_as_sent(
     assert [int(headers["content-length"]) for headers in server.headers] == [collected.bytes_in_vain]
 
 
-@pytest.mark.parametrize("status", [401, 404])
+@pytest.mark.parametrize("status", [401, 403, 404])
 def test_wrong_key_and_unknown_model_end_the_run_at_once(serving: Serving, status: int) -> None:
     server = serving(say(status, {"error": {"message": "no"}}))
     with pytest.raises(RemoteError, match=f"answered {status}: no"):

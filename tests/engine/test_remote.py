@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -1184,10 +1186,90 @@ def test_who_speaks_is_left_out_where_it_is_refused(serving: Callable[..., Serve
     assert ["name" in body["messages"][0] for body in server.bodies] == [True, False, False]
 
 
+RESULT = ToolResult(role="tool", content="9", call_id="a1", name="f")
+NAMED = (Message(role="user", content="hi", name="alice"), Message(role="assistant", content="ho", name="bob"), RESULT)
+
+
+@pytest.mark.parametrize(("at", "refusal"), [
+    # pydantic 1, vLLM's as a text; with LiteLLM's words before it
+    ({0}, "1 validation error for Request body -> messages -> 0 -> name extra fields not permitted (type=value_error.extra)"),
+    ({1}, "litellm.BadRequestError: OpenAIException - messages -> 1 -> name: extra fields not permitted"),
+    # pydantic 2: of one model, of a union of them, of one with validators, of a text or a list
+    ({1}, "body.messages.1.name: Extra inputs are not permitted"),
+    ({1}, "body.messages.1.assistant.name: Extra inputs are not permitted"),
+    ({1}, "body.messages.1.function-after[check(), UserMessage].name: Extra inputs are not permitted"),
+    ({1}, "body.messages.list[union[UserMessage,ToolMessage]].1.UserMessage.name: Extra inputs are not permitted"),
+    # Groq, the last one with LiteLLM's words before it
+    ({0}, "'messages.0' : for 'role:user' the following must be satisfied[('messages.0' : property 'name' is unsupported)]"),
+    ({2}, "'messages.2' : for 'role:tool' the following must be satisfied[('messages.2' : property 'name' is unsupported)]"),
+    ({2}, "litellm.BadRequestError: GroqException - {\"error\":{\"message\":\"'messages.2' : for 'role:tool' the following must be "
+          "satisfied[('messages.2' : property 'name' is unsupported)]\"}}"),
+    # Mistral, Anthropic, Google, DeepSeek, OpenAI
+    ({0}, "{'detail': [{'type': 'extra_forbidden', 'loc': ['body', 'messages', 0, 'user', 'name'], 'msg': 'Extra inputs are not "
+          "permitted', 'input': 'alice'}]}"),
+    ({0}, "messages.0.name: Extra inputs are not permitted"),
+    ({1}, "Invalid JSON payload received. Unknown name \"name\" at 'messages[1]': Cannot find field."),
+    ({0}, "Failed to deserialize the JSON body into the target type: messages[0]: unknown field `name`, expected `role`"),
+    ({0}, "Unsupported parameter: 'messages[0].name'"),
+    # xAI
+    ({1, 2}, "Only messages of role 'user' can have a name."),
+    # other forms of a path, and of words
+    ({0}, "/messages/0/name is not allowed"),
+    ({1}, "messages.[1].name: unknown field"),
+    ({0}, "messages[0]: the name field is not supported"),
+    ({0, 1, 2}, "unknown field \"name\" in a message"),
+    ({0, 1, 2}, "messages.7.name: Extra inputs are not permitted"),
+])  # fmt: skip
+def test_names_are_left_out_of_messages_of_the_role_that_is_refused_one(at: set[int], refusal: str) -> None:
+    one = dialect.Dialect("h", is_cloud=False)
+    asked = Request(messages=NAMED)
+    assert one.learn(refusal, one.body("m", asked))
+    assert {at for at, row in enumerate(one.body("m", asked)["messages"]) if "name" not in row} == at
+    said = ("takes no `name` of who speaks: it was left out",) if at - {2} else ()
+    assert one.notes_on(asked) == one.notes == said
+    assert one.notes_on(Request(messages=(*HELLO.messages, RESULT))) == ()
+
+
+def test_a_server_that_takes_no_names_at_all_is_asked_without_them(serving: Callable[..., Server]) -> None:
+    refusals = [say(400, {"error": {"message": f"property 'name' is unsupported in 'messages.{at}'"}}) for at in range(len(NAMED))]
+    server = serving(*refusals, FINE)
+    with Responder("r", at(server)) as responder:
+        responder.complete(Request(messages=NAMED))
+    assert ["name" in row for row in server.bodies[-1]["messages"]] == [False] * 3
+
+
+def test_what_was_refused_can_be_read_while_another_thread_learns() -> None:
+    """Where the one walked through what the other changed, 50 of 50 runs failed."""
+    one, is_read, before = dialect.Dialect("h", is_cloud=False), threading.Event(), sys.getswitchinterval()
+
+    def learn(values: Iterable[int]) -> None:
+        for value in values:
+            one.learn("unknown verbosity", {"verbosity": str(value)})
+
+    learn(range(1000))
+    sys.setswitchinterval(1e-4)
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            learning = threads.submit(learn, itertools.takewhile(lambda _: not is_read.is_set(), itertools.count(1000)))
+            try:
+                assert {one.notes for _ in range(500)} == {(dialect.DISPENSABLE["verbosity"],)}
+            finally:
+                is_read.set()
+            learning.result()
+    finally:
+        sys.setswitchinterval(before)
+
+
 @pytest.mark.parametrize(
     "refusal",
     [
         "messages.1.tool_calls.0.function.name: `f.x` is not allowed",
+        "messages -> 1 -> tool_calls -> 0 -> function -> name: extra fields not permitted",
+        "body.messages.0.assistant.tool_calls.0.name: Extra inputs are not permitted",
+        "'messages.0' : for 'role:assistant' the following must be satisfied[('messages.0.tool_calls.0.function' : property 'name' is "
+        "not allowed)]",
+        "'messages.0' : for 'role:user' the following must be satisfied[('messages.0' : property 'status' is unsupported, did you "
+        "mean 'name'?)]",
         "Unsupported parameter: 'stop'. Got {'messages': [{'role': 'user', 'content': 'hi', 'name': 'alice'}]}",
     ],
 )
@@ -1195,7 +1277,7 @@ def test_what_is_no_refusal_of_who_speaks_is_not_taken_for_one(serving: Callable
     server = serving(say(400, {"error": {"message": refusal}}), FINE)
     named = Request(messages=(Message(role="user", content="hi", name="alice"),), stop=("end",))
     with Responder("r", at(server)) as responder:
-        with pytest.raises(RemoteError, match=r"not allowed|Unsupported"):
+        with pytest.raises(RemoteError, match="answered 400"):
             responder.complete(named)
         responder.complete(named)
         assert responder.notes_on(named) == ()
@@ -1415,6 +1497,12 @@ def test_refusal_that_names_a_setting_for_its_value_is_the_users_to_mend(serving
         (422, {"detail": [{"loc": ["body", "messages", 0, "role"], "msg": "field required", "type": "missing", "input": {"a": 1}},
                           {"msg": "k-123 is too long"}]},
          "`127.0.0.1` answered 422: body.messages.0.role: field required; … is too long", None),
+        (422, {"object": "error", "message": {"detail": [{"loc": ["body", "messages", 0, "user", "id"], "msg": "Extra inputs"}]}},
+         "`127.0.0.1` answered 422: body.messages.0.user.id: Extra inputs", None),
+        (403, {"error": {"message": "not yours"}}, "`127.0.0.1` answered 403: not yours",
+         "the key in NOMOAT_UPSTREAM_API_KEY may not use this model"),
+        (403, {"error": {"message": "Your input was flagged for the following reasons: violence", "code": 403}},
+         "`127.0.0.1` answered 403: Your input was flagged for the following reasons: violence", "ask otherwise, or another model"),
         (422, {"detail": "no such thing"}, "`127.0.0.1` answered 422: no such thing", None),
         (422, {"detail": ["odd"]}, "`127.0.0.1` answered 422: ['odd']", None),
     ],

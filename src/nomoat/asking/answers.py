@@ -19,7 +19,7 @@ from nomoat.asking.room import with_other_room
 from nomoat.asking.spending import Pricing, Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.remote import RemoteEngine
-from nomoat.errors import BudgetReachedError, CacheExceededError, ContextExceededError, NomoatError, RemoteError
+from nomoat.errors import BudgetReachedError, CacheExceededError, ContextExceededError, NomoatError, RemoteError, is_of_what_was_asked
 from nomoat.money import dollars
 from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.records import ChoiceScores, Completion, Request
@@ -329,7 +329,8 @@ def _ask(
             collected.ended.append(error)  # here: of several threads that it ends, only the first one's error is raised
             raise
         except RemoteError as error:
-            if error.status in HOPELESS or in_a_row.failed() >= MAX_FAILURES_IN_A_ROW:
+            is_hopeless = error.status in HOPELESS and not is_of_what_was_asked(error)
+            if is_hopeless or in_a_row.failed() >= MAX_FAILURES_IN_A_ROW:
                 collected.ended.append(error)
                 raise
             return error

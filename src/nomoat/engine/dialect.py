@@ -33,15 +33,21 @@ BY_VALUE = ("reasoning_effort", "verbosity")
 WHOLE = "refuses to stream: answers come whole, and when the first word was there is not known"
 REFUSED = re.compile(
     r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|not permitted|not allowed|not valid|deprecated|extra inputs|cannot"
-    r"|must be verified",  # OpenAI of an organisation, before it streams its newest models
+    r"|must be verified"  # OpenAI of an organisation, before it streams its newest models
+    r"|only messages? of role",  # xAI of names
     re.IGNORECASE,
 )
-# Of who speaks: neither a function's, further down in a message, nor one in a request that is repeated, which its value follows.
+# Of who speaks: neither a function's, further down in a message, nor one in a request that is repeated, which its value follows, nor
+# one that is proposed in place of another field.
+NO_FUNCTION = "(?!tool_call|function(?!-))"  # `function-after[…]` is how pydantic calls a model with a validator
+NAME = r"(?:(?<!mean )[\"'`]name[\"'`](?!\s*:)|\bname (?:field|property)\b|\b(?:field|property) name\b)"
 NAME_REFUSED = re.compile(
-    r"\bmessages?(?:\.\d+|\[\d+\])?(?:\.\w+)?\.name\b"
-    r"|([\"'`])name\1(?!\s*:)[^{}]*\bmessages?\b|\bmessages?\b[^{}]*([\"'`])name\2(?!\s*:)",
+    rf"\bmessages?\b(?:{NO_FUNCTION}(?:[^\s{{}}:;\"'`]|, | -> )){{0,80}}(?:[./]| -> )name\b"
+    rf"|{NAME}(?:{NO_FUNCTION}[^{{}}]){{0,200}}\bmessages?\b(?:\W?\d+)?"
+    rf"|\bmessages?\b(?:{NO_FUNCTION}[^{{}}]){{0,200}}{NAME}",
     re.IGNORECASE,
 )
+ONLY_NAME = re.compile(r"\bonly messages? of role [\"'`]?(\w+)[\"'`]? can have a name\b", re.IGNORECASE)
 # That it is streaming which is refused: other refusals repeat the request, which has `"stream": true` in it, or are of broken ones.
 REFUSED_TO_STREAM = re.compile(
     r"\b(?:cannot stream|stream this model|stream: extra inputs)\b|([\"'`])stream\1(?!\s*[:=]\s*true)"
@@ -82,17 +88,20 @@ class Dialect:
         self._lock = threading.Lock()
         self._left_out: set[str] = set()
         self._streams = True
-        self._refused: set[tuple[str, str | None]] = set()  # values of BY_VALUE, each by itself: models take some of OpenAI's
+        # Values of BY_VALUE, each by itself: models take some of OpenAI's.
+        self._refused: frozenset[tuple[str, str | None]] = frozenset()
+        self._nameless: frozenset[str] = frozenset()  # roles of messages that take no `name`
         self._provider = providers.at(host)
         self._newer_limit = self._provider is not None and self._provider.has_newer_limit
         self._limit_renamed = False
-        self._system_role = self._extra_content = self._speakers = True
+        self._system_role = self._extra_content = True
         self.gives_reasons: bool | None = None  # whether its streams say why they end; None: not known yet
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What the server refused, in words, where it changes what its answers mean."""
-        return self._notes(self._left_out | {name for name, _ in self._refused}, has_system=True, has_names=True)
+        left_out = self._left_out | {name for name, _ in self._refused}
+        return self._notes(left_out, has_system=True, lacks_names=bool(self._nameless - {"tool"}))
 
     def notes_on(self, request: Request) -> tuple[str, ...]:
         """Those of `notes` that concern the answer to this request."""
@@ -101,16 +110,16 @@ class Dialect:
             unasked.add("seed")
         left_out = (self._left_out - unasked) | {name for name in BY_VALUE if (name, getattr(request, name)) in self._refused}
         has_system = any(message.role == "system" for message in request.messages)
-        has_names = any(message.name for message in request.messages if not isinstance(message, ToolResult))
-        return self._notes(left_out, has_system=has_system, has_names=has_names)
+        lacks_names = any(message.name and message.role in self._nameless - {"tool"} for message in request.messages)
+        return self._notes(left_out, has_system=has_system, lacks_names=lacks_names)
 
-    def _notes(self, left_out: set[str], *, has_system: bool, has_names: bool) -> tuple[str, ...]:
+    def _notes(self, left_out: set[str], *, has_system: bool, lacks_names: bool) -> tuple[str, ...]:
         said = [note for name, note in DISPENSABLE.items() if name in left_out and note]
         if not self._streams:
             said.append(WHOLE)
         if has_system and not self._system_role:
             said.append("takes no system message: it was put before the next question")
-        if has_names and not self._speakers:
+        if lacks_names:
             said.append("takes no `name` of who speaks: it was left out")
         return tuple(said)
 
@@ -199,7 +208,7 @@ class Dialect:
             for name in DISPENSABLE:
                 if name in (told := body | body.get("extra_body", {})) and _names(refusal, name):
                     if name in BY_VALUE:
-                        self._refused.add((name, told[name]))
+                        self._refused |= {(name, told[name])}
                     else:
                         self._left_out.add(name)
                     return True
@@ -213,8 +222,8 @@ class Dialect:
         if _names(refusal, "extra_content") and '"extra_content"' in json.dumps(body.get("messages")):
             self._extra_content = False
             return True
-        if NAME_REFUSED.search(refusal) and any("name" in message for message in body.get("messages", [])):
-            self._speakers = False
+        if nameless := _roles_without_name(refusal, body.get("messages", [])):
+            self._nameless |= nameless
             return True
         if self._sends_system(body) and _names(refusal, "system") and _names(refusal, "roles?"):
             self._system_role = False
@@ -247,7 +256,7 @@ class Dialect:
                 held.append(message.content)
                 continue
             before, held = (held, []) if message.role == "user" else ([], held)
-            named = {"name": message.name} if message.name and self._speakers else {}
+            named = {"name": message.name} if message.name and message.role not in self._nameless else {}
             rows.append({"role": message.role, "content": "\n\n".join([*before, message.content]), **named, **self._called(message)})
         return [*rows, {"role": "user", "content": "\n\n".join(held)}] if held else rows
 
@@ -305,6 +314,20 @@ def _response_format(request: Request, json_schema: str) -> dict[str, Any]:
     if request.schema_mode == "strict":
         schema["strict"] = True
     return {"type": "json_schema", "json_schema": schema}
+
+
+def _roles_without_name(refusal: str, messages: list[dict[str, Any]]) -> set[str]:
+    """Of the messages that were sent with a name: the role of the one whose name is refused, of all where none is told."""
+    if only := ONLY_NAME.search(refusal):
+        return _named(messages) - {only[1].lower()}
+    if (refused := NAME_REFUSED.search(refusal)) is None:
+        return set()
+    at = re.search(r"\b\d{1,9}\b", refused[0])
+    return _named(messages[int(at[0]) :][:1] if at else []) or _named(messages)
+
+
+def _named(messages: list[dict[str, Any]]) -> set[str]:
+    return {message["role"] for message in messages if "name" in message}
 
 
 def _names(refusal: str, word: str) -> bool:
@@ -416,8 +439,8 @@ def words_of(error: Any) -> str:
     said = error[0] if isinstance(error, list) and error else error
     if isinstance(said, dict):
         said = said.get("error") or said
-    if isinstance(said, dict):
-        said = said.get("message") or said.get("detail") or said.get("text") or said
+    while isinstance(said, dict) and (told := said.get("message") or said.get("detail") or said.get("text")):  # Mistral's has two
+        said = told
     if isinstance(said, list) and all(isinstance(row, dict) and "msg" in row for row in said):  # FastAPI's
         said = "; ".join(_invalid_field(row) for row in said)
     return str(said or "")

@@ -37,7 +37,7 @@ from nomoat.engine.dialect import (
     words_of,
 )  # fmt: skip
 from nomoat.engine.tool_calls import Gathered
-from nomoat.errors import Fate, NomoatError, RedirectedError, RemoteError, UnsupportedError, UsageError
+from nomoat.errors import Fate, NomoatError, RedirectedError, RemoteError, UnsupportedError, UsageError, is_of_what_was_asked
 from nomoat.providers import ANY_SERVER, key_variables
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, Usage
 from nomoat.textfiles import whole_characters
@@ -525,7 +525,7 @@ class RemoteEngine(Engine):
         is_for_good = code in QUOTA_CODES or headers.get(pacing.SHOULD_RETRY) == "false"
         for_now = (status in REFUSED_FOR_NOW or status >= 500) and not is_for_good
         fate: Fate = "lost" if status in GAVE_UP_WAITING else "rejected" if for_now else "final"
-        return RemoteError(
+        error = RemoteError(
             f"`{self.host}` answered {sent_status}: {said or 'nothing more'}",
             status=status,
             hint=hints.get(status, "the server's own fault: try again later" if status >= 500 else None),
@@ -534,6 +534,9 @@ class RemoteEngine(Engine):
             code=None if code is None or str(code).isdecimal() else self._quote(str(code)),  # some repeat the status
             param=self._quote(param) if isinstance(param, str) else None,
         )
+        if status == 403 and is_of_what_was_asked(error):
+            error.hint = "ask otherwise, or another model"
+        return error
 
     def _said(self, body: object, text: str) -> str:
         return self._quote(words_of(body) or text)

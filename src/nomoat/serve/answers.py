@@ -158,9 +158,9 @@ class Answer:
 class Answers:
     """The answers that are being written now.
 
-    Each model has threads of its own, and so has each side of one that chooses, and its other work: a server that says nothing, or a
-    model that is being loaded, keeps only those waiting who ask for it. A thread
-    that is idle takes work of any of them.
+    Each model has places of its own, and so has each side of one that chooses, and its other work: a server that says nothing, or a
+    model that is being loaded, keeps only those waiting who ask for it. The threads are of all of them: one that is idle is given what
+    comes next of any.
     """
 
     def __init__(self) -> None:

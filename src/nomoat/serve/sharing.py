@@ -118,7 +118,8 @@ class _Job:
     function: Callable[[], Any]
 
     def run(self, done: Callable[[], None]) -> None:
-        """`done` is called before anybody is told of the end, who may have more work at once."""
+        """`done` is called before anybody is told of the end, who may have more work at once. Whoever is told so in this thread, by a
+        callback of the future, must not wait: the thread counts as idle by then, and what it is handed waits for it."""
         if not self.future.set_running_or_notify_cancel():
             done()
             return
@@ -138,8 +139,8 @@ class _Job:
 
 
 class Idle:
-    """Threads without work, of all rows that share this, and the lock of them all. Any of these takes work of any row; one for which
-    nothing has come for IDLE_SECONDS ends."""
+    """Threads without work, of all rows that share this, and the lock of them all. Any of these takes what comes next in
+    any row, but not what waits there already, as for want of a thread; one for which nothing has come for IDLE_SECONDS ends."""
 
     def __init__(self) -> None:
         self.lock = threading.Condition()
@@ -171,7 +172,7 @@ class Idle:
 
 
 class Row:
-    """Threads for one kind of work, and what waits for one: clients take turns, and one alone may have `most` of them at once.
+    """Places for one kind of work, and what waits for one: clients take turns, and one alone may have `most` of them at once.
 
     Once Python ends, which waits for these threads, nothing is begun.
     """
