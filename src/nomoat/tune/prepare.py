@@ -217,6 +217,7 @@ def prepare(
     file = opened(files.weights)
     start = adapter.read_start(files.name, files.weights, files.adapter, file) if files.adapter else None
     if start:
+        instruction = _as_learned(instruction, start)
         settings = _as_it_was(settings, start, instruction=instruction, template=template)
         if instruction is None and is_table(given_data, input_column, label_column):
             instruction = start.instruction
@@ -338,6 +339,14 @@ def _named(base: str | Path) -> str:
     return ref
 
 
+def _as_learned(instruction: str | None, start: Start) -> str | None:
+    """The instruction as the adapter to go on from has it, where it asks the same: one question has several spellings."""
+    there = start.instruction
+    if instruction is None or there is None or labelling.kept_question((), instruction) != labelling.kept_question((), there):
+        return instruction
+    return there
+
+
 def _as_it_was(settings: Settings, start: Start, **words: str | None) -> Settings:
     """With the rank and the layers of the adapter to go on from. Raises UsageError where others are asked for, or other `words`."""
     asked = {"rank": settings.rank, "layers": settings.layers, **words}
@@ -357,6 +366,8 @@ def _read_other(which: str, given: Given, data: Data, **how: Any) -> Data:
 def _read(path: Source, start: Start | None, beside: Sidecar | None, **how: Any) -> Data:
     """The data, with the labels its adapter knows already named beside its own, and those that its teacher had to choose from."""
     data = read(path, labels=start.labels if start and start.labels else None, **how)
+    if data.question is not None and how["instruction"] is not None and not (start and start.instruction):
+        labelling.require_one_place(data.question)
     own = {lesson.label for lesson in data.lessons if lesson.label is not None}
     given = _labels_of(beside)
     named = {*data.labels, *own, *(given if own <= given else ())}  # else another column is learned, or labels were changed since
