@@ -51,8 +51,8 @@ def kept_question(labels: Sequence[str], instruction: str | None = None) -> str:
 
     `instruction` is used word for word instead of the default one, which names the labels; behind either stands `FRAME`.
     One that holds `TEXT` is the whole question. Where it is a single line, `\\n` in it is a line break, as people write it in a shell.
-    Raises UsageError for one that is no text, or holds `TEXT` more than once, unless it ends with `FRAME` as kept questions do: in them
-    labels, or words in which `TEXT` meant nothing, may hold it, too.
+    Raises UsageError for one that is no text, or holds `TEXT` more than once, unless it ends with `FRAME` as kept questions do: labels
+    in them, or words in which `TEXT` meant nothing, may hold it, too.
     """
     first = label_instruction(labels) if instruction is None else instruction
     bounds.require_text(first, "`instruction`")

@@ -74,9 +74,7 @@ def test_a_provider_s_terms_that_are_stated_of_a_gateway_forbid_the_same() -> No
         assert teacher.licence == licence
 
 
-@pytest.mark.parametrize(
-    ("name", "source"), [("http://gateway:4000/v1#x", licences.STATED), ("https://api.openai.com/v1#gpt-4o", "")]
-)
+@pytest.mark.parametrize(("name", "source"), [("http://gateway:4000/v1#x", licences.STATED), ("https://api.openai.com/v1#gpt-4o", "")])
 def test_tasks_of_every_kind_have_a_sidecar_that_reads_back_as_it_was_written(name: str, source: str, seeds: Path) -> None:
     shown = Parent(kind="teacher", name=name, licence="openai-terms", source=source)
     teacher, _, assistant = parents = origin.parents_of("fake:", (ALPACAS, shown), are_labels=False)

@@ -129,14 +129,15 @@ def test_what_was_learned_when_the_texts_place_meant_nothing_in_an_instruction_i
             prepared(str(tiny_gguf), table, instruction=spelled)
 
 
-def test_an_instruction_that_asks_the_same_in_another_spelling_is_the_one_it_has(tiny_gguf: Path, table: Path) -> None:
-    words = r"Review: {text}\nColour?"
-    tune(tiny_gguf, table, "first", settings=A_STEP, instruction=words)
-    for spelled in (words, "Review: {text}\nColour?"):
-        assert prepared(f"{tiny_gguf}+first", table, instruction=spelled).options["instruction"] == words
-    tune(tiny_gguf, table, "before", settings=A_STEP, instruction="Which colour?")
-    whole = r"Which colour?\n\nText: {text}\nLabel:"
-    assert prepared(f"{tiny_gguf}+before", table, instruction=whole).options["instruction"] == "Which colour?"
+@pytest.mark.parametrize(
+    ("learned", "spelled"),
+    [(r"Review: {text}\nColour?", "Review: {text}\nColour?"), ("Which colour?", r"Which colour?\n\nText: {text}\nLabel:")],
+)
+def test_an_adapter_is_gone_on_from_in_any_spelling_of_what_it_learned(
+    tiny_gguf: Path, table: Path, learned: str, spelled: str
+) -> None:
+    question = facts_of(tune(tiny_gguf, table, "first", settings=A_STEP, instruction=learned))["data"]["question"]
+    assert prepared(f"{tiny_gguf}+first", table, instruction=spelled).survey.question == question
 
 
 def test_what_was_held_out_is_held_out_again_in_any_order_and_with_any_seed(tiny_gguf: Path, table: Path, tmp_path: Path) -> None:

@@ -217,7 +217,6 @@ def prepare(
     file = opened(files.weights)
     start = adapter.read_start(files.name, files.weights, files.adapter, file) if files.adapter else None
     if start:
-        instruction = _as_learned(instruction, start)
         settings = _as_it_was(settings, start, instruction=instruction, template=template)
         if instruction is None and is_table(given_data, input_column, label_column):
             instruction = start.instruction
@@ -339,23 +338,20 @@ def _named(base: str | Path) -> str:
     return ref
 
 
-def _as_learned(instruction: str | None, start: Start) -> str | None:
-    """The instruction as the adapter to go on from has it, where it asks the same: one question has several spellings."""
-    there = start.instruction
-    if instruction is None or there is None or labelling.kept_question((), instruction) != labelling.kept_question((), there):
-        return instruction
-    return there
-
-
 def _as_it_was(settings: Settings, start: Start, **words: str | None) -> Settings:
     """With the rank and the layers of the adapter to go on from. Raises UsageError where others are asked for, or other `words`."""
     asked = {"rank": settings.rank, "layers": settings.layers, **words}
     for name, there in start.form.items():
-        if asked[name] not in (None, there):
+        if asked[name] not in (None, there) and not (name == "instruction" and _ask_the_same(asked[name], there)):
             has = "none of its own" if there is None else there
             hint = f"leave out --{name} (in Python: `{name}`), or tune the base"
             raise UsageError(f"{name} is {asked[name]}, and the adapter `{start.name}` has {has}", hint=hint)
     return replace(settings, rank=start.rank, layers=start.layers)
+
+
+def _ask_the_same(instruction: Any, there: Any) -> bool:
+    """One question has several spellings."""
+    return there is not None and labelling.kept_question((), instruction) == labelling.kept_question((), there)
 
 
 def _read_other(which: str, given: Given, data: Data, **how: Any) -> Data:
