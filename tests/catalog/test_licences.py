@@ -203,13 +203,13 @@ def test_a_teacher_on_this_machine_teaches_on_the_terms_of_all_it_was_made_from(
 def test_a_provider_as_a_teacher_forbids_competing_assistants(ref: str) -> None:
     parents = licences.taught_by(ref, None)
     assert licences.of_parents(parents).commercial == "yes, if"
-    assert licences.of_parents(licences.for_assistant(parents, ref)).commercial == "no"
+    assert licences.of_parents(licences.for_assistant(parents)).commercial == "no"
 
 
 def test_whose_output_the_teacher_itself_learned_from_is_no_teacher_of_an_assistant() -> None:
     parents = licences.taught_by("smollm2-135m", verdict("smollm2-135m"))
     assert "openai-terms" in [parent.licence for parent in parents]
-    assert licences.for_assistant(parents, "smollm2-135m") == parents
+    assert licences.for_assistant(parents) == parents
 
 
 @pytest.mark.parametrize(

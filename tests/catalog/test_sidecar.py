@@ -79,7 +79,13 @@ def test_terms_that_an_earlier_nomoat_took_for_those_of_a_teacher_are_known_term
 
 @pytest.mark.parametrize(
     ("written", "source"),
-    [("openai-terms", licences.STATED), ("unknown", ""), ("apache-2.0", licences.STATED), ("own", licences.STATED)],
+    [
+        ("openai-terms", licences.STATED),
+        ("openai-terms", ""),
+        ("unknown", ""),
+        ("apache-2.0", licences.STATED),
+        ("own", licences.STATED),
+    ],
 )
 def test_tasks_of_every_kind_are_of_an_assistant_by_the_terms_that_are_known_now_of_whoever_wrote_what_was_shown(
     written: str, source: str, data: Path

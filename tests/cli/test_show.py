@@ -13,6 +13,7 @@ from tiny import write_tiny_gguf
 
 from nomoat import footprint, hardware
 from nomoat.engine import layout, optimum, step_tables
+from nomoat.judge.suites import load_suite
 
 Nomoat = Callable[..., Done]
 HUB = "hf:owner/repo/m.gguf"
@@ -90,6 +91,21 @@ def test_terms_of_the_data_are_told_unless_a_model_wrote_it(
     path.write_text(json.dumps(json.loads(path.read_text()) | {"data_file": data, "data_licence": "own"}))
     told = nomoat("show", "openllama-3b+후기").stdout.splitlines()
     assert (f"data_file: {data}" in told, "data_licence: own" in told) == (True, is_own)
+
+
+def test_the_question_that_show_has_as_json_is_an_instruction_that_asks_it(
+    nomoat: Nomoat, tuned: Callable[[str], Path], tmp_path: Path
+) -> None:
+    path = tuned("own") / "provenance.json"
+    assert json.loads(nomoat("show", "openllama-3b+후기", "--json").stdout)["question"] is None
+    words = {"input_column": "text", "label_column": "label", "instruction": r'Say {"label": x} of C:\new {text}.'}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"task": words, "data": {"labels": {"x": 1, "y": 1}}}))
+    question = json.loads(nomoat("show", "openllama-3b+후기", "--json").stdout)["question"]
+    assert question == r'Say {"label": x} of C:\new {text}.' + "\n\nText: {text}\nLabel:"
+    table = tmp_path / "t.csv"
+    table.write_text("text,label\na,x\nb,y\n")
+    suite = load_suite(table, input_column="text", label_column="label", instruction=question, models=["openllama-3b+후기"])
+    assert suite.examples[0].messages[0].content == question[: -len("{text}\nLabel:")] + "a\nLabel:" and suite.notes == ()
 
 
 @pytest.mark.parametrize("licence", [{"links": []}, [1], None, {"links": [{"conditions": []}]}])

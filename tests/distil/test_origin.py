@@ -74,6 +74,16 @@ def test_a_provider_s_terms_that_are_stated_of_a_gateway_forbid_the_same() -> No
         assert teacher.licence == licence
 
 
+@pytest.mark.parametrize(("name", "source"), [("http://gateway:4000/v1#x", licences.STATED), ("https://api.openai.com/v1#gpt-4o", "")])
+def test_tasks_of_every_kind_have_a_sidecar_that_reads_back_as_it_was_written(name: str, source: str, seeds: Path) -> None:
+    shown = Parent(kind="teacher", name=name, licence="openai-terms", source=source)
+    teacher, _, assistant = parents = origin.parents_of("fake:", (ALPACAS, shown), are_labels=False)
+    assert (teacher.licence, assistant.licence) == ("unknown", "openai-assistant")
+    with sidecar.saving(seeds, sha256="0" * 64, teacher="fake:", parents=parents, facts={}):
+        pass
+    assert (origin.of_file(seeds), origin.notes_of(seeds)) == (parents, ())
+
+
 def test_terms_that_cannot_stand_in_are_called_as_they_were_given() -> None:
     with pytest.raises(UsageError, match="the terms are known, and `openai-terms` cannot stand in for them"):
         origin.parents_of("https://api.openai.com/v1#gpt-4o", (ALPACAS,), are_labels=False, terms="openai-terms")

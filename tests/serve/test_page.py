@@ -739,6 +739,29 @@ def test_a_question_that_begins_with_the_text_is_put_about_it_unless_it_was_type
     assert engine.conversations == [["x\nLabel:"], ["y Label:\nLabel:"], ["z\nLabel:"]]
 
 
+@pytest.mark.parametrize(
+    ("question", "typed", "asked"),
+    [
+        ("{text}\n1-5:", "fine\n1-5:", "fine\n1-5:"),
+        ("### {text}\n###", "### fine\n###", "### fine\n###"),
+        ("⭐ {text} ⭐?", "⭐ fine ⭐?", "⭐ fine ⭐?"),
+        ("{text} =>", "fine =>", "fine =>"),
+        ("{text}?\n", "fine?", "fine??\n"),
+        ("\n{text}\n", "fine", "\nfine\n"),
+    ],
+)
+def test_a_question_without_letters_is_known_as_typed_whole_by_all_but_punctuation(
+    page: Page, start: Start, question: str, typed: str, asked: str
+) -> None:
+    engine = Asked()
+    page.open(start(Responder("t", engine, question=question)))
+    page.until("#model", "t")
+    page.browser.execute_script("document.querySelector('#question').value = arguments[0]", typed)
+    page.find("#send").click()
+    wait_until(lambda: page.all("article[aria-busy=false].assistant"), "the answer")
+    assert engine.conversations == [[asked]]
+
+
 def test_what_is_saved_are_conversations_with_an_answer_which_tune_reads(page: Page, start: Start, tmp_path: Path) -> None:
     answers = iter([[Chunk(text="fine"), END], [END]])
     engine = ScriptedEngine(lambda: iter(next(answers)))

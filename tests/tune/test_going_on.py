@@ -123,6 +123,21 @@ def test_what_was_learned_when_the_texts_place_meant_nothing_in_an_instruction_i
     assert prepared(f"{tiny_gguf}+older", table).survey.question == question
     tune(f"{tiny_gguf}+older", table, "newer", settings=A_STEP)
     assert prepared(f"{tiny_gguf}+newer", table).survey.question == question
+    for spelled in (question, question.replace("\n", "\\n")):
+        assert prepared(f"{tiny_gguf}+older", table, instruction=spelled).survey.question == question
+        with pytest.raises(UsageError, match=r"holds `\{text\}` 3 times"):
+            prepared(str(tiny_gguf), table, instruction=spelled)
+
+
+@pytest.mark.parametrize(
+    ("learned", "spelled"),
+    [(r"Review: {text}\nColour?", "Review: {text}\nColour?"), ("Which colour?", r"Which colour?\n\nText: {text}\nLabel:")],
+)
+def test_an_adapter_is_gone_on_from_in_any_spelling_of_what_it_learned(
+    tiny_gguf: Path, table: Path, learned: str, spelled: str
+) -> None:
+    question = facts_of(tune(tiny_gguf, table, "first", settings=A_STEP, instruction=learned))["data"]["question"]
+    assert prepared(f"{tiny_gguf}+first", table, instruction=spelled).survey.question == question
 
 
 def test_what_was_held_out_is_held_out_again_in_any_order_and_with_any_seed(tiny_gguf: Path, table: Path, tmp_path: Path) -> None:

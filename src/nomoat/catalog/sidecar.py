@@ -134,13 +134,7 @@ def _read(path: Path, sha256: str) -> Sidecar:
         settings = facts.get("settings")
         are_labels = isinstance(settings, dict) and "labels" in settings
         if not are_labels and any(parent.name == SEEDS for parent in parents):  # it may be of a nomoat that did not know it yet
-            anew = [
-                now.name
-                for then, now in zip(written, parents, strict=True)
-                if then.source == licences.STATED or now.licence != then.licence
-            ]
-            for name in (facts["teacher"], *anew):
-                parents = licences.for_assistant(parents, name)
+            parents = licences.for_assistant(parents)
         notes = tuple(
             f"of {now.name}, `{path.name}` has other terms (`{then.licence}`) than are known now (`{now.licence}`)"
             for then, now in zip(written, parents, strict=True)

@@ -181,7 +181,15 @@ def _adapter(ref: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
     except NomoatError as exc:
         notes = exc.message
     found = references.adapter_chain(references.parted(ref)[0], folder)
-    facts = {"ref": ref, "path": str(folder), "licence": licences.as_dict(found), "provenance": provenance, "notes": notes}
+    question = tuned.question_of(provenance)
+    facts = {
+        "ref": ref,
+        "path": str(folder),
+        "licence": licences.as_dict(found),
+        "question": question,
+        "provenance": provenance,
+        "notes": notes,
+    }
     lines = [f"{ref}", f"adapter: {folder}", *([f"cannot be read: {notes}"] if notes else []), *licences.chain_lines(found)]
     told = {name: value for name, value in provenance.items() if isinstance(value, str | int | float)}
     if not any(link.role == "data" and link.name.startswith(str(told.get("data_file"))) for link in found.links):
@@ -191,6 +199,6 @@ def _adapter(ref: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
         lines.append(f"chat template: {template}")
     elif folder_tokenizer.chat_templates(folder)[0] is not None:
         lines.append("chat template: the one in its folder")
-    if question := tuned.question_of(provenance):
+    if question is not None:
         lines.append(labelling.question_line(question))
     return facts, lines

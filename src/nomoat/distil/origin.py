@@ -48,13 +48,13 @@ def parents_of(teacher: str, origin: Sequence[Parent], *, are_labels: bool, term
     """What tasks or labels are made from: the teacher that this model reference names, with all it was made from, and the `origin` of
     what it was shown. `terms`: the user's word for those of a teacher that nomoat does not know.
 
-    Tasks of every kind, which Alpaca's seeds and what came of them are, train an assistant, which terms of providers forbid.
+    Tasks of every kind, which Alpaca's seeds and what came of them are, train an assistant, which terms of providers forbid, also of
+    those that wrote what was shown.
     Raises UsageError for terms that nomoat knows already, or that have no entry in its catalogue.
     """
     name = references.shown_name(teacher)
     found = licences.taught_by(name, references.licence_chain(teacher))
     if terms is not None:
         found = licences.with_stated(found, terms)
-    if not are_labels and any(parent.name == SEEDS for parent in origin):
-        found = licences.for_assistant(found, name)
-    return (*found, *origin)
+    parents = (*found, *origin)
+    return licences.for_assistant(parents) if not are_labels and any(parent.name == SEEDS for parent in origin) else parents

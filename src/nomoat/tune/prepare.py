@@ -342,11 +342,16 @@ def _as_it_was(settings: Settings, start: Start, **words: str | None) -> Setting
     """With the rank and the layers of the adapter to go on from. Raises UsageError where others are asked for, or other `words`."""
     asked = {"rank": settings.rank, "layers": settings.layers, **words}
     for name, there in start.form.items():
-        if asked[name] not in (None, there):
+        if asked[name] not in (None, there) and not (name == "instruction" and _ask_the_same(asked[name], there)):
             has = "none of its own" if there is None else there
             hint = f"leave out --{name} (in Python: `{name}`), or tune the base"
             raise UsageError(f"{name} is {asked[name]}, and the adapter `{start.name}` has {has}", hint=hint)
     return replace(settings, rank=start.rank, layers=start.layers)
+
+
+def _ask_the_same(instruction: Any, there: Any) -> bool:
+    """One question has several spellings."""
+    return there is not None and labelling.kept_question((), instruction) == labelling.kept_question((), there)
 
 
 def _read_other(which: str, given: Given, data: Data, **how: Any) -> Data:
@@ -357,6 +362,8 @@ def _read_other(which: str, given: Given, data: Data, **how: Any) -> Data:
 def _read(path: Source, start: Start | None, beside: Sidecar | None, **how: Any) -> Data:
     """The data, with the labels its adapter knows already named beside its own, and those that its teacher had to choose from."""
     data = read(path, labels=start.labels if start and start.labels else None, **how)
+    if data.question is not None and how["instruction"] is not None and not (start and start.instruction):
+        labelling.require_one_place(data.question)
     own = {lesson.label for lesson in data.lessons if lesson.label is not None}
     given = _labels_of(beside)
     named = {*data.labels, *own, *(given if own <= given else ())}  # else another column is learned, or labels were changed since

@@ -610,11 +610,12 @@ function areFit() {
   return !wrong;
 }
 
-// See `labelling.put_question`; a text that is the whole question already stays.
+// See `labelling.put_question`; a text that is the whole question already stays. Punctuation alone tells nothing: any text may have it.
 function putQuestion(question, text) {
   const place = question.lastIndexOf(TEXT);
   const [before, after] = [question.slice(0, place), question.slice(place + TEXT.length)];
-  const isWhole = /\p{L}/u.test(before + after) && text.startsWith(before.trimStart()) && text.endsWith(after.trimEnd());
+  const [begins, ends] = [before.trimStart(), after.trimEnd()];
+  const isWhole = /[^\p{P}\s]|\n/u.test(begins + ends) && text.startsWith(begins) && text.endsWith(ends);
   return isWhole ? text : before + text.normalize("NFC") + after;
 }
 
