@@ -413,8 +413,9 @@ def _as_text(value: Any) -> Any:
 
 def _require_all_asked(value: dict[str, Any], field: str, asked: Sequence[str], path: Source, where: str) -> None:
     """Raises DataError for a text beside a question that is named as one, too: the answer would be learned without it."""
-    sources = {name for name in _named(value, PASSAGES) if not has_several_words(str(value[name]))}  # a number, or a file's name
-    for name in [name for name in _not_asked(value, (*INPUT_NAMES, "context"), asked) if name not in sources or field == "prompt"]:
+    passages = _named(value, PASSAGES) if "context" in value and field != "prompt" else ()
+    sources = {name for name in passages if not has_several_words(str(value[name]))}  # of the context: a number, or a file's name
+    for name in [name for name in _not_asked(value, (*INPUT_NAMES, "context"), asked) if name not in sources]:
         what, mend = f"a `{field}`, and beside it `{name}`", f"write it into the `{field}`"
         if field == "input":
             what, mend = f"{'an empty' if field in value else 'no'} `input`, and a `{name}`", "call it `input`"

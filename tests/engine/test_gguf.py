@@ -310,16 +310,18 @@ def test_a_number_of_parts_that_is_none_is_damage(tmp_path: Path, key: str, valu
         GGUFFile(tmp_path / "t.gguf")
 
 
-def test_what_is_long_and_no_text_is_damage_found_before_it_is_read(tmp_path: Path) -> None:
-    """Weights that a damaged length makes a text took up to seven times their bytes."""
+def test_a_text_of_most_of_the_file_that_is_none_is_damage_found_before_it_is_read(tmp_path: Path) -> None:
+    """Weights that a damaged length makes a text took up to seven times their bytes. Other texts may hold bytes that are none."""
     path, junk = tmp_path / "t.gguf", random.Random(1).randbytes(1 << 20)
 
-    def opened(name: bytes) -> GGUFFile:
-        key = b"general.name"
-        path.write_bytes(struct.pack("<4sIQQQ", b"GGUF", 3, 0, 1, len(key)) + key + struct.pack("<IQ", 8, len(name)) + name)
+    def opened(text: bytes, weights: bytes = b"") -> GGUFFile:
+        key = b"general.description"
+        header = struct.pack("<4sIQQQ", b"GGUF", 3, 0, 1, len(key)) + key + struct.pack("<IQ", 8, len(text))
+        path.write_bytes(header + text + weights)
         return GGUFFile(path)
 
-    assert opened(b"Jos\xe9").metadata == {"general.name": "Jos\ufffd"}
+    for text in (b"Jos\xe9", b"by Jos\xe9 " * 700, "가".encode() * 10_000 + b"\xea"):
+        assert opened(text, junk).metadata == {"general.description": text.decode("utf-8", "replace")}
     tracemalloc.start()
     with pytest.raises(BadFileError, match="its header ends too early or is damaged"):
         opened(junk)

@@ -989,9 +989,9 @@ def test_cut_weights_are_refused(tmp_path: Path) -> None:
         ({"rope_parameters": [3]}, "config.json says `rope_parameters` = [3], which is not an object"),
         ({"rope_parameters": {"factor": []}}, "config.json says `factor` = [], which is not a number"),
         ({"rope_parameters": {"rope_type": "linear"}}, "config.json scales positions as `linear` and says no `factor`"),
-        ({"num_hidden_layers": 10**9}, "`FOLDER/config.json` says 1000000000 layers of 21 tensors"),
-        ({"num_hidden_layers": 6}, "`FOLDER/config.json` says 6 layers of 21 tensors"),  # each has four at least
-        ({"num_hidden_layers": None}, "`FOLDER/config.json` says None layers of 21 tensors"),
+        ({"num_hidden_layers": 10**9}, "`FOLDER/config.json` says 1000000000 layers, and 21 tensors make 5 at most"),
+        ({"num_hidden_layers": 6}, "`FOLDER/config.json` says 6 layers, and 21 tensors make 5 at most"),
+        ({"num_hidden_layers": None}, "`FOLDER/config.json` says None layers, and 21 tensors make 5 at most"),
     ],
 )
 def test_values_of_another_kind_or_size_are_named(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

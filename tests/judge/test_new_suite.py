@@ -788,9 +788,35 @@ def test_beside_a_question_and_its_answer_a_class_is_a_remark(header: str, tmp_p
     assert [example.target for example in suite_from_file(path).suite.examples] == [f"{answer}1", f"{answer}2"]
 
 
-def test_the_first_of_several_choices_is_no_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("header", ["question,A,B", "Q,A,B", "question,A,B,C,D,category", "질문,A,B,유형", "text,a,b,category"])
+def test_a_quiz_without_an_answer_asks_for_its_column(header: str, tmp_path: Path) -> None:
     path = tmp_path / "quiz.csv"
-    path.write_text(
-        "question,A,B,C,D,category\nWhich?,one,two,three,four,maths\nWhere?,here,there,now,then,places\n", encoding="utf-8"
+    path.write_text(f"{header}\n{header}\n", encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        suite_from_file(path)
+    assert caught.value.message == f"`{path}`: no column is named like a usual label"
+    assert caught.value.hint == (
+        f"say which with --label-column (in Python: `label_column`); its columns are: {', '.join(header.split(','))}"
     )
-    assert [example.target for example in suite_from_file(path).suite.examples] == ["maths", "places"]
+
+
+@pytest.mark.parametrize(
+    ("header", "label"),
+    [
+        ("question,A,B,C,D,category,답", "답"), ("text,A,B,answer,category", "answer"), ("Q,A,B,correct answer", "correct answer"),
+        ("question,A,category", "A"), ("question,a,A", "a"),
+    ],
+)  # fmt: skip
+def test_what_a_quiz_lets_choose_from_is_no_answer(header: str, label: str, tmp_path: Path) -> None:
+    path = tmp_path / "quiz.csv"
+    path.write_text(f"{header}\n{header}\n", encoding="utf-8")
+    assert suite_from_file(path).suite.examples[0].target == label
+
+
+def test_documents_tell_questions_of_a_quiz_apart_by_their_answers_not_by_what_there_is_to_choose_from(tmp_path: Path) -> None:
+    path = tmp_path / "quiz.csv"
+    path.write_text("question,document,A,B,답\nWhich?,d1,one,two,B\nWhich?,d2,three,two,B\n", encoding="utf-8")
+    assert suite_from_file(path).suite.examples[0].messages[0].content.endswith("Which?")
+    path.write_text("question,document,A,B,답\nWhich?,d1,one,two,A\nWhich?,d2,one,two,B\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="columns `question` and `document` may be one question together"):
+        suite_from_file(path)

@@ -578,6 +578,8 @@ def test_the_source_of_a_context_is_no_part_of_its_question(tmp_path: Path, name
     assert read(path).notes == (f"not read of lessons, with how many have it: `{name}` (1)",)
     (alone,) = read(write(path, json.dumps({**entry, "context": "", "input": "", name: source}) + "\n")).lessons
     assert alone.messages[0].content == "Who lives there?"
+    with pytest.raises(DataError, match=f"it has no `input`, and a `{name}`"):
+        read(write(path, json.dumps({"instruction": "Translate into Korean.", name: source, "output": "Kim"}) + "\n"))
     for more in ({name: "Lee lives there."}, {"message": "ok"}, {"문의": "12"}):
         with pytest.raises(DataError, match="it has a `context`, and beside it"):
             read(write(path, json.dumps({**entry, **more}) + "\n"))

@@ -12,6 +12,7 @@ from nomoat.tune.verdict import ABOUT_RIGHT, compare_right, result_lines, verdic
 UNDECIDED = "chance alone may change the loss so (the change is -0.500 to +0.100, 95 %)"
 HIGHER = "the loss is clearly higher (the change is +0.100 to +0.500, 95 %)"
 ADVICE = "try a lower --learning-rate (in Python: `learning_rate`), or more data"
+UNCLEAR = "right answers are not clearly more than before"
 COMMONEST = "right answers are not clearly more than the commonest answer alone has"
 MORE_RIGHT = "yet clearly more answers are right: a `nomoat duel` on a test tells how good the tuned model is"
 UNPROVEN, WORSE = (f"the tuned model is {verdict}" for verdict in ("not shown to be better", "worse"))
@@ -37,10 +38,17 @@ def measured(
     held_out = rows("a" * (commonest or 1) + "".join(chr(1000 + at) for at in range(of - (commonest or 1))))
     learned = held_out if commonest is not None else []
     had = [at < kept or of - (before - kept) <= at for at in range(of)]
+    return judged(change, held_out, had, [at < after for at in range(of)], learned)
+
+
+def judged(
+    change: tuple[float, float] | None, held_out: list[Sample], before: list[bool], after: list[bool], learned: list[Sample]
+) -> dict[str, Any]:
+    """Metrics of these rows, with the verdict."""
     metrics = {
-        "validation_lessons": of, "validation_lessons_left_out": 0, "validation_answers": of,
+        "validation_lessons": len(held_out), "validation_lessons_left_out": 0, "validation_answers": len(held_out),
         "validation_loss_before": 1.0, "validation_loss_after": 1.5, "validation_loss_change_95": change,
-    } | compare_right(held_out, had, [at < after for at in range(of)], learned)  # fmt: skip
+    } | compare_right(held_out, before, after, learned)  # fmt: skip
     return metrics | {"validation_verdict": verdict_of(metrics)}
 
 
@@ -54,13 +62,13 @@ LOWER, SAME, MORE = (-0.5, -0.1), (-0.5, 0.1), (0.1, 0.5)
         (measured(LOWER, (150, 120), kept=120), "worse",
          [f"clearly fewer answers are right than before (p = 1.9e-09): {WORSE}; {ADVICE}"]),
         (measured(LOWER, (150, 154), kept=150), "not shown to be better",
-         [f"chance alone may change the right answers so (p = 0.12): {UNPROVEN}; {ADVICE}"]),
+         [f"{UNCLEAR} (more in 4 texts, fewer in 0, p = 0.12): {UNPROVEN}; {ADVICE}"]),
         (measured(LOWER, (0, 0)), "not shown to be better",
-         [f"the same answers are right as before, and {COMMONEST}: {UNPROVEN}; {ADVICE}"]),
+         [f"{UNCLEAR} (more in 0 texts, fewer in 0, p = 1), and {COMMONEST}: {UNPROVEN}; {ADVICE}"]),
         (measured(LOWER, (20, 174), kept=20, commonest=172), "not shown to be better", [f"{COMMONEST}: {UNPROVEN}; {ADVICE}"]),
         (measured(MORE, (31, 177), kept=31), "better", [f"{HIGHER}, {MORE_RIGHT}"]),
         (measured(MORE, (150, 150), kept=150), "not shown to be better",
-         [f"the same answers are right as before: {UNPROVEN}; {ADVICE}"]),
+         [f"{UNCLEAR} (more in 0 texts, fewer in 0, p = 1): {UNPROVEN}; {ADVICE}"]),
     ],
     ids=["more right", "fewer right", "no more than chance", "none right", "as the commonest", "more, a higher loss", "same right"],
 )  # fmt: skip
@@ -115,7 +123,7 @@ def test_where_too_few_rows_are_held_out_it_is_said_and_how_more_are(left_out: i
     assert list(result_lines(metrics, has_file=has_file)) == [
         f"loss on 4 lessons{of_all} held out: 1.000 before, 1.500 after",
         "right word for word: 4 of 4 rows held out, 100.0 % [51.0, 100.0]; 1 before; the commonest answer alone: 4",
-        f"chance alone may change the right answers so (p = 0.25), and {COMMONEST}: {UNPROVEN}",
+        f"{UNCLEAR} (more in 3 texts, fewer in 0, p = 0.25), and {COMMONEST}: {UNPROVEN}",
         f"too few rows are held out to tell how many are right; {more}",
     ]
 
@@ -158,6 +166,26 @@ def test_a_texts_copies_are_one_text_in_the_interval_and_in_the_test() -> None:
     assert (found["validation_texts_gained"], found["validation_texts_lost"]) == (6, 0)
     assert found["validation_right_p_value"] == pytest.approx(2 / 2**6)
     assert found["validation_right_after_95"] == [pytest.approx(6 / (6 + 1.959964**2), abs=1e-4), 1.0]
+
+
+def test_right_answers_are_clearly_more_only_where_rows_and_texts_both_say_so() -> None:
+    """Nine texts gain a row, and a conversation loses all its twenty: by texts alone p is 0.021."""
+    held_out = rows("".join(chr(1000 + at) for at in range(32)), "z" * 20 + "abcdefghijkl")
+    had, has = [at < 20 for at in range(32)], [20 <= at < 29 for at in range(32)]
+    for before, after, texts in ((had, has, "more in 9 texts, fewer in 1"), (has, had, "more in 1 text, fewer in 9")):
+        metrics = judged(MORE, held_out, before, after, held_out)
+        assert metrics["validation_verdict"] == "not shown to be better"
+        assert any(line.startswith(f"{UNCLEAR} ({texts}, p = 0.021)") for line in result_lines(metrics, has_file=False))
+        assert judged(MORE, held_out, before, after, [])["validation_verdict"] == "worse"
+        assert judged(LOWER, held_out, before, after, [])["validation_verdict"] == "better"
+
+
+def test_a_text_that_gains_as_many_rows_as_it_loses_is_not_called_the_same() -> None:
+    """Forty texts, each with two labels: before the first is right, then the second."""
+    held_out = rows("ab" * 40, "".join(chr(1000 + at) * 2 for at in range(40)))
+    metrics = judged(LOWER, held_out, [True, False] * 40, [False, True] * 40, held_out)
+    (said,) = [line for line in result_lines(metrics, has_file=False) if "than before" in line]
+    assert said.startswith(f"{UNCLEAR} (more in 0 texts, fewer in 0, p = 1)")
 
 
 def test_answers_are_labels_where_most_are_answers_to_what_was_learned_too() -> None:

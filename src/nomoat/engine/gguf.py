@@ -298,7 +298,6 @@ def _scaled(codes: npt.NDArray[np.int8], blocks: npt.NDArray[np.uint8], num_rows
 
 FASTER = {"Q5_0": _q5_0, "Q8_0": _q8_0}
 TEXT_LENGTH = struct.Struct("<Q")
-PIECE_BYTES = 4096  # of a text that may be a piece of one
 
 
 class _Part:
@@ -438,13 +437,14 @@ class _Part:
     def _strings(self, count: int) -> list[str]:
         """In a loop that asks nothing of the object: a vocabulary and its merges are 300,000 texts."""
         data, at, end, length, found = self._map, self._at, len(self._map), TEXT_LENGTH.unpack_from, []
+        longest = end // 16  # of one that need not be UTF-8: weights that are read as a text take up to seven times their bytes
         for _ in range(count):
             (size,) = length(data, at)
             at += TEXT_LENGTH.size
             if size > end - at:
                 raise self._broken(f"a text of {size:,} bytes is claimed at byte {at:,}")
-            # a vocabulary may hold bytes that are no text by themselves; weights read as a text would take up to seven times as many
-            found.append(data[at : at + size].decode("utf-8", "replace" if size <= PIECE_BYTES else "strict"))
+            # a vocabulary may hold bytes that are no text by themselves
+            found.append(data[at : at + size].decode("utf-8", "replace" if size <= longest else "strict"))
             at += size
         self._at = at
         return found

@@ -323,8 +323,10 @@ class SafetensorsFolder(HubFolder):
         folder, hint = self.path, self._hint_on_codes()
         stored = {name: tensor for file in weight_files(folder) for name, tensor in read_tensors(file, self._is_read, other_type=hint)}
         layers = self.metadata.get(f"{self.family.arch}.block_count")
-        if type(layers) is not int or not 0 < layers <= min(len(stored) // LEAST_OF_A_LAYER, MAX_LAYERS):
-            raise BadFileError(f"`{folder / CONFIG}` says {layers!r} layers of {len(stored):,} tensors", hint="download it again")
+        most = min(len(stored) // LEAST_OF_A_LAYER, MAX_LAYERS)
+        if type(layers) is not int or not 0 < layers <= most:
+            said = f"`{folder / CONFIG}` says {layers!r} layers, and {len(stored):,} tensors make {most:,} at most"
+            raise BadFileError(said, hint="download it again")
         self._names = _gguf_names(self.family.arch, layers)
         experts: dict[str, dict[int, Stored]] = {}
         for name, tensor in stored.items():

@@ -139,7 +139,7 @@ def _of_table(path: Path, input_column: str | None, label_column: str | None, me
         why_text = f"input: {_named(form)} (as told)"
     else:
         form, why_text = _guessed_form(path, rows, columns, label_column)
-    answer_column, why_answer = _column(path, columns, label_column, LABEL_NAMES, "label", form.columns)
+    answer_column, why_answer = _column(path, columns, label_column, _label_names(columns), "label", form.columns)
     require_other(path, form, answer_column, columns)
     texts = {column: [_cell(row, column) for _, row in rows] for column in form.columns}
     answers = [_answers(row, answer_column) for _, row in rows]
@@ -174,7 +174,7 @@ def _guessed_form(path: Path, rows: Sequence[Row], columns: Sequence[str], label
         )
     taken = [name for name in columns if name == label or ADDRESS.fullmatch(str(rows[0][1].get(name)).strip())]
     column, why = _column(path, columns, None, INPUT_NAMES, "input", taken)
-    answer = next(iter(_by_name(columns, LABEL_NAMES)), None) if label is None else label
+    answer = next(iter(_by_name(columns, _label_names(columns))), None) if label is None else label
     others = [name for name in columns if name not in (column, *taken) and _is_part(rows, column, name, answer)]
     is_answer_among = {*columns} <= {column, *others} and not any(map(_is_passage, others))  # there is no other column for it
     if not others or is_answer_among:
@@ -296,8 +296,6 @@ def _column(
         require_there(path, [told], columns)
         return told, f"{role}: column `{told}` (as told)"
     free = [column for column in columns if column not in taken]
-    if len(choices := _by_name(free, ("a", "b"))) > 1:
-        free.remove(choices[0])  # the first to choose from, and no answer
     hint = f"say which with --{role}-column (in Python: `{role}_column`); {its_columns(columns)}"
     if named := _by_name(free, usual):
         replies, classes = _by_name(named, REPLY_NAMES), _by_name(named, CLASS_NAMES)
@@ -314,6 +312,12 @@ def _column(
     if is_last and len(free) == 1:
         return free[0], f"{role}: column `{free[0]}` (the only other one)"
     raise UsageError(f"`{path}`: no column is named like a usual {role}", hint=hint)
+
+
+def _label_names(columns: Sequence[str]) -> Sequence[str]:
+    """What a column of right answers may be called: where `A` and `B` are to choose from, `A` is none, and a class is a remark."""
+    has_choices = {"a", "b"} <= {column.strip().lower() for column in columns}
+    return [name for name in LABEL_NAMES if name not in ("a", *CLASS_NAMES)] if has_choices else LABEL_NAMES
 
 
 def _by_name(columns: Sequence[str], names: Sequence[str]) -> list[str]:

@@ -75,10 +75,12 @@ def verdict_of(metrics: dict[str, Any]) -> Verdict | None:
 
 
 def _clear_direction(metrics: dict[str, Any]) -> int:
-    """1 where right answers are more beyond chance, -1 where fewer, else 0."""
-    if metrics["validation_right_p_value"] > ALPHA:
+    """1 where right answers are more beyond chance, -1 where fewer; else 0, as where texts and the rows together go other ways."""
+    more_rows = metrics["validation_right_after"] - metrics["validation_right_before"]
+    more_texts = metrics["validation_texts_gained"] - metrics["validation_texts_lost"]
+    if metrics["validation_right_p_value"] > ALPHA or more_rows * more_texts <= 0:
         return 0
-    return 1 if metrics["validation_texts_gained"] > metrics["validation_texts_lost"] else -1
+    return 1 if more_rows > 0 else -1
 
 
 def _doubts(metrics: dict[str, Any]) -> Iterator[str]:
@@ -87,8 +89,8 @@ def _doubts(metrics: dict[str, Any]) -> Iterator[str]:
     if direction < 0:
         yield f"clearly fewer answers are right than before ({p_value})"
     elif are_labels and not direction:
-        is_same = not metrics["validation_texts_gained"] and not metrics["validation_texts_lost"]
-        yield "the same answers are right as before" if is_same else f"chance alone may change the right answers so ({p_value})"
+        texts = f"more in {counted(metrics['validation_texts_gained'], 'text')}, fewer in {metrics['validation_texts_lost']:,}"
+        yield f"right answers are not clearly more than before ({texts}, {p_value})"
     if are_labels and metrics["validation_right_commonest"] >= metrics["validation_right_after_95"][0] * metrics["validation_answers"]:
         yield "right answers are not clearly more than the commonest answer alone has"
     if metrics["validation_loss_change_95"][1] >= 0 and direction <= 0 and not are_labels:
