@@ -66,10 +66,23 @@ def test_patterns_count_where_names_do() -> None:
         (r"(?:(?:1|2){999}){9999}", TOO_OFTEN),
         (r"(?x) (?:(?:x{999}) y) {999}", TOO_OFTEN),
         (r"MRN\d{999}-\d{999}(?:[({]{9}x){9}", ""),
+        (r"환자번호(?:[^\n]{0,1000}\n){1,100}", ""),  # only the least is written out
+        (r"(?:[^\n]{0,500}\n){0,200}환자", ""),
+        (r"MRN(?:[ ,]{1,400}\d{4}){2,300}", ""),
+        (r"(?:x{300}y){400,}", TOO_OFTEN),
+        (r"MRN\d{8}(?# {5} of {100000})", ""),
+        (r"(?:(?:x{99})(?#c){99})(?#c){99}", TOO_OFTEN),
     ],
 )
 def test_a_pattern_that_cannot_be_looked_for_is_known_before(pattern: str, why: str) -> None:
     assert why_unusable(pattern) == why
+
+
+def test_what_is_opened_and_never_closed_is_not_looked_through_again_and_again() -> None:
+    started = time.process_time()
+    for opened in ("[" * 20_000, "{" + " " * 20_000, "(?#" * 10_000):
+        assert patterns._most_repeats(opened) == 1
+    assert time.process_time() - started < 10
 
 
 def test_a_text_that_takes_too_long_to_search_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import base64
 import re
 from itertools import pairwise
 
+from nomoat.route.pii.columns import cells_under
 from nomoat.route.pii.sought import Near, has_any, small_letters
 
 QUOTE = r"\\?[\"'`]"
@@ -74,18 +75,20 @@ ASKED = re.compile(
     rf"\s{{0,3}}(?P<password>{VALUE})[^\S\n]{{0,3}}(?![^\n])",
     re.IGNORECASE,
 )
-# What is asked last of it, to which digits are no password: `비밀번호 만료일이 언제인가요?`, but `오류입니다. 다시 입력해 주세요`. Not
-# where it is itself asked for right behind the word: `비밀번호 알려 주세요. 몇 시쯤 가면 되나요?`.
+# What is asked last of it, to which digits are no password: `비밀번호 오류 코드가 뭐죠?`, but `오류입니다. 다시 입력해 주세요`.
+# And when it was, in the same sentence, to which years and dates are none. Neither where the password is itself asked for right behind
+# the word: `비밀번호 알려 주세요. 접수번호는 나중에 주셔도 돼요`.
 ASKS_OTHER = re.compile(
-    r"(?:(?:만료|변경)\s?(?:일|날짜|기[간한])|(?:접수|인증|내선|오류|에러)\s?(?:번호|코드)|포트(?!폴)|내선|길이|횟수|언제(?!든)|며칠"
-    r"|몇\s?(?:회|년|월|일|시|분|초|비트|번(?:이나)?\s(?:틀|시도|실패|났|나[와왔]|바[꿨뀌꾸])))[^.!?]*[.!?]?\Z"
+    r"(?:(?:접수|인증|내선|오류|에러)\s?(?:번호|코드)|포트(?!폴)|내선(?!으로)|길이|횟수"
+    r"|몇\s?(?:회|초|비트|번(?:이나)?\s(?:틀|시도|실패|났|나[와왔]|바[꿨뀌꾸])))[^.!?\d]*[.!?]?\Z"
 )
+ASKS_WHEN = re.compile(r"[^.!?,:]*?(?:(?:만료|변경)\s?(?:일|날짜|기[간한])|언제(?!든)|며칠|몇\s?(?:년|월|일|시|분))[^.!?,:]*[.!?]?\Z")
+WHEN = re.compile(r"(?:19|20)\d\d(?:\d{4})?")
 ASKS_FOR_IT = re.compile(
     r"(?:\s?\(?(?:숫자\s?)?\d{1,2}\s?자리(?:\s?숫자)?\)?)?[을를이가은는]?요?\s{0,2}(?:(?:좀|다시|먼저|한번)\s)?"
     r"(?:(?:입력|알려|말씀|적어)\s?(?:해(?![도야서])|하[시세셔십]|주(?!는)|줘|줄|달|부탁|바[라랍])|뭐|뭔|뭡|무엇|어떻게\s?[되된돼])"
 )
-HEAD, CELL, AROUND = re.compile(WORD, re.IGNORECASE), re.compile(VALUE), " \r\"'`*"
-ARGUMENTS = re.compile(r"\([^(),]*,[^()]*\)")  # of a call, which head no columns
+HEAD, CELL = re.compile(WORD, re.IGNORECASE), re.compile(VALUE)
 IN_ADDRESS = re.compile(r"://(?P<user>[^\s/:@'\"`<>{}]{0,64}):(?P<password>[^\s/@'\"`<>{}]{3,100})@(?=[\w\[])")
 OF_NEON = re.compile(r"npg_[A-Za-z0-9]{12}")
 # `user/password@db01`, Oracle's and Tibero's: in addresses of JDBC, and behind what connects.
@@ -124,6 +127,11 @@ EVERYDAY = re.compile(
     r"|keys?|tokens?|string|value|hash|input|form|field|page|[\W_]",
     re.IGNORECASE,
 )
+STANDARD = r"(?:rfc|iso)[_-]?\d{3,6}"
+OF_STANDARDS = (
+    r"(?:ansi|bs|din|draft|en|iec|ieee|ietf|jis|kics|ks|nf|tta|x|cn|jp|kr|a\d?|amd\d|cor\d"
+    r"|basic|compliant|hotp|isms|json|latin1|p|pbkdf2|totp)"
+)
 CODE = re.compile(
     r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+|[\w.+-]+@[\w-]+(?:\.[\w-]+)+|.*://.*|[$%*&!{<].*|pass(?:word|wd)[A-Za-z]\w*"
     # Paths, behind a port, too; `env:DB_PASS2`, `vault:…`, lines of /etc/passwd; names such as `rpassword::read2`.
@@ -131,8 +139,8 @@ CODE = re.compile(
     # Versions, dates, measures, arithmetic, and `12-character`.
     r"|v?\d+(?:\.\d+){1,3}[\w+-]*|\d{4}-\d\d-\d\d.*|\d{1,5}(?:[cdgkmnptu]?(?:[smwgvba]|hz|ib|wh|bits?|bytes?)|min|sec|rpm|px)"
     r"|\d*\.\d+[*/+-]\w+|\w+[*/+-]\d*\.\d+|[a-z]\w{0,2}[*/+@][a-z]\w{0,2}|\d{1,3}[+~-][\d+~-]*[a-z-]+"
-    # Standards, ways to encrypt and to sign in, and types.
-    r"|(?:(?:ks|kics|en|din|bs|jis)[/_-])?(?:rfc|iso)-?\d{3,6}(?:[:/._-]\d+)*(?:_[a-z]+)?|(?:seed|hight)-?(?:64|128|256)(?:[/-][a-z]{3})?"
+    # Standards, with who made them, what they are of and others beside them; ways to encrypt and to sign in, and types.
+    rf"|(?:{OF_STANDARDS}[/_-])*{STANDARD}(?:[:/._-](?:\d+|{OF_STANDARDS}|{STANDARD}))*|(?:seed|hight)-?(?:64|128|256)(?:[/-][a-z]{{3}})?"
     r"|(?:[a-z0-9]+[/_-])*(?:sha|aes|aria|lea|des|chacha|md|rsa|pbkdf|argon|base|utf|tls|oauth|fido|wpa"
     r"|text|u?int|float|char|varchar)-?\d[\w./+-]*"
     # Products with their version: `비밀번호 Windows10 로그인`.
@@ -160,7 +168,7 @@ def holds_password(text: str) -> bool:
         or any(map(_is_said_pair, PAIRS.finditer(text, small)))
         or any(map(_is_said_password, PASSWORDS.finditer(text, small)))
         or any(map(_is_asked_password, ASKED_FOR.finditer(text, small)))
-        or (has_any(OF_ASKED, small) and _holds_column(text))
+        or (has_any(OF_ASKED, small) and any(_is_in_column(value, head) for value, head, _ in cells_under(text, HEAD)))
         or any(map(_is_password_of_user, IN_ADDRESS.finditer(text)))
         or any(map(_is_password_of_user, OF_ORACLES.finditer(text, small)))
     )
@@ -233,9 +241,10 @@ def _is_said_password(found: re.Match[str]) -> bool:
 
 
 def _is_asked_password(found: re.Match[str]) -> bool:
-    is_pin = PIN.fullmatch(found["password"]) is not None
-    is_other = is_pin and not ASKS_FOR_IT.match(found["of_it"]) and ASKS_OTHER.search(found["of_it"])
-    return not is_other and _is_said_password(found)
+    asked, value = found["of_it"], found["password"]
+    is_other = ASKS_OTHER.search(asked) if PIN.fullmatch(value) else None
+    is_when = ASKS_WHEN.match(asked) if WHEN.fullmatch(value) else None
+    return not ((is_other or is_when) and not ASKS_FOR_IT.match(asked)) and _is_said_password(found)
 
 
 def _is_named_password(value: str, *, is_korean: bool) -> bool:
@@ -245,27 +254,8 @@ def _is_named_password(value: str, *, is_korean: bool) -> bool:
     return len(value) >= 6 and (is_korean or not _is_words(value)) and _is_password(value)
 
 
-def _holds_column(text: str) -> bool:
-    """Whether a password stands in a table, in a column that such a word heads."""
-    table: tuple[str, int, int, bool] | None = None  # what parts its cells, how many each row has, the column, and whether in Korean
-    for line in text.split("\n"):
-        if table is None or len(cells := line.split(table[0])) != table[1]:
-            table = _headed(line)
-            continue
-        value = cells[table[2]].strip(AROUND)
-        if CELL.fullmatch(value) and _is_named_password(value, is_korean=table[3]):
-            return True
-    return False
-
-
-def _headed(line: str) -> tuple[str, int, int, bool] | None:
-    """See `_holds_column`; None where no cell of the line is such a word. A comma may be one within brackets."""
-    for mark in (";|\t" if ARGUMENTS.search(line) else ",;|\t") if HEAD.search(line) else ():
-        cells = line.split(mark)
-        for column, cell in enumerate(cells):
-            if len(cells) > 1 and (word := HEAD.fullmatch(cell.strip(AROUND))):
-                return mark, len(cells), column, bool(word["korean"])
-    return None
+def _is_in_column(value: str, head: re.Match[str]) -> bool:
+    return CELL.fullmatch(value) is not None and _is_named_password(value, is_korean=bool(head["korean"]))
 
 
 def _is_password_of_user(found: re.Match[str]) -> bool:

@@ -22,8 +22,11 @@ LONGEST_TRY, LONGEST_TRIES = 0.1, 1.0  # of a sample of so many characters, and 
 SAMPLE_LETTERS = 1000
 # Repeats that `regex` writes out, in gigabytes of memory, which no limit of time stops.
 LARGEST_COUNT = 99_999
-# Blanks are for `(?x)`.
-PIECE = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{\s*(?P<least>\d*)\s*(?:,\s*(?P<most>\d*)\s*)?\}|\S", re.DOTALL)
+# Blanks are for `(?x)`; longer classes and comments are read as if they were none.
+PIECE = re.compile(
+    r"\\.|\[\^?\]?(?:\\.|[^\]\\]){0,999}+\]|\{\s*+(?P<least>\d*+)\s*+(?:,\s*+(?P<most>\d*+)\s*+)?\}|(?P<comment>\(\?#[^)]{0,999}+\))|\S",
+    re.DOTALL,
+)
 PIECES = ("1", "a", "A", "가", " ", "-", "\n")  # of samples, beside the characters and the words of the expression itself
 
 
@@ -57,12 +60,17 @@ def why_unusable(pattern: str) -> str:
 
 
 def _most_repeats(pattern: str) -> float:
-    """How many times what is repeated most is written out: counts around a group multiply those within it."""
+    """How many times what is repeated most is written out, as often as the least of its counts: those around a group multiply those
+    within it. A count that is too large by itself is given instead."""
     groups, last = [1.0], 1.0  # of each that is open the most so far, and of the piece before
     for piece in PIECE.finditer(pattern):
+        if piece["comment"]:
+            continue
         counts = [float(count) for count in piece.group("least", "most") if count]
         if counts:
-            last *= max(1.0, *counts)
+            if max(counts) > LARGEST_COUNT:
+                return max(counts)
+            last *= max(1.0, float(piece["least"] or 0))
         elif piece[0] == ")" and len(groups) > 1:
             last = groups.pop()
         else:

@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 
+from nomoat.route.pii.columns import cells_under
 from nomoat.route.pii.numbers import (
     CELLS,
     GAP,
@@ -23,7 +24,7 @@ from nomoat.route.pii.numbers import (
     without_spaces,
 )
 from nomoat.route.pii.orders import NO_ORDER, NO_ORDERS_NUMBER
-from nomoat.route.pii.sought import Near, led, small_letters
+from nomoat.route.pii.sought import Near, has_any, led, small_letters
 
 # The library wants no Latin letter beside a number, nor more digits behind one; a mobile number is one wherever it stands, also as
 # `O1O`, and from abroad.
@@ -77,17 +78,24 @@ WITHOUT_CODE = Near(
     ),
     {**WITHOUT_ZERO.words, "\u260e": 0},
 )
-YEAR_TO_YEAR, DATE = re.compile(r"20\d\d-20\d\d"), re.compile(r"20\d\d-(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
-# Right before a number, or at the end of a table's head above its cell, these name it one; `last_contact` names a date.
+YEAR_TO_YEAR, DATE = re.compile(r"20\d\d-20\d\d"), re.compile(r"20[0-4]\d-(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
+# Right before a number these name it one.
 NAMES_NUMBER = re.compile(
-    rf"(?:(?:(?:(?:{PHONE_WORDS}|대표)[\s_-]?(?:번호|number|no)|폰\s?번호|연락처|(?<=대표)전화|(?<=대표\s)전화|\u260e|(?<![^\W_])tel)(?:[은는이가]|\sis)?"
-    rf"|(?P<as_key>(?<!last[\s_-])(?:{PHONE_WORDS})[\"']?\s?[:=]))[^\w\n]{{0,4}}"
-    rf"|(?:(?<=[,;|\t])|(?<=[,;|\t]\s))(?:{PHONE_WORDS})(?:[\s_-]?(?:번호|number|no))?[^\w\n]{{0,4}}\n[^\d\n]{{0,9}}[,;|\t]\s?)\Z",
+    rf"(?:(?:(?:{PHONE_WORDS}|대표)[\s_-]?(?:번호|number|no)|폰\s?번호|연락처|(?<=대표)전화|(?<=대표\s)전화|\u260e|(?<![^\W_])tel)(?:[은는이가]|\sis)?"
+    rf"|(?P<as_key>(?:{PHONE_WORDS})[\"']?\s?[:=]))[^\w\n]{{0,4}}\Z",
     re.IGNORECASE,
 )
-# Behind what only a `:` names: a date's ending, but for `에 연락 주세요`, and units of what a telephone has, or how often it rings.
-ON_DATE = re.compile(r"(?:까지|부터|에)(?!\s?(?:전화|연락|문자|카톡))")
-HAS_UNIT = re.compile(r"\s?(?:(?:대|통|시)(?:로|까지|부터|에)?|px|mah|[kmgt]b)(?![^\W_])", re.IGNORECASE)
+# Around what only a `:` names: what makes it a date.
+BEFORE_DATE = re.compile(r"(?:last|next|first|prev(?:ious)?|마지막|최근|다음)[\s_-]?\Z", re.IGNORECASE)
+BEHIND_DATE = re.compile(
+    r"까지|부터|(?:에|\s\d{1,2}:\d\d)?\s?(?:통화(?!\s?[\uac00-\ud7a3])|(?:통화|전화|연락|문자|상담)\s?(?:함|했|드림|드렸|완료))"
+)
+# Heads of columns: of numbers, or of what a telephone has, and beside them those of who has a number.
+HEADS_NUMBERS = re.compile(rf"(?:{PHONE_WORDS})[\s_-]?(?:번호|number|no)?", re.IGNORECASE)
+HEADS_WHO = re.compile(
+    r"이름|성명|성함|고객|환자|회원|직원|학생|담당|보호자|업체|상호|거래처|name|customer|client|patient", re.IGNORECASE
+)
+LOCAL = re.compile(r"[2-9]\d{2,3}-\d{4}")
 NO_FIGURE = rf"{NO_ORDER}(?<![\d.,-])"
 WITHOUT_ZERO_BEFORE_WORD = re.compile(  # `1012345678로 전화 주세요`
     rf"{led('1', NO_FIGURE)}{ITS_REST}(?:\s?(?:으?로|에)\s?(?:[\uac00-\ud7a3]{{1,3}}\s)?(?:전화|연락|문자|카톡)"
@@ -133,10 +141,16 @@ SERVICE_WORDS = (
 )
 SERVICE_SAID = re.compile(SERVICE_WORDS, re.IGNORECASE)
 SERVICE_SAID_BEHIND = re.compile(rf"번으로|[^\d\n]{{0,10}}?(?:{SERVICE_WORDS})", re.IGNORECASE)
+ITS_ENDING = r"(?:으?로|까지|부터|에서|이상|이하|정도|대|[을를이가은는의에도만과와])?(?![^\W_])"
 COUNTED = re.compile(
-    r"\s?(?:=|[*+]\s?\d|[십백천만억]{0,2}\s?(?:원|명|개|건|회|년대?|세기|칼로리|킬로|미터|달러|유로|해상도)(?:으?로|까지|부터|에서|이상|이하|정도|대|[을를이가은는의에도만과와])?(?![^\W_])"
-    r"|(?:kcal|cal|calories|k?m|cm|mm|k?g|mg|ml|[kmg]?hz|rpm|won|krw|usd|dollars|people|years|ad|bc|ce|bce)(?![^\W_])|[%$€£])",
+    rf"\s?(?:=|[*+]\s?\d|[십백천만억여]{{0,2}}\s?(?:원|명|개|건|회|년대?|세기|칼로리|킬로|미터|달러|유로|해상도){ITS_ENDING}"
+    r"|(?:kcal|cal|calories|k?m|cm|mm|k?g|mg|ml|[kmg]?hz|rpm|px|mah|[mgt]b|won|krw|usd|dollars|people|years|ad|bc|ce|bce)(?![^\W_])|[%$€£])",
     re.IGNORECASE,
+)
+# Of what rises: units that are other words, too (`통 안 받네요`), which stand apart only behind round numbers. `KB` is a bank, too.
+GLUED_UNIT, UNIT_APART = (
+    re.compile(rf"{before}(?!통\D{{0,12}}(?<![\uac00-\ud7a3])(?:안|못))(?:대|통|시){ITS_ENDING}")
+    for before in (r"(?:\s?[십백천만억여]{1,2}\s?)?", r"\s")
 )
 MATTER = re.compile(r"\s[건회]\w+")  # behind a number that a word says to be one: `1577-1577 건은`
 YEARS, CENTURY = range(1500, 2100), 100
@@ -150,9 +164,9 @@ def holds_phone(text: str) -> bool:
     from nomoat.route.pii.phone_matcher import phones
 
     wherever = (MOBILE, MOBILE_AS_SAID, MOBILE_IN_HALVES, MOBILE_WITH_SIGNS, WITHOUT_ZERO_BEFORE_WORD)
-    if any(pattern.search(text) for pattern in wherever):
-        return True
     small = small_letters(text)
+    if any(pattern.search(text) for pattern in wherever) or _holds_column(text, small):
+        return True
     if any(WITHOUT_ZERO.finditer(text, small)) or any(not _is_range(found) for found in WITHOUT_CODE.finditer(text, small)):
         return True
     if VALUES.search(text) and any(keys.search(text) for keys in MOBILE_UNDER_KEYS):
@@ -168,19 +182,33 @@ def holds_phone(text: str) -> bool:
     return any(phones("\n".join(_beginnings(apart)), as_usual=True))
 
 
+def _holds_column(text: str, small: str) -> bool:
+    """Whether a number without a code stands in a table, under what names it one or, beside who may have one, under another word."""
+    cells = cells_under(text, HEADS_NUMBERS) if has_any(WITHOUT_ZERO.words, small) else ()
+    return any(
+        LOCAL.fullmatch(cell) and (NAMES_NUMBER.search(head[0]) or any(map(HEADS_WHO.search, heads))) for cell, head, heads in cells
+    )
+
+
 def _is_range(found: re.Match[str]) -> bool:
     """Whether what a number without a code looks like is counted, or years; or, where no word names it a number, a date or what goes
-    from one round number up to another. Behind a word with a `:` these need what says so behind them."""
-    text, start = found.string, found.start("first")
-    if COUNTED.match(text, found.end()) or YEAR_TO_YEAR.match(text, start):
-        return True
+    from one round number up to another. Behind a word with a `:` these need what says so beside them."""
+    text, start, end = found.string, found.start("first"), found.end()
     first, second = int(found["first"]), int(found["second"])
+    if _is_counted(text, end, first, second) or YEAR_TO_YEAR.match(text, start):
+        return True
     is_date, rises = DATE.match(text, start) is not None, first < second and not first % 50 and not second % 50
     named = NAMES_NUMBER.search(text, found.start(), start)
-    if named:
-        behind = (is_date and ON_DATE.match(text, found.end())) or (rises and HAS_UNIT.match(text, found.end()))
-        return named["as_key"] is not None and bool(behind)
-    return is_date or rises
+    if not named:
+        return is_date or rises
+    if named["as_key"] is None:
+        return False
+    dated = is_date and (BEHIND_DATE.match(text, end) or has_word_before(BEFORE_DATE, text, found.start()))
+    return bool(dated or (rises and UNIT_APART.match(text, end)))
+
+
+def _is_counted(text: str, end: int, first: int, second: int) -> re.Match[str] | None:
+    return COUNTED.match(text, end) or (GLUED_UNIT.match(text, end) if first < second else None)
 
 
 def _is_everyday(text: str, start: int, number: str) -> bool:
@@ -189,12 +217,12 @@ def _is_everyday(text: str, start: int, number: str) -> bool:
     service = SERVICE.fullmatch(digits)
     if service is None:
         return (DECIMALS.fullmatch(number) or TOO_SHORT.fullmatch(digits)) is not None
-    is_said, counted = has_word_before(SERVICE_SAID, text, start), COUNTED.match(text, end)
+    first, second = int(service[1]), int(service[2])
+    is_said, counted = has_word_before(SERVICE_SAID, text, start), _is_counted(text, end, first, second)
     if counted and not (is_said and MATTER.fullmatch(counted[0])):
         return True
     if is_said or SERVICE_SAID_BEHIND.match(text, end):
         return False
-    first, second = int(service[1]), int(service[2])
     is_alone = has_word_before(LINE_BEGINS, text, start) and LINE_ENDS.match(text, end)
     are_years = first < second and second in YEARS and not has_word_before(FIRM, text, start)
     if is_alone and second - first > CENTURY:

@@ -19,15 +19,17 @@ FULL_YEAR = re.compile(rf"((?:19|20)(?<!\d\d\d)\d{{6}}{GAP}\d{{7}})(?!\d)")
 # In halves with words between (`앞자리 850412, 뒷자리 2134561`), and with the birth as a date (`85.04.12-2134561`).
 IN_HALVES = re.compile(rf"(\d(?<!\d\d)\d{{5}}{LAST_FOLLOW}\d{{7}})(?!\d)")
 DATED = re.compile(rf"(\d(?<!\d\d)\d(?:\d\d)?([./-])\d\d\2\d\d{GAP}\d{{7}})(?!\d)")
+SIGN_BETWEEN = re.compile(r"[^\s\d]\s*\d{7}\Z")
 SECOND_HALF = re.compile(  # alone: `주민등록번호 뒷자리: 2134561`
     r"(?:주민|외국인)(?:\s?등록)?(?:\s?번호)?의?\s?(?:뒷\s?(?:자리|번호|부분)|뒤(?:\s?(?:7|일곱)?\s?자리)?)"
     r"[은는이가]?[\s:=(\"',|]{0,4}[1-8](?<!\d\d)\d{6}(?!\d)"
 )
 SAID = re.compile(r"(?<!입)주민(?!세)|외국인\s?등록|(?<![^\W_])(?:rrn|resident)", re.IGNORECASE)
-# Names the number itself: between a date and an amount, and before them, `주민센터` is no such word.
+# Names the number itself: between a date and an amount, and before them, `주민센터` is no such word, nor is `지역주민`: what a form
+# calls a person has one of these endings (`대표자주민`, `본인주민`).
 NAMED = re.compile(
     r"(?<![입거])주민(?:\s?\(?(?:(?:외국인|법인)\)?\s?)?(?:등록|번호|뒷|뒤)|등본|증(?!가)|\s?(?:id|no)(?![a-z]))"
-    r"|(?<![입거])(?<!지역|마을|동네|현지)(?<!\b원)주민(?=[^\uac00-\ud7a3\d]{0,3}(?:\d{7}|\Z))"
+    r"|(?:(?<![\uac00-\ud7a3])부?|[자객주녀모친니들딸생표장족님편]|(?<!외국)인|[회사직위임팀]원|버지|아내|[이감]사)주민(?=[^\uac00-\ud7a3\d]{0,3}(?:\d{7}|\Z))"
     r"|외국인\s?등록|(?<![^\W_])(?:rrn|resident[\s_]?(?:reg|no|num|id))",
     re.IGNORECASE,
 )
@@ -104,7 +106,7 @@ def _has_hangul_on_its_line(text: str, start: int, end: int) -> bool:
 
 
 def _holds_one_with_more_to_prove(text: str) -> bool:
-    """The checksum fits, or a word before them says it, as it has to of a date."""
+    """The checksum fits, or a word before them says it, as it has to of a date: one that names the number, where blanks part them."""
     for pattern in (IN_BOXES, FULL_YEAR, IN_HALVES, DATED):
         for match in pattern.finditer(text):
             written = "".join(filter(str.isdecimal, match[1]))
@@ -114,7 +116,8 @@ def _holds_one_with_more_to_prove(text: str) -> bool:
             if pattern is DATED and IN_WON.match(text, match.end(1)):
                 continue  # `지역 주민 24.01.15 1500000원`
             is_proof = pattern is not DATED and not match[1].isdecimal()
-            if has_word_before(NAMED if pattern is DATED else SAID, text, match.start()) or (is_proof and _checksum_fits(digits)):
+            needs_name = pattern is DATED and not SIGN_BETWEEN.search(match[1])
+            if has_word_before(NAMED if needs_name else SAID, text, match.start()) or (is_proof and _checksum_fits(digits)):
                 return True
     return False
 
