@@ -262,6 +262,12 @@ def test_fit(model_id: str, verdict: str, reason: str) -> None:
 
 
 @pytest.mark.usefixtures("sixteen_gb")
+def test_what_is_tight_in_a_container_is_a_matter_of_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    have(monkeypatch, free=10 * 10**9, reason="left within the container's limit")
+    assert memory.fit(need("llama2-13b")).reason == "10.0 of 16.0 GB are free: raise the container's limit"
+
+
+@pytest.mark.usefixtures("sixteen_gb")
 def test_what_does_not_fit_names_the_largest_that_does() -> None:
     with pytest.raises(NotEnoughMemoryError) as failed:
         memory.require_fit("falcon-40b", need("falcon-40b"))

@@ -14,7 +14,6 @@ likelihoods are of the served form was not measured.
 
 from __future__ import annotations
 
-import math
 import re
 import sys
 from dataclasses import dataclass
@@ -186,7 +185,7 @@ def fit(need: MemoryNeed) -> Detected[Fits]:
     if need.total_bytes <= FREE_SHARE * free.value:
         return Detected("fits", f"{free.value / 1e9:.1f} GB are free ({free.reason})")
     if need.total_bytes <= TOTAL_SHARE * total.value:
-        return Detected("tight", f"{free.value / 1e9:.1f} of {total.value / 1e9:.1f} GB are free: close other programs")
+        return Detected("tight", f"{free.value / 1e9:.1f} of {total.value / 1e9:.1f} GB are free: {hardware.more_memory(free)}")
     return Detected("does not fit", f"there are {total.value / 1e9:.1f} GB ({total.reason})")
 
 
@@ -208,7 +207,7 @@ def require_room(ref: str, need: MemoryNeed) -> None:
     raise NotEnoughMemoryError(
         f"`{ref}` needs about {needed} GB of memory at a context of {need.context_tokens:,} tokens, and there are {has} GB for it "
         f"({there.reason})",
-        hint=f"{SMALLER}{shorter}, or {_make_room(need.total_bytes - there.value, there)}",
+        hint=f"{SMALLER}{shorter}, or {hardware.more_memory(there, need.total_bytes - there.value)}",
     )
 
 
@@ -222,26 +221,16 @@ def require_budget(ref: str, need: MemoryNeed, budget_bytes: int) -> None:
     of_both = "(in Python: `memory_bytes`, `context_tokens`)"
     fewer = need.context_within(budget_bytes)
     if need.total_bytes <= there.value:
-        more = more.format(_shown(need.total_bytes))
+        more = more.format(words.gigabytes_up(need.total_bytes))
         hint = f"{more}, or {shorter.format(fewer)} {of_both}" if fewer else f"{more} (in Python: `memory_bytes`)"
     elif fewer:
         hint = f"{shorter.format(fewer)} (in Python: `context_tokens`)"
     elif fewer := need.context_within(there.value):
-        hint = f"{more.format(_shown(need.at(fewer)))}, and {shorter.format(fewer)} {of_both}"
+        hint = f"{more.format(words.gigabytes_up(need.at(fewer)))}, and {shorter.format(fewer)} {of_both}"
     else:
-        more = more.format(_shown(need.total_bytes))  # a share of what there is may be too little once more
-        hint = f"{SMALLER}, or {_make_room(need.total_bytes - there.value, there)} and {more} (in Python: `memory_bytes`)"
+        more = more.format(words.gigabytes_up(need.total_bytes))  # a share of what there is may be too little once more
+        hint = f"{SMALLER}, or {hardware.more_memory(there, need.total_bytes - there.value)} and {more} (in Python: `memory_bytes`)"
     raise NotEnoughMemoryError(f"`{ref}` needs about {needed} GB, and the budget is {budget} GB", hint=hint)
-
-
-def _shown(num_bytes: int) -> str:
-    """In GB, rounded up."""
-    return f"{math.ceil(num_bytes / 1e7) / 100:g}"
-
-
-def _make_room(missing_bytes: int, there: Detected[int]) -> str:
-    limit = there.reason.removeprefix(hardware.LEFT_WITHIN)
-    return "close other programs" if limit == there.reason else f"raise {limit} by {_shown(missing_bytes)} GB"
 
 
 def require_fit(name: str, need: MemoryNeed) -> None:
