@@ -22,10 +22,10 @@ T = TypeVar("T")
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
-# By version of control groups: the folder of what controls memory, and the files with its limit, what is used, and of that, under these
-# names in the last one, what is given back when needed: pages of files, used of late or not, and slabs where they are told. So count
-# the kernel's MemAvailable (mm/show_mem.c, `si_mem_available`) and LXCFS; shmem and locked pages are not among them. What kubelet and
-# `docker stats` subtract, `inactive_file` alone, leaves out those of each file that was mapped twice, as weights are.
+# By version of control groups: the folder of what controls memory, and the files with its limit, what is used, and of that, under
+# these names in the last one, what is given back when needed: pages of files, used of late or not, and slabs where they are told.
+# So count the kernel's MemAvailable (mm/show_mem.c, `si_mem_available`) and LXCFS; shmem and locked pages are not among them.
+# `inactive_file` alone, which kubelet and `docker stats` subtract, leaves out what was mapped twice, as weights are.
 CGROUP_MEMORY = (
     ("", "memory.max", "memory.current", "memory.stat", {"inactive_file", "active_file", "slab_reclaimable"}),
     ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat", {"total_inactive_file", "total_active_file"}),

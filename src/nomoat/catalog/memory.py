@@ -81,6 +81,10 @@ class MemoryNeed:
         """All of it."""
         return self.weights_bytes + self.kv_cache_bytes + self.overhead_bytes
 
+    def scoring(self, question_tokens: int) -> int:
+        """What comes to that while answers are chosen by their likelihoods, to questions of at most so many tokens."""
+        return self.scoring_bytes + question_tokens * self.scoring_token_bytes
+
     def cache_within(self, total_bytes: int) -> int:
         """What is left for the KV cache of so many bytes in all, at least what is planned for, at most what it can use."""
         left = total_bytes - (self.total_bytes - self.kv_cache_bytes)
@@ -195,19 +199,20 @@ def room() -> Detected[int]:
     return Detected(free.value + min(hardware.memory_of_this_process_bytes(), STARTED_BYTES), free.reason)
 
 
-def require_room(ref: str, need: MemoryNeed) -> None:
-    """Raise NotEnoughMemoryError, saying what would help, if a need is more than there is room for."""
-    there = room()
-    if need.total_bytes <= there.value:
+def require_room(ref: str, need: MemoryNeed, *, scoring_bytes: int = 0) -> None:
+    """Raise NotEnoughMemoryError, saying what would help, if a need is more than there is room for. `scoring_bytes`: see `scoring`."""
+    there, total = room(), need.total_bytes + scoring_bytes
+    if total <= there.value:
         return
-    needed, has = words.two_gigabytes(need.total_bytes, there.value)
-    tokens = need.context_within(there.value)
+    needed, has = words.two_gigabytes(total, there.value)
+    tokens = need.context_within(there.value - scoring_bytes)
     instead = f"NOMOAT_CONTEXT_TOKENS={tokens}, or `-c {tokens}` where you gave one, in Python: `context_tokens`"
     shorter = f" or a shorter context ({instead})" if tokens else ""
+    scored = f", {scoring_bytes / 1e9:.2f} of them to choose among answers by their likelihood" if scoring_bytes else ""
     raise NotEnoughMemoryError(
-        f"`{ref}` needs about {needed} GB of memory at a context of {need.context_tokens:,} tokens, and there are {has} GB for it "
-        f"({there.reason})",
-        hint=f"{SMALLER}{shorter}, or {hardware.more_memory(there, need.total_bytes - there.value)}",
+        f"`{ref}` needs about {needed} GB of memory at a context of {need.context_tokens:,} tokens{scored}, and there are {has} GB "
+        f"for it ({there.reason})",
+        hint=f"{SMALLER}{shorter}, or {hardware.more_memory(there, total - there.value)}",
     )
 
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nomoat import __version__, cache, child_process, config, footprint, paths, system_errors, whole_files
+from nomoat import __version__, cache, child_process, config, footprint, hardware, paths, system_errors, whole_files, words
 from nomoat.engine import arch as architectures
 from nomoat.engine import imported, layout, tensor_check
 from nomoat.engine.imported import GRAPH, NATIVE, WEIGHTS, not_whole
@@ -355,8 +355,19 @@ def fits_exactly(path: Path) -> bool | None:
 
 
 def exact_model(path: Path, *, adapter: Path | None = None, context_tokens: int | None = None) -> Any:
-    """The weights of a file that can be imported (and what the adapter adds) in float32, as an OpenVINO model in memory."""
+    """The weights of a file that can be imported (and what the adapter adds) in float32, as an OpenVINO model in memory.
+
+    Raises NotEnoughMemoryError if that is not free now.
+    """
     source = open_source(path)
+    needed, free = footprint.EXACT_BYTES_PER_WEIGHT * source.num_values, hardware.memory_available_bytes()
+    if needed > free.value:
+        takes, there = words.two_gigabytes(needed, free.value)
+        raise NotEnoughMemoryError(
+            f"likelihoods of `{path.name}` are computed in float32, which takes about {takes} GB of memory, and {there} GB are free "
+            f"({free.reason})",
+            hint=f"take a smaller model (`nomoat models --fits`), or {hardware.more_memory(free, needed - free.value)}",
+        )
     sizes = read_sizes(source, context_tokens=context_tokens)
     delta = _fitted(LoraDelta(adapter), source, sizes) if adapter else None
     return _builder(_Plan(source, sizes, layout.EXACT, delta)).build()
