@@ -61,7 +61,7 @@ def test_choosing_among_answers_has_to_fit_beside_the_model(monkeypatch: pytest.
     with pytest.raises(NotEnoughMemoryError) as caught:
         memory.require_room("m", scored, scoring_bytes=scored.scoring(2000))
     assert caught.value.message == (
-        "`m` needs about 1.75 GB of memory at a context of 4,096 tokens, 1.20 of them to choose among answers by their likelihood, "
+        "`m` needs about 1.75 GB of memory at a context of 4,096 tokens, 1.20 GB of it to choose among answers by their likelihood, "
         "and there are 1.73 GB for it (free)"
     )
     assert caught.value.hint == f"{memory.SMALLER}{shorter(2048)}, or close other programs"

@@ -208,7 +208,7 @@ def require_room(ref: str, need: MemoryNeed, *, scoring_bytes: int = 0) -> None:
     tokens = need.context_within(there.value - scoring_bytes)
     instead = f"NOMOAT_CONTEXT_TOKENS={tokens}, or `-c {tokens}` where you gave one, in Python: `context_tokens`"
     shorter = f" or a shorter context ({instead})" if tokens else ""
-    scored = f", {scoring_bytes / 1e9:.2f} of them to choose among answers by their likelihood" if scoring_bytes else ""
+    scored = f", {scoring_bytes / 1e9:.2f} GB of it to choose among answers by their likelihood" if scoring_bytes else ""
     raise NotEnoughMemoryError(
         f"`{ref}` needs about {needed} GB of memory at a context of {need.context_tokens:,} tokens{scored}, and there are {has} GB "
         f"for it ({there.reason})",

@@ -173,7 +173,7 @@ class Learner:
         except NotEnoughMemoryError as error:
             if not is_resumed:
                 free = hardware.memory_available_bytes()
-                error.hint = f"there {hardware.more_memory(free)}, or take fewer --workers (in Python: `workers`)"
+                error.hint = f"{hardware.more_memory(free)} there, or take fewer --workers (in Python: `workers`)"
             raise
         self._run, self._rank, self._count = Part(self._prepared, plan=plan, rank=rank, count=count), rank, count
         return {} if rank else {name: value.detach().numpy() for name, value in self._run.learned.items()}
