@@ -15,8 +15,10 @@ from nomoat import hardware
 GB = 10**9
 # As the kernel writes them: version 1 has the group's own pages and those of all its children.
 STATS = {
-    "": "anon 400000000\nfile 4500000000\ninactive_file 4400000000\nactive_file 100000000\n",
-    "memory": "cache 1\ninactive_file 1000000000\ntotal_inactive_file 4400000000\ntotal_active_file 100000000\n",
+    "": "anon 300000000\nfile 4500000000\nshmem 200000000\ninactive_file 1400000000\nactive_file 2900000000\n"
+    "slab_reclaimable 100000000\nslab 150000000\n",
+    "memory": "cache 1\ninactive_file 1000000000\nactive_file 1\ntotal_cache 4600000000\ntotal_shmem 200000000\n"
+    "total_inactive_file 1400000000\ntotal_active_file 3000000000\n",
 }
 NAMES = {"": ("memory.max", "memory.current"), "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes")}
 
@@ -39,8 +41,17 @@ def container(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.usefixtures("container")
 def test_what_a_container_keeps_of_files_counts_as_free() -> None:
-    """As after a pull of 4.4 GB: they are given back when memory is needed."""
+    """As after a pull of 4.4 GB, and models that were run twice: used of late or not, it is given back when memory is needed."""
     assert hardware.memory_available_bytes() == hardware.Detected(7_500_000_000, "left within the container's limit")
+
+
+def test_more_memory_in_a_container_is_a_higher_limit_and_elsewhere_fewer_programs(container: Path) -> None:
+    there = hardware.memory_available_bytes()
+    assert hardware.more_memory(there, 121_000_000) == "raise the container's limit by 0.13 GB"
+    assert hardware.more_memory(there) == "raise the container's limit"
+    (container / "memory.max").unlink(missing_ok=True)
+    (container / "memory.limit_in_bytes").unlink(missing_ok=True)
+    assert hardware.more_memory(hardware.memory_available_bytes(), 121_000_000) == "close other programs"
 
 
 @pytest.mark.parametrize("stat", [None, "", "inactive_file\ntotal_inactive_file\n"])

@@ -211,6 +211,7 @@ class NotWritableError(NomoatError):
 
 
 SET_CONTEXT = "`context_tokens` where `nomoat config` says it is set"
+NO_TEMPLATE = "this model has no chat template: it completes texts, it does not chat"
 
 
 class ContextExceededError(NomoatError):

@@ -1,4 +1,4 @@
-"""Rules for what a model's weights take in memory: the engine follows them, and the catalogue foretells by them."""
+"""Rules for what a model's weights take in memory and on the disk: the engine follows them, and the catalogue foretells by them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ OUTLIERS = ("gemma",)  # families whose rows hold single large weights, which on
 MANY_WEIGHTS = 1_000_000_000  # of a mixture: so many are not computed for each token, which asks few of its experts
 FEW_WEIGHTS = 20_000_000  # below it all is done at once: products to be compiled would take longer
 
+SPARE_DISK_BYTES = 32_000_000  # of an import: the graph, the tokenizer, and room to breathe
 USUAL_TOKENS = 4096  # of context, which memory is planned for where no other is asked for
 KV_BYTES_PER_VALUE = 2  # float16
 # of keys and values that nomoat's own passes keep: a scale for each head's of a token; up to so many columns have one of 8 bits
@@ -26,6 +27,11 @@ HEAD_COLUMNS = 16  # a head of such passes has a multiple of so many
 # families whose biases or norms make, or may make, single columns of keys far larger than all others
 UNEVEN_KEYS = {"chatglm", "exaone4", "gemma3", "glm4", "gpt-oss", "olmo2", "olmoe", "qwen2", "qwen2moe", "qwen3", "qwen3moe"}
 CACHE_BYTES = 2 << 30  # of keys and values of many texts at once and of beginnings that are kept, where that is free
+
+
+def import_bytes(weights_bytes: int) -> int:
+    """What the first start of a model needs on the disk, where its weights as they are served are so many bytes."""
+    return weights_bytes + SPARE_DISK_BYTES
 
 
 def kv_sizes(head_dim: int, *, uneven_keys: bool, quality: str) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import hashlib
 import os
 import platform
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,15 +16,19 @@ from typing import Generic, TypeVar
 
 import psutil
 
+from nomoat import words
+
 T = TypeVar("T")
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
-# By version of control groups: the folder of what controls memory, and the files with its limit, what is used, and of that, under this
-# name in the last one, the pages of files that were not used of late: they are given back when needed.
+# By version of control groups: the folder of what controls memory, and the files with its limit, what is used, and of that, under
+# these names in the last one, what is given back when needed: pages of files, used of late or not, and slabs where they are told.
+# So count the kernel's MemAvailable (mm/show_mem.c, `si_mem_available`) and LXCFS; shmem and locked pages are not among them.
+# `inactive_file` alone, which kubelet and `docker stats` subtract, leaves out what was mapped twice, as weights are.
 CGROUP_MEMORY = (
-    ("", "memory.max", "memory.current", "memory.stat", "inactive_file"),
-    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat", "total_inactive_file"),
+    ("", "memory.max", "memory.current", "memory.stat", {"inactive_file", "active_file", "slab_reclaimable"}),
+    ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat", {"total_inactive_file", "total_active_file"}),
 )
 # The same of CPUs: the time a group may use in each period, and the period, in one file or in two.
 CGROUP_QUOTAS = (("", ("cpu.max",)), ("cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")))
@@ -112,6 +117,14 @@ def memory_available_bytes() -> Detected[int]:
     if (space := _address_space()) is not None:
         found.append(Detected(max(0, space[0] - space[1]), f"{LEFT_WITHIN}this process's limit (ulimit -v)"))
     return min(found, key=lambda one: one.value)
+
+
+def more_memory(there: Detected[int], missing_bytes: int | None = None) -> str:
+    """What a user can do for more than `memory_available_bytes` found, and how much more it has to be, if that is known."""
+    limit = there.reason.removeprefix(LEFT_WITHIN)
+    if limit == there.reason:
+        return "close other programs"
+    return f"raise {limit}" if missing_bytes is None else f"raise {limit} by {words.gigabytes_up(missing_bytes)} GB"
 
 
 def memory_of_this_process_bytes() -> int:
@@ -257,11 +270,11 @@ def _share_of_cpus() -> Detected[int] | None:
 def _memory_limits() -> list[tuple[str, int, int | None]]:
     """What has a limit, the limit, and what is left within it, if that is told."""
     found = []
-    for controller, limit_file, use_file, stat_file, unused in CGROUP_MEMORY:
+    for controller, limit_file, use_file, stat_file, reclaimable in CGROUP_MEMORY:
         for what, folder in _groups(controller):
             if (limit := _number(folder / limit_file)) is not None:
                 used = _number(folder / use_file)
-                left = None if used is None else max(0, limit - max(0, used - _number_of(folder / stat_file, unused)))
+                left = None if used is None else max(0, limit - max(0, used - _sum_of(folder / stat_file, reclaimable)))
                 found.append((what, limit, left))
     return found
 
@@ -288,11 +301,12 @@ def _number(path: Path) -> int | None:
     return None
 
 
-def _number_of(path: Path, name: str) -> int:
-    """What a file says under a name; 0 where it does not."""
-    with suppress(OSError, ValueError):
+def _sum_of(path: Path, names: Collection[str]) -> int:
+    """What a file says under these names, together; 0 for those under which it says nothing."""
+    found = 0
+    with suppress(OSError):
         for line in path.read_text().splitlines():
             key, _, value = line.partition(" ")
-            if key == name:
-                return int(value)
-    return 0
+            if key in names and value.isdecimal():
+                found += int(value)
+    return found

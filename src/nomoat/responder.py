@@ -425,11 +425,23 @@ def what_is_wrong(ref: str) -> NomoatError | None:
     return None
 
 
-def require_memory(ref: str, source: ModelSource) -> None:
-    """Raises what `load` raises for weights that nomoat cannot run, or that memory does not hold now. Reads none."""
+def require_memory(ref: str, source: ModelSource, *, scoring_bytes: int = 0) -> None:
+    """Raises what `load` raises for weights that nomoat cannot run, or that memory does not hold now. Reads none.
+
+    `scoring_bytes`: what is needed besides.
+    """
     from nomoat.catalog import memory
 
-    memory.require_room(ref, memory_need(source, None))
+    memory.require_room(ref, memory_need(source, None), scoring_bytes=scoring_bytes)
+
+
+def scoring_bytes(source: ModelSource, question_tokens: int) -> int:
+    """About how much memory an opened model takes besides, to choose among answers to questions of at most so many tokens."""
+    from nomoat.catalog import memory
+
+    sizes = model_sizes(source, None)
+    longest = config.context_tokens() or sizes.context_tokens or question_tokens  # a longer one is refused, whatever memory there is
+    return memory.need_at(sizes).scoring(min(question_tokens, longest))
 
 
 def memory_need(source: ModelSource, context_tokens: int | None) -> MemoryNeed:

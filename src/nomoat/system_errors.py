@@ -187,12 +187,16 @@ def free_disk_bytes(folder: Path) -> int:
     return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
 
 
-def require_free_disk(folder: Path, needed_bytes: int, cause: BaseException | None = None) -> None:
-    """Raise NotEnoughDiskError if the folder's disk has less than that free. The folder itself need not exist yet."""
+def require_free_disk(folder: Path, needed_bytes: int, cause: BaseException | None = None, *, what: str = "") -> None:
+    """Raise NotEnoughDiskError if the folder's disk has less than that free. The folder itself need not exist yet.
+
+    `what` needs it, as the error says it, where the folder's name tells the user nothing.
+    """
     free = free_disk_bytes(folder)
     if free < needed_bytes:
         raise NotEnoughDiskError(
-            f"`{folder}` needs {paths.shown_size(needed_bytes)}, and its disk has {paths.shown_size(free)} free",
+            f"{what or f'`{folder}`'} needs {paths.shown_size(needed_bytes)}, and "
+            f"{f'the disk of `{folder.parent}`' if what else 'its disk'} has {paths.shown_size(free)} free",
             hint=_elsewhere(folder, disk=True),
         ) from cause
 

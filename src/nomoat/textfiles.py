@@ -146,11 +146,12 @@ def read_text(path: Path) -> str:
 def _require_memory(path: Path, num_bytes: int) -> None:
     """Raises NotEnoughMemoryError where what is read would not fit: the system would end the process, without a word."""
     needed = TIMES_READ * num_bytes
-    if needed > LITTLE_BYTES and needed > (free := hardware.memory_available_bytes().value):
-        takes, there = words.two_gigabytes(needed, free)
+    if needed > LITTLE_BYTES and needed > (free := hardware.memory_available_bytes()).value:
+        takes, there = words.two_gigabytes(needed, free.value)
         raise NotEnoughMemoryError(
             f"`{path}` has {num_bytes / 1e9:.1f} GB; reading it takes {takes} GB of memory or more, and {there} GB are free",
-            hint="take a part of it, such as its first lines (`head -n 100000 FILE`), or close other programs",
+            hint="take a part of it, such as its first lines (`head -n 100000 FILE`), or "
+            f"{hardware.more_memory(free, needed - free.value)}",
         )
 
 

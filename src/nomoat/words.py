@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -74,6 +75,11 @@ def first_few(names: Sequence[str], most: int) -> str:
     """The first names of what may be a long list: "a, b and 1,234 more"."""
     shown = ", ".join(names[:most])
     return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
+
+
+def gigabytes_up(num_bytes: int) -> str:
+    """In GB, rounded up to two decimals: enough of it."""
+    return f"{math.ceil(num_bytes / 1e7) / 100:g}"
 
 
 def two_gigabytes(one: int, other: int) -> tuple[str, str]:

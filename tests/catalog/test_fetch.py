@@ -362,7 +362,7 @@ def test_a_file_that_would_not_fit_is_refused_before_it_is_asked_for(server: Any
         pull(source(f"{server.url}/m.gguf"), target)
     assert (
         failed.value.message
-        == f"`m.gguf` needs 1 MB more, and 67 MB are left for all else on the disk of `{target.parent}`, where 2 MB are free"
+        == f"`m.gguf` needs 1 MB more, and beside it 67 MB are to stay free; the disk of `{target.parent}` has 2 MB free"
     )
     assert names_in(target.parents[1]) == []
 
@@ -375,7 +375,7 @@ def test_a_file_whose_server_does_not_say_how_long_it_is_does_not_fill_the_disk(
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
     with (
-        pytest.raises(NotEnoughDiskError, match=r"`m\.gguf` needs 4 MB more, and 67 MB are left for all else"),
+        pytest.raises(NotEnoughDiskError, match=r"`m\.gguf` needs 4 MB more, and beside it 67 MB are to stay free"),
         part_of(target, "pull a model", lambda *_: None) as part,
     ):
         part.add(itertools.repeat(block), None)

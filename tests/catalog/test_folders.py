@@ -235,7 +235,7 @@ def test_weights_leave_as_much_of_the_disk_free_as_each_of_their_files_does(hub:
     offer(hub, {"model.safetensors.index.json": json.dumps(index).encode()})
     usage = shutil.disk_usage(".")._replace(free=10**9 + 10**6)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(NotEnoughDiskError, match="`hf:owner/repo` needs 1,000 MB more, and 67 MB are left for all else"):
+    with pytest.raises(NotEnoughDiskError, match="`hf:owner/repo` needs 1,000 MB more, and beside it 67 MB are to stay free"):
         pull.pull_model(REF)
     assert not any("-of-" in path for path, _ in hub.asked)
 

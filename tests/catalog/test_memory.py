@@ -52,6 +52,21 @@ def test_what_this_process_has_of_the_overhead_is_not_counted_twice(monkeypatch:
             memory.require_room("m", PLANNED)
 
 
+def test_choosing_among_answers_has_to_fit_beside_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    scored = replace(PLANNED, scoring_bytes=1_000_000_000, scoring_token_bytes=100_000)
+    assert scored.scoring(2000) == 1_200_000_000
+    have(monkeypatch, free=1_748_000_000)
+    memory.require_room("m", scored, scoring_bytes=scored.scoring(2000))
+    have(monkeypatch, free=1_730_000_000)
+    with pytest.raises(NotEnoughMemoryError) as caught:
+        memory.require_room("m", scored, scoring_bytes=scored.scoring(2000))
+    assert caught.value.message == (
+        "`m` needs about 1.75 GB of memory at a context of 4,096 tokens, 1.20 GB of it to choose among answers by their likelihood, "
+        "and there are 1.73 GB for it (free)"
+    )
+    assert caught.value.hint == f"{memory.SMALLER}{shorter(2048)}, or close other programs"
+
+
 @pytest.mark.parametrize(
     ("free", "reason", "hint"),
     [
@@ -259,6 +274,12 @@ def test_a_closed_model_needs_nothing_here() -> None:
 )
 def test_fit(model_id: str, verdict: str, reason: str) -> None:
     assert memory.fit(need(model_id)) == Detected(verdict, reason)
+
+
+@pytest.mark.usefixtures("sixteen_gb")
+def test_what_is_tight_in_a_container_is_a_matter_of_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    have(monkeypatch, free=10 * 10**9, reason="left within the container's limit")
+    assert memory.fit(need("llama2-13b")).reason == "10.0 of 16.0 GB are free: raise the container's limit"
 
 
 @pytest.mark.usefixtures("sixteen_gb")

@@ -10,13 +10,15 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from patience import PATIENCE_SECONDS
 from shell import NOMOAT, Done
 
 from nomoat import footprint, hardware, paths
-from nomoat.catalog import cards
+from nomoat.catalog import cards, memory
+from nomoat.cli.pull import _explain
 from nomoat.engine import optimum
 from nomoat.records import Source
 
@@ -171,6 +173,23 @@ def test_pull_says_licence_and_memory_before_it_connects(program: Nomoat) -> Non
         "error: refused to connect to `huggingface.co` to pull a model: NOMOAT_OFFLINE is set",
         "hint: unset NOMOAT_OFFLINE to allow it, or set NOMOAT_MIRROR to a folder that holds the file",
     ]
+
+
+def test_pull_says_what_the_first_start_writes_where_the_disk_has_no_room_for_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = cards.card("smollm2-135m")
+    need, size = memory.memory_need(card), max(source.size_bytes or 0 for source in card.sources)
+    assert need is not None
+    later = need.weights_bytes + 32_000_000
+    for free in (size + later, size + later - 1):
+        monkeypatch.setattr("shutil.disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+        _explain(card.id, card)
+        notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+        first, then, there = map(paths.shown_size, (size, later, free))
+        disk = f"the disk of `{paths.home()}` has {there} free"
+        said = f"note: the file takes {first}, and the first start writes about {then} more; {disk}"
+        assert notes == ([] if free == size + later else [said])
 
 
 @pytest.mark.skipif(hardware.memory_total_bytes().value > 51e9, reason="this machine holds 70 billion parameters")

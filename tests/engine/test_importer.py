@@ -676,8 +676,29 @@ def test_a_folder_of_locks_that_fails_hides_no_error(tiny_gguf: Path, monkeypatc
 
 def test_a_full_disk_is_said_and_leaves_nothing(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1000})())
-    with pytest.raises(NotEnoughDiskError, match="its disk has 1 kB free"):
+    said = f"the import of `tiny.gguf` needs 32 MB, and the disk of `{paths.cache() / 'imported'}` has 1 kB free"
+    with pytest.raises(NotEnoughDiskError, match=f"^{re.escape(said)}"):
         importer.import_gguf(tiny_gguf)
+    assert not list((paths.cache() / "imported").glob("*"))
+
+
+def test_a_disk_that_gets_full_while_a_model_is_imported_is_told_what_all_of_it_needs(
+    tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what was lacking of the graph, in a folder that is removed."""
+    free = [10**9]
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": free[0]})())
+
+    def fill(*_: object, **__: object) -> None:
+        free[0] = 1000
+        raise RuntimeError("Check 'bin_file' failed: Could not write")
+
+    monkeypatch.setattr("openvino.save_model", fill)
+    with pytest.raises(NotEnoughDiskError) as caught:
+        importer.import_gguf(tiny_gguf)
+    there = f"the disk of `{paths.cache() / 'imported'}` has 1 kB free"
+    assert caught.value.message == f"the import of `tiny.gguf` needs 32 MB, and {there}"
+    assert (caught.value.hint or "").startswith("free some space (`nomoat rm --cache`")
     assert not list((paths.cache() / "imported").glob("*"))
 
 

@@ -17,12 +17,13 @@ import pytest
 from reference import CASES, CONTEXT, CONTINUATIONS, EXACT, RANDOM, WINDOW, make_model, reference_values, write_gguf
 from tiny import write_adapter, write_tiny_gguf
 
-from nomoat import matching
+from nomoat import hardware, matching
 from nomoat.engine import importer, likelihood
 from nomoat.engine.likelihood import PART_TOKENS, PROMPT_PART_TOKENS, Question, Scorer, Tree
 from nomoat.engine.local import LocalEngine
 from nomoat.engine.tokenizer import Tokenizer
-from nomoat.errors import ContextExceededError, NomoatError, StoppedError, UnsupportedError, UsageError
+from nomoat.errors import ContextExceededError, NomoatError, NotEnoughMemoryError, StoppedError, UnsupportedError, UsageError
+from nomoat.hardware import Detected
 from nomoat.records import Message, Request
 
 
@@ -272,6 +273,16 @@ def test_a_prompt_that_fits_is_not_called_too_long_where_its_answer_does_not(eng
     assert caught.value.message == (
         f"the prompt has {CONTEXT - 1:,} tokens and the answer may have 4, but the model's context is {CONTEXT} tokens"
     )
+
+
+def test_float32_weights_that_have_no_room_now_are_refused_before_they_are_made(
+    tiny_gguf: Path, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "memory_available_bytes", lambda: Detected(1000, "left within the container's limit"))
+    with pytest.raises(NotEnoughMemoryError) as caught:
+        engine.score(Request(prompt="x"), ["y"])
+    assert caught.value.message.startswith(f"likelihoods of `{tiny_gguf.name}` are computed in float32, which takes about 0.0")
+    assert (caught.value.hint or "").endswith(" or raise the container's limit by 0.01 GB")
 
 
 def test_a_model_too_large_for_float32_is_scored_in_its_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,12 +14,13 @@ from reference import make_adapter
 from tiny import TEMPLATE, write_tiny_gguf
 
 import nomoat
-from nomoat import hardware, paths
+from nomoat import footprint, hardware, paths, responder
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.catalog import licences
 from nomoat.engine import templates
 from nomoat.engine.fake import FakeEngine
+from nomoat.engine.source import open_source
 from nomoat.errors import NomoatError, NotEnoughMemoryError, UnknownModelError, UnsupportedError, UsageError
 from nomoat.judge.askable import require_askable
 from nomoat.judge.asking import Asking
@@ -166,6 +167,51 @@ def test_a_model_that_memory_does_not_hold_is_named_before_anyone_is_asked(
     with pytest.raises(NotEnoughMemoryError, match=f"`{tiny_gguf}` needs about"):
         run_duel(Responder("a", engine), str(tiny_gguf), suite, stop_early=False)
     assert engine.num_asked == 0
+
+
+@pytest.mark.usefixtures("nothing_is_loaded")
+def test_what_choosing_by_likelihood_takes_in_memory_is_known_before_anyone_is_asked(
+    tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the sides where choices are asked for, and of a judge; written answers go without."""
+    long = "What is it about? " * 1000
+    written = quiz(2)
+    written = dataclasses.replace(
+        written,
+        examples=(dataclasses.replace(written.examples[0], messages=(Message(role="user", content=long),)), *written.examples[1:]),
+    )
+    chosen = dataclasses.replace(
+        written, metric="choice", examples=tuple(dataclasses.replace(one, choices=("yes", "no")) for one in written.examples)
+    )
+    source = open_source(tiny_gguf)
+    need = responder.memory_need(source, None)
+    scored = responder.scoring_bytes(source, len(long) // 3)
+    assert need.scoring_bytes < scored < need.scoring(len(long) // 3)  # no question is longer than the model's context
+    monkeypatch.setattr(hardware, "memory_of_this_process_bytes", lambda: 0)
+    ref = str(tiny_gguf)
+
+    def have(free: int) -> None:
+        monkeypatch.setattr(hardware, "memory_available_bytes", lambda: hardware.Detected(free, "a test"))
+
+    have(need.total_bytes + scored)
+    require_askable([ref], chosen, RunSettings(), judge=ref)
+    have(need.total_bytes + scored - 1)
+    require_askable([ref], written, RunSettings())
+    for suite, judge in ((chosen, None), (written, ref)):
+        with pytest.raises(NotEnoughMemoryError, match=r"to choose among answers by their likelihood, and there are"):
+            require_askable([ref], suite, RunSettings(), judge=judge)
+
+
+def test_models_that_choose_by_likelihood_one_after_the_other_where_memory_does_not_hold_both(
+    tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = quiz(4, "choice", choices=("yes", "no"), target="yes")
+    monkeypatch.setattr(footprint, "EXACT_BYTES_PER_WEIGHT", 1_000_000_000 // open_source(tiny_gguf).num_values)
+    monkeypatch.setattr(hardware, "memory_total_bytes", lambda: hardware.Detected(16 * 10**9, "a test"))
+    for free, is_noted in ((16 * 10**9, False), (2 * 10**9, True)):
+        monkeypatch.setattr(hardware, "memory_available_bytes", lambda free=free: hardware.Detected(free, "a test"))
+        notes = run_duel(str(tiny_gguf), str(tiny_gguf), suite).verdict.notes
+        assert any("memory does not hold both models at once" in note for note in notes) == is_noted
 
 
 def test_a_model_that_is_loaded_already_is_looked_at_too(suite: Suite, base: str) -> None:

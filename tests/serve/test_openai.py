@@ -29,11 +29,12 @@ from nomoat.engine.fake import FakeEngine
 from nomoat.engine.grammar import Grammars
 from nomoat.engine.local import LocalEngine
 from nomoat.engine.remote import remote_engine
+from nomoat.engine.source import open_source
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.engine.tool_call_grammar import ToolCallGrammar
 from nomoat.errors import BadFileError, NomoatError, SettingError
 from nomoat.records import CallingTurn, Chunk, Request, ToolResult, Usage
-from nomoat.responder import Responder
+from nomoat.responder import Responder, memory_need
 from nomoat.serve.models import Loader, Models, from_references
 
 Start = Callable[..., str]
@@ -354,6 +355,25 @@ def test_a_chat_with_a_model_without_template_is_refused_in_words_for_clients(tm
         assert answer.json()["error"]["message"] == (
             "this model has no chat template: it completes texts, it does not chat; use `POST /v1/completions`, or another model"
         )
+
+
+def test_a_chat_that_a_model_would_refuse_unloads_no_other_for_it(tmp_path: Path, start: Start) -> None:
+    """But with functions, for which there may be another template."""
+    chat, base = write_tiny_gguf(tmp_path / "chat.gguf"), write_tiny_gguf(tmp_path / "base.gguf", template=None)
+    budget = memory_need(open_source(chat), None).total_bytes
+    models = from_references([str(chat), str(base)], memory_bytes=budget + 1000)
+    url = start(models)
+    said = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
+
+    def ask(model: str, **more: object) -> int:
+        return httpx.post(f"{url}/chat/completions", json={"model": model, **said, **more}, timeout=PATIENCE_SECONDS).status_code
+
+    assert [ask("chat.gguf"), ask("base.gguf"), ask("base.gguf", stream=True)] == [200, 400, 400]
+    assert [*models.loaded()] == ["chat.gguf"]
+    functions = [{"type": "function", "function": {"name": "f"}}]
+    assert ask("base.gguf", tools=functions) == 400
+    assert [*models.loaded()] == ["base.gguf"]
+    assert ask("base.gguf") == 400
 
 
 def test_echo_tells_what_the_prompts_tokens_are_worth(fake: openai.OpenAI) -> None:

@@ -235,6 +235,11 @@ def test_want_of_memory_says_how_to_go_on(tiny_gguf: Path, table: Path, monkeypa
             tune(tiny_gguf, table)
         assert caught.value.message == "the memory was not enough to go on tuning `tiny.gguf`"
         assert caught.value.hint == f"{how} start again with a lower --batch or --rank (in Python: `batch`, `rank`)"
+    left = hardware.Detected(10**12, "left within the container's limit")
+    monkeypatch.setattr(hardware, "memory_available_bytes", lambda: left)
+    with pytest.raises(NotEnoughMemoryError) as caught:
+        tune(tiny_gguf, table)
+    assert (caught.value.hint or "").startswith("raise the container's limit and go on with --resume")
 
 
 @pytest.mark.parametrize("has_saved", [True, False])

@@ -577,6 +577,19 @@ def test_too_little_memory_is_said_before_anything_is_loaded(tiny_gguf: Path, ta
     assert told(599 * 10**6) == says.format("0.604", "0.599")
 
 
+def test_too_little_memory_in_a_container_is_a_matter_of_its_limit(
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = hardware.Detected(5 * 10**8, "left within the container's limit")
+    monkeypatch.setattr("nomoat.hardware.memory_available_bytes", lambda: left)
+    with pytest.raises(NotEnoughMemoryError) as caught:
+        tune(tiny_gguf, table)
+    assert caught.value.hint == (
+        "tune a smaller model (`nomoat models --fits`), take a lower --rank or --batch (in Python: `rank`, `batch`), "
+        "or raise the container's limit by 0.11 GB"
+    )
+
+
 def test_what_is_kept_of_frozen_layers_has_to_fit_beside_the_weights(
     tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,6 @@ likelihoods are of the served form was not measured.
 
 from __future__ import annotations
 
-import math
 import re
 import sys
 from dataclasses import dataclass
@@ -81,6 +80,10 @@ class MemoryNeed:
     def total_bytes(self) -> int:
         """All of it."""
         return self.weights_bytes + self.kv_cache_bytes + self.overhead_bytes
+
+    def scoring(self, question_tokens: int) -> int:
+        """What comes to that while answers are chosen by their likelihoods, to questions of at most so many tokens."""
+        return self.scoring_bytes + question_tokens * self.scoring_token_bytes
 
     def cache_within(self, total_bytes: int) -> int:
         """What is left for the KV cache of so many bytes in all, at least what is planned for, at most what it can use."""
@@ -186,7 +189,7 @@ def fit(need: MemoryNeed) -> Detected[Fits]:
     if need.total_bytes <= FREE_SHARE * free.value:
         return Detected("fits", f"{free.value / 1e9:.1f} GB are free ({free.reason})")
     if need.total_bytes <= TOTAL_SHARE * total.value:
-        return Detected("tight", f"{free.value / 1e9:.1f} of {total.value / 1e9:.1f} GB are free: close other programs")
+        return Detected("tight", f"{free.value / 1e9:.1f} of {total.value / 1e9:.1f} GB are free: {hardware.more_memory(free)}")
     return Detected("does not fit", f"there are {total.value / 1e9:.1f} GB ({total.reason})")
 
 
@@ -196,19 +199,20 @@ def room() -> Detected[int]:
     return Detected(free.value + min(hardware.memory_of_this_process_bytes(), STARTED_BYTES), free.reason)
 
 
-def require_room(ref: str, need: MemoryNeed) -> None:
-    """Raise NotEnoughMemoryError, saying what would help, if a need is more than there is room for."""
-    there = room()
-    if need.total_bytes <= there.value:
+def require_room(ref: str, need: MemoryNeed, *, scoring_bytes: int = 0) -> None:
+    """Raise NotEnoughMemoryError, saying what would help, if a need is more than there is room for. `scoring_bytes`: see `scoring`."""
+    there, total = room(), need.total_bytes + scoring_bytes
+    if total <= there.value:
         return
-    needed, has = words.two_gigabytes(need.total_bytes, there.value)
-    tokens = need.context_within(there.value)
+    needed, has = words.two_gigabytes(total, there.value)
+    tokens = need.context_within(there.value - scoring_bytes)
     instead = f"NOMOAT_CONTEXT_TOKENS={tokens}, or `-c {tokens}` where you gave one, in Python: `context_tokens`"
     shorter = f" or a shorter context ({instead})" if tokens else ""
+    scored = f", {scoring_bytes / 1e9:.2f} GB of it to choose among answers by their likelihood" if scoring_bytes else ""
     raise NotEnoughMemoryError(
-        f"`{ref}` needs about {needed} GB of memory at a context of {need.context_tokens:,} tokens, and there are {has} GB for it "
-        f"({there.reason})",
-        hint=f"{SMALLER}{shorter}, or {_make_room(need.total_bytes - there.value, there)}",
+        f"`{ref}` needs about {needed} GB of memory at a context of {need.context_tokens:,} tokens{scored}, and there are {has} GB "
+        f"for it ({there.reason})",
+        hint=f"{SMALLER}{shorter}, or {hardware.more_memory(there, total - there.value)}",
     )
 
 
@@ -222,26 +226,16 @@ def require_budget(ref: str, need: MemoryNeed, budget_bytes: int) -> None:
     of_both = "(in Python: `memory_bytes`, `context_tokens`)"
     fewer = need.context_within(budget_bytes)
     if need.total_bytes <= there.value:
-        more = more.format(_shown(need.total_bytes))
+        more = more.format(words.gigabytes_up(need.total_bytes))
         hint = f"{more}, or {shorter.format(fewer)} {of_both}" if fewer else f"{more} (in Python: `memory_bytes`)"
     elif fewer:
         hint = f"{shorter.format(fewer)} (in Python: `context_tokens`)"
     elif fewer := need.context_within(there.value):
-        hint = f"{more.format(_shown(need.at(fewer)))}, and {shorter.format(fewer)} {of_both}"
+        hint = f"{more.format(words.gigabytes_up(need.at(fewer)))}, and {shorter.format(fewer)} {of_both}"
     else:
-        more = more.format(_shown(need.total_bytes))  # a share of what there is may be too little once more
-        hint = f"{SMALLER}, or {_make_room(need.total_bytes - there.value, there)} and {more} (in Python: `memory_bytes`)"
+        more = more.format(words.gigabytes_up(need.total_bytes))  # a share of what there is may be too little once more
+        hint = f"{SMALLER}, or {hardware.more_memory(there, need.total_bytes - there.value)} and {more} (in Python: `memory_bytes`)"
     raise NotEnoughMemoryError(f"`{ref}` needs about {needed} GB, and the budget is {budget} GB", hint=hint)
-
-
-def _shown(num_bytes: int) -> str:
-    """In GB, rounded up."""
-    return f"{math.ceil(num_bytes / 1e7) / 100:g}"
-
-
-def _make_room(missing_bytes: int, there: Detected[int]) -> str:
-    limit = there.reason.removeprefix(hardware.LEFT_WITHIN)
-    return "close other programs" if limit == there.reason else f"raise {limit} by {_shown(missing_bytes)} GB"
 
 
 def require_fit(name: str, need: MemoryNeed) -> None:

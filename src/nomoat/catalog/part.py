@@ -95,8 +95,8 @@ def require_space(name: str, folder: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed_bytes and needed_bytes + SPARE_BYTES > free:
         raise NotEnoughDiskError(
-            f"`{name}` needs {paths.shown_size(needed_bytes)} more, and {paths.shown_size(SPARE_BYTES)} are left for all else on the "
-            f"disk of `{folder}`, where {paths.shown_size(free)} are free",
+            f"`{name}` needs {paths.shown_size(needed_bytes)} more, and beside it {paths.shown_size(SPARE_BYTES)} are to stay free; "
+            f"the disk of `{folder}` has {paths.shown_size(free)} free",
             hint=system_errors.DISK_HINT,
         )
 

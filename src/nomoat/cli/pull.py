@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat import paths
+from nomoat import footprint, paths, system_errors
 from nomoat.cli import completion, console
 from nomoat.errors import BadFileError, NomoatError
 from nomoat.records import ModelCard
+
+if TYPE_CHECKING:
+    from nomoat.catalog import memory
 
 
 def pull(
@@ -122,8 +125,19 @@ def _explain(ref: str, card: ModelCard | None) -> None:
     need = memory.memory_need(card)
     if need is not None:
         console.say(f"memory: {model_facts.memory_line(need)}")
+        _say_if_disk_is_short(card, need)
     if not model_facts.runs_here(card.architecture):
         console.say(f"engine: cannot run {card.architecture} yet")
+
+
+def _say_if_disk_is_short(card: ModelCard, need: memory.MemoryNeed) -> None:
+    """For the file and what the first start writes beside it."""
+    size = max((source.size_bytes or 0 for source in card.sources), default=0)
+    later, free = footprint.import_bytes(need.weights_bytes), system_errors.free_disk_bytes(paths.models())
+    if size and free < size + later:
+        now, then, there = map(paths.shown_size, (size, later, free))
+        disk = f"the disk of `{paths.home()}` has {there} free"
+        console.say(f"note: the file takes {now}, and the first start writes about {then} more; {disk}")
 
 
 def _require_consent(card: ModelCard, yes: bool) -> None:

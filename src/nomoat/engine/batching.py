@@ -473,7 +473,7 @@ class Batcher:
         needed = num_tokens * self._model.block_bytes / BLOCK_TOKENS / 1e9
         return CacheExceededError(
             f"a text of {num_tokens:,} tokens needs {needed:.1f} GB of memory beside the model, and there is room for {room:,} tokens",
-            hint="shorten it, or close other programs and start again",
+            hint=f"shorten it, or {hardware.more_memory(hardware.memory_available_bytes())} and start again",
         )
 
     def _leave(self, text: _Text) -> None:

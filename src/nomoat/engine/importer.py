@@ -10,20 +10,28 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nomoat import __version__, cache, child_process, config, footprint, paths, system_errors, whole_files
+from nomoat import __version__, cache, child_process, config, footprint, hardware, paths, system_errors, whole_files, words
 from nomoat.engine import arch as architectures
 from nomoat.engine import imported, layout, tensor_check
 from nomoat.engine.imported import GRAPH, NATIVE, WEIGHTS, not_whole
 from nomoat.engine.lora import MERGE, OUTPUT, LoraDelta
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource, files_of, open_source
-from nomoat.errors import BadFileError, NotEnoughMemoryError, NoThreadError, NotWritableError, UnsupportedError, WorkerError
+from nomoat.errors import (
+    BadFileError,
+    NotEnoughDiskError,
+    NotEnoughMemoryError,
+    NoThreadError,
+    NotWritableError,
+    UnsupportedError,
+    WorkerError,
+)
 from nomoat.hub_folder import ADAPTER_WEIGHTS
 from nomoat.progress import Progress
 
@@ -31,7 +39,6 @@ if TYPE_CHECKING:
     from nomoat.engine.graph import GraphBuilder
 
 CHECKED = (NATIVE, "tokenizer.json", "tokenizer_config.json")
-SPARE_DISK_BYTES = 32_000_000  # the graph, the tokenizer, and room to breathe
 ELSEWHERE_FROM_BYTES = 32_000_000  # of weights: less than that is not worth another process's start
 IMPORT = """
 import gc, json
@@ -293,8 +300,8 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
     with whole_files.alone(folder):
         if _facts_if_whole(folder) is not None:  # another process has made it meanwhile
             return
-        system_errors.require_free_disk(folder, plan.num_bytes + SPARE_DISK_BYTES)
-        with whole_files.whole_folder(folder) as part:
+        _require_disk(folder, plan)
+        with _whole_import(folder, plan) as part:
             _write_model(part, plan)
             write_native(part)
             tokenizer.save(part)
@@ -311,6 +318,22 @@ def _make(digest: str, plan: _Plan, origin: dict[str, str]) -> None:
             (part / "config.json").write_text(json.dumps(written_config, ensure_ascii=False, indent=1), encoding="utf-8", newline="\n")
     _remove_older(origin["source_sha256"])
     cache.sweep()
+
+
+@contextmanager
+def _whole_import(folder: Path, plan: _Plan) -> Iterator[Path]:
+    """A `whole_folder`. Where the disk gets full meanwhile, the error says what all of it needs, and has once the part is removed."""
+    try:
+        with whole_files.whole_folder(folder) as part:
+            yield part
+    except NotEnoughDiskError as error:
+        _require_disk(folder, plan, error)
+        raise
+
+
+def _require_disk(folder: Path, plan: _Plan, cause: BaseException | None = None) -> None:
+    what = f"the import of `{plan.source.path.name}`"
+    system_errors.require_free_disk(folder, footprint.import_bytes(plan.num_bytes), cause, what=what)
 
 
 def _make_elsewhere(child: child_process.Child, folder: Path, told: str, progress: Progress | None) -> None:
@@ -355,8 +378,19 @@ def fits_exactly(path: Path) -> bool | None:
 
 
 def exact_model(path: Path, *, adapter: Path | None = None, context_tokens: int | None = None) -> Any:
-    """The weights of a file that can be imported (and what the adapter adds) in float32, as an OpenVINO model in memory."""
+    """The weights of a file that can be imported (and what the adapter adds) in float32, as an OpenVINO model in memory.
+
+    Raises NotEnoughMemoryError if that is not free now.
+    """
     source = open_source(path)
+    needed, free = footprint.EXACT_BYTES_PER_WEIGHT * source.num_values, hardware.memory_available_bytes()
+    if needed > free.value:
+        takes, there = words.two_gigabytes(needed, free.value)
+        raise NotEnoughMemoryError(
+            f"likelihoods of `{path.name}` are computed in float32, which takes about {takes} GB of memory, and {there} GB are free "
+            f"({free.reason})",
+            hint=f"take a smaller model (`nomoat models --fits`), or {hardware.more_memory(free, needed - free.value)}",
+        )
     sizes = read_sizes(source, context_tokens=context_tokens)
     delta = _fitted(LoraDelta(adapter), source, sizes) if adapter else None
     return _builder(_Plan(source, sizes, layout.EXACT, delta)).build()
@@ -455,8 +489,8 @@ def _write_model(folder: Path, plan: _Plan) -> None:
     except RuntimeError as exc:  # OpenVINO's, in its own words, also of a full disk
         if (error := system_errors.as_error(exc)) is not None:
             raise error from exc
-        system_errors.require_free_disk(folder, SPARE_DISK_BYTES, exc)
+        system_errors.require_free_disk(folder, footprint.SPARE_DISK_BYTES, exc)
         with (folder / WEIGHTS).open("ab") as file:  # the system's word, such as for a limit of files' length
-            file.write(bytes(SPARE_DISK_BYTES))
+            file.write(bytes(footprint.SPARE_DISK_BYTES))
         message = f"cannot write `{folder}`: {str(exc).strip().splitlines()[-1]}"
         raise NotWritableError(message, hint="check the disk of NOMOAT_HOME, or set that to another") from exc

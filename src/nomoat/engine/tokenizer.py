@@ -21,7 +21,7 @@ from nomoat import hardware
 from nomoat.engine import harmony, rendering, templates, tool_calls
 from nomoat.engine.decode_stream import DecodeStream
 from nomoat.engine.imported import not_whole
-from nomoat.errors import BadFileError, NoTemplateError, UnsupportedError
+from nomoat.errors import NO_TEMPLATE, BadFileError, NoTemplateError, UnsupportedError
 from nomoat.records import Message, Request
 
 LONG_TEXT = 50_000  # characters; takes some 50 ms
@@ -209,7 +209,7 @@ class Tokenizer:
         template = self.template_for(tools)
         if template is None:
             raise NoTemplateError(
-                "this model has no chat template: it completes texts, it does not chat",
+                NO_TEMPLATE,
                 hint="use `run --raw` (in Python: `Request(prompt=…)`) or `POST /v1/completions`, or "
                 "`--template NAME` (in Python: `template`) for the one it was tuned with: "
                 + templates.choice(self.backend.token_to_id),

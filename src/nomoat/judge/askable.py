@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nomoat import config, references
 from nomoat import responder as responders
-from nomoat.catalog import tuned
+from nomoat.catalog import memory, tuned
 from nomoat.engine import server_address, templates
 from nomoat.engine.source import ModelSource, open_source
 from nomoat.engine.tokenizer import Tokenizer
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class _Chat:
     """The first conversation that a model is asked to answer, if there is one, why there is, and what helps where there cannot be.
 
-    `models`: all that are asked it.
+    `models`: all that are asked it. `scored_tokens`: about what the longest has of which likelihoods are taken; None: none are.
     """
 
     messages: Sequence[Message]
@@ -40,8 +40,10 @@ class _Chat:
     without_template: str
     refused: str
     models: Sequence[str | Responder] = ()
+    scored_tokens: int | None = None
 
 
+BYTES_A_TOKEN = 3  # about: 4 of English, 2 of Korean
 ANOTHER_JUDGE = "let another model judge"
 FOR_A_JUDGE = _Chat(
     messages=(Message(role="user", content="Which answer is better?"),),  # as `judge_prompts` asks: one message of the user
@@ -62,8 +64,8 @@ def require_askable(
     key that is not set, and for one price that several servers would have. Raises UnsupportedError, too, for a model whose chat
     template is missing, or refuses the first question.
 
-    Not looked at: whether an adapter fits its base, questions after the first, what servers say, stored answers, and what workers on
-    other machines have.
+    Not looked at: whether an adapter fits its base, the words of questions after the first, what servers say, stored answers, and what
+    workers on other machines have. Of what a judge reads in memory, the question alone is counted, and not the answers.
     """
     chat = _Chat(
         messages=suite.examples[0].messages if suite.chat and suite.examples else (),
@@ -71,13 +73,33 @@ def require_askable(
         without_template="ask it a suite with `chat = false`",
         refused="ask what it does not refuse; or start `nomoat serve MODEL --template NAME`, and ask that server",
         models=models,
+        scored_tokens=_longest(suite) if suite.metric == "choice" else None,
     )
     for model in models:
         _require(model, chat, settings)
     if judge is not None:
-        _require(judge, FOR_A_JUDGE, settings)
+        _require(judge, replace(FOR_A_JUDGE, scored_tokens=_longest(suite)), settings)
     asked = [*models, *([] if judge is None else [judge])]
     settings.spending.require_one_server(model.ref if isinstance(model, Responder) else references.named(model) for model in asked)
+
+
+def have_room_together(models: Sequence[str | Responder], suite: Suite, settings: RunSettings) -> bool:
+    """Whether there is room for what these models, which are loaded, will take at once to choose among answers.
+
+    One that the caller has loaded may have taken it already, and is not counted.
+    """
+    if suite.metric != "choice" or settings.workers is not None:
+        return True
+    refs = [model for model in models if isinstance(model, str) and references.names_weights(model)]
+    tokens = _longest(suite)
+    needed = sum(responders.scoring_bytes(open_source(references.find_files(ref).weights), tokens) for ref in refs)
+    return not needed or memory.OVERHEAD_BYTES + needed <= memory.room().value
+
+
+def _longest(suite: Suite) -> int:
+    """About how many tokens the longest question has, its choices with it."""
+    texts = (([message.content for message in one.messages], one.choices) for one in suite.examples)
+    return max((sum(len(text.encode()) for text in (*said, *choices)) for said, choices in texts), default=0) // BYTES_A_TOKEN
 
 
 def require_scorable(suite: Suite) -> None:
@@ -143,7 +165,8 @@ def _require(model: str | Responder, chat: _Chat, settings: RunSettings) -> None
     elif references.names_weights(model) and (settings.workers is None or settings.workers.is_here):
         files = references.find_files(model)
         source = open_source(files.weights)
-        responders.require_memory(model, source)
+        scored = 0 if chat.scored_tokens is None else responders.scoring_bytes(source, chat.scored_tokens)
+        responders.require_memory(model, source, scoring_bytes=scored)
         template = files.template_text(own=source.chat_template, fallback=settings.template)
         _require_chat(model, template, chat, partial(_read_tokenizer, source, template), weights=files.weights)
 

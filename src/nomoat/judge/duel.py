@@ -15,7 +15,7 @@ from nomoat import bounds
 from nomoat.asking.spending import Spending
 from nomoat.errors import BudgetReachedError, DataError, NotEnoughMemoryError, UnsupportedError, UsageError
 from nomoat.judge import power, stats
-from nomoat.judge.askable import require_askable, require_context, require_scorable
+from nomoat.judge.askable import have_room_together, require_askable, require_context, require_scorable
 from nomoat.judge.asking import Asking
 from nomoat.judge.groups import grouped, groups_in, groups_of
 from nomoat.judge.kept import KeptEngine, is_kept
@@ -125,7 +125,7 @@ def run_duel(
         ask_all = partial(_ask_all, left, right, planned, notes, replace(settings, store=store), rules=rules, may_stop=may_stop)
         if not stop_early or both_stored:
             return ask_all()
-        both = None if has_groups else _loaded_together(left, right, replace(settings, store=store), stack)
+        both = None if has_groups else _loaded_together(left, right, planned, replace(settings, store=store), stack)
         if both is None:
             why = "examples belong together in groups" if has_groups else "memory does not hold both models at once"
             note = f"{why}: each side answered everything, and the duel could not stop early"
@@ -223,13 +223,15 @@ def duel_of(one: Evaluation, other: Evaluation, *, rules: Rules, watch: Watch | 
 
 # ---------------------------------------------------------------- asking no more than it takes
 def _loaded_together(
-    left: str | Responder, right: str | Responder, settings: RunSettings, stack: ExitStack
+    left: str | Responder, right: str | Responder, planned: Suite, settings: RunSettings, stack: ExitStack
 ) -> tuple[Responder, Responder] | None:
     """Both models at once, until the stack is closed; None if memory does not hold them."""
     with ExitStack() as opening:
         try:
             both = opening.enter_context(opened(left, settings)), opening.enter_context(opened(right, settings))
         except NotEnoughMemoryError:
+            return None
+        if not have_room_together((left, right), planned, settings):
             return None
         stack.push(opening.pop_all())
         return both

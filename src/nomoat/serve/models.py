@@ -19,7 +19,8 @@ from nomoat import bounds, hardware, references
 from nomoat import responder as responders
 from nomoat.catalog import memory
 from nomoat.engine.source import open_source
-from nomoat.errors import NomoatError, SettingError, UnknownModelError, UsageError
+from nomoat.errors import NO_TEMPLATE, NomoatError, NoTemplateError, SettingError, UnknownModelError, UsageError
+from nomoat.records import Request
 from nomoat.responder import Responder
 from nomoat.serve.sharing import stopped
 
@@ -286,6 +287,15 @@ class Models:
         """Whether each of these models has a chat template, see `Responder.chats`; of those not in memory by their files."""
         there = self.loaded()
         return {name: _known_to_chat(there.get(name), name, self._units[name].loader) for name in names}
+
+    def require_template(self, name: str, request: Request) -> None:
+        """Raise NoTemplateError for a chat that this model, which is not in memory, would refuse: no other is unloaded for that.
+
+        One with functions may have a template of its own, of which the model knows once it is loaded.
+        """
+        if request.messages and not request.tools and name not in self.loaded() and self.chats([name])[name] is False:
+            hint = "use `POST /v1/completions`, or `--template NAME` (in Python: `template`) for the one it was tuned with"
+            raise NoTemplateError(NO_TEMPLATE, hint=hint)
 
     def questions(self, names: Sequence[str]) -> dict[str, str]:
         """What those of these models learned to answer that were tuned on a table: see `labelling.kept_question`. Of those not in

@@ -258,6 +258,7 @@ class Served:
 
     def _chunks(self, name: str, call: wire.Call, at: int, decisions: Decisions, stop: threading.Event) -> Generator[Chunk | Place]:
         """One text of an answer, in its thread, and where its model chooses, in one of the side's it is decided for by then."""
+        self._models.require_template(name, call.requests[at])
         with call.in_its_words(at), self._models.use(name, stop) as loaded:
             if (place := decisions.place(loaded, at)) is not None:
                 yield place

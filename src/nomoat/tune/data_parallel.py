@@ -172,7 +172,8 @@ class Learner:
             execution.require_memory(self._prepared, plan, doing=doing)
         except NotEnoughMemoryError as error:
             if not is_resumed:
-                error.hint = "close other programs there, or take fewer --workers (in Python: `workers`)"
+                free = hardware.memory_available_bytes()
+                error.hint = f"{hardware.more_memory(free)} there, or take fewer --workers (in Python: `workers`)"
             raise
         self._run, self._rank, self._count = Part(self._prepared, plan=plan, rank=rank, count=count), rank, count
         return {} if rank else {name: value.detach().numpy() for name, value in self._run.learned.items()}

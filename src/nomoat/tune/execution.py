@@ -67,7 +67,7 @@ def keep_expanded(prepared: prepare.Prepared, precision: qlora.Precision, sharin
     raise NotEnoughMemoryError(
         f"tuning `{prepared.weights.name}` needs about {needed} GB of memory, and {there} GB are free{among} ({available.reason})",
         hint="tune a smaller model (`nomoat models --fits`), take a lower --rank or --batch (in Python: `rank`, `batch`), "
-        "or close other programs",
+        f"or {hardware.more_memory(available, sharing * (codes - free))}",
     )
 
 
@@ -79,7 +79,7 @@ def require_memory(prepared: prepare.Prepared, plan: ExecutionPlan, *, doing: st
         needed, there = words.two_gigabytes(need, free.value)
         raise NotEnoughMemoryError(
             f"{doing} needs about {needed} GB of memory, and {there} GB are free ({free.reason})",
-            hint="close other programs, or start again without --resume (in Python: `resume`)",
+            hint=f"{hardware.more_memory(free, need - free.value)}, or start again without --resume (in Python: `resume`)",
         )
 
 

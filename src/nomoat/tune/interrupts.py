@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from nomoat import machine_code, system_errors
+from nomoat import hardware, machine_code, system_errors
 from nomoat.errors import NotEnoughDiskError, NotEnoughMemoryError
 from nomoat.tune import adapter
 
@@ -52,7 +52,8 @@ def translate_errors(weights: str, name: str, *, resume: bool) -> Iterator[None]
         if not system_errors.is_want_of_memory(exc):
             raise
         resuming = " and go on with --resume (in Python: `resume`)" if adapter.can_resume(name, earlier=earlier) else ""
+        more = hardware.more_memory(hardware.memory_available_bytes())
         raise NotEnoughMemoryError(
             f"the memory was not enough to go on tuning `{weights}`",
-            hint=f"close other programs{resuming}, or start again with a lower --batch or --rank (in Python: `batch`, `rank`)",
+            hint=f"{more}{resuming}, or start again with a lower --batch or --rank (in Python: `batch`, `rank`)",
         ) from exc
