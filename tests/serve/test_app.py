@@ -437,13 +437,20 @@ def test_guard_stands_in_front_of_web_sockets_too(key: str | None, headers: dict
       "/v1/models"),
      ("/v1/rerank", "`/v1/rerank` is not served; likelihoods of texts: `/v1/completions` with `echo`, `logprobs` and `max_tokens` 0"),
      ("/api/tags",
-      "GET /api/tags: not found; this is OpenAI's API, not Ollama's or LM Studio's: its clients take {base}/v1 as base URL"),
+      "GET /api/tags: not found; this is OpenAI's API, not Ollama's or LM Studio's: its clients take a base URL that ends in /v1"),
      ("/reports/score", "GET /reports/score: not found; the API is under /v1, as in /v1/chat/completions"),
      ("/v1/chat/completions", "GET /v1/chat/completions: method not allowed")],
 )  # fmt: skip
 def test_paths_that_are_not_there_answer_in_the_same_form(start: Start, path: str, message: str) -> None:
     base = start(fake()).removesuffix("/v1")
-    assert httpx.get(f"{base}{path}").json()["error"]["message"] == message.format(base=base)
+    assert httpx.get(f"{base}{path}").json()["error"]["message"] == message
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/health"])
+def test_a_slash_at_the_end_is_another_path_and_nobody_is_sent_on(start: Start, path: str) -> None:
+    """A redirect would name an address that is not that of a proxy in front; and its limits are for the paths as they are."""
+    answer = httpx.post(f"{start(fake()).removesuffix('/v1')}{path}/", json={"messages": [{"role": "user", "content": "hi"}]})
+    assert answer.status_code == 404 and f"{path}/" in answer.json()["error"]["message"]
 
 
 def test_a_call_that_others_have_is_unsupported_here(start: Start, sdk: Sdk) -> None:
