@@ -11,6 +11,7 @@ import gc
 import itertools
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,8 +23,10 @@ from nomoat.engine.source import open_source
 from nomoat.errors import NomoatError, SettingError, UnknownModelError, UsageError
 from nomoat.responder import Responder
 from nomoat.serve.sharing import stopped
+from nomoat.words import first_few
 
 HEARTBEAT_SECONDS = 0.5  # between looks whether whoever waits has gone
+NAMED = 5  # models in a line of the log
 MEMORY_SHARE = 0.8  # of what is free when the server starts
 Load = Callable[[Sequence[str]], Sequence[Responder]]
 
@@ -357,6 +360,7 @@ class Models:
 
     def _load(self, unit: _Unit) -> None:
         assert unit.loader is not None
+        began = time.perf_counter()
         try:
             if self._has_freed:
                 self._has_freed = False
@@ -375,6 +379,7 @@ class Models:
                 unit.is_loading = False
                 self._leave(unit)
             raise
+        log.info("loaded %s in %.1f s", first_few(list(made), NAMED), time.perf_counter() - began)
         with self._changed:
             with self._listed:
                 unit.responders, unit.missing, unit.is_old = made, missing, False
@@ -414,7 +419,7 @@ class Models:
     def _has_room(self, unit: _Unit) -> bool:
         """Whether this one may be used now; unloads idle ones for it."""
         if unit.is_old and unit.responders:
-            self._unload(unit)
+            self._unload(unit, why="to be loaded with what was missing")
         if self._memory_bytes is None or unit.responders or unit.users:
             return True
         while True:
@@ -424,9 +429,11 @@ class Models:
             idle = [one for one in there if one.planned_bytes and not one.users]
             if not idle:
                 return False
-            self._unload(min(idle, key=lambda one: one.used_at))
+            assert unit.loader is not None
+            self._unload(min(idle, key=lambda one: one.used_at), why=f"to make room for {first_few(unit.loader.names, NAMED)}")
 
-    def _unload(self, unit: _Unit) -> None:
+    def _unload(self, unit: _Unit, *, why: str | None = None) -> None:
+        """`why`: for the log; None at the end, which tells of itself."""
         with self._listed:
             gone, unit.responders = unit.responders, {}
             if self.on_unload is not None:
@@ -434,6 +441,8 @@ class Models:
         for responder in gone.values():
             responder.close()
         if gone:
+            if why:
+                log.info("unloaded %s %s", first_few(list(gone), NAMED), why)
             del responder
             gone.clear()
             self._has_freed = True
