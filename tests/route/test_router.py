@@ -22,7 +22,7 @@ import nomoat
 from nomoat import net, responder
 from nomoat.asking.database import Database
 from nomoat.catalog import prices
-from nomoat.engine import Engine
+from nomoat.engine import Engine, KvCache
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.remote import RemoteEngine, remote_engine
 from nomoat.errors import (
@@ -1123,6 +1123,9 @@ def test_the_budget_for_keys_and_values_is_the_local_models(monkeypatch: pytest.
     monkeypatch.setattr(local, "bound_cache", bounds.append, raising=False)
     with Responder("auto", RouterEngine(Policy(local="small"), Responder("small", local))) as auto:
         auto.bound_cache(1234)
+        assert auto.engine.kv_cache is None
+        monkeypatch.setattr(FakeEngine, "kv_cache", KvCache(used_bytes=1, max_bytes=2))
+        assert auto.engine.kv_cache == KvCache(used_bytes=1, max_bytes=2)
     assert bounds == [1234]
 
 

@@ -131,7 +131,7 @@ def _listed(models: Models, names: Sequence[str], created: int) -> dict[str, Any
 def _metrics(models: Models, answers: Answers) -> Metrics:
     return Metrics(
         num_texts=lambda: answers.num_texts, num_waiting=lambda: answers.num_waiting, num_loaded=lambda: len(models.loaded()),
-        spent_usd=CloudCosts(models).usd,
+        spent_usd=CloudCosts(models).usd, kv_caches=models.kv_caches,
     )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from nomoat import bounds, hardware, references
 from nomoat import responder as responders
 from nomoat.catalog import memory
+from nomoat.engine import KvCache
 from nomoat.engine.source import open_source
 from nomoat.errors import NomoatError, SettingError, UnknownModelError, UsageError
 from nomoat.responder import Responder
@@ -297,6 +298,14 @@ class Models:
         loaders = {name: self._units[name].loader for name in names if name not in known}
         known |= {name: loader.question(name) for name, loader in loaders.items() if loader}
         return {name: question for name in names if (question := known.get(name)) is not None}
+
+    def kv_caches(self) -> dict[str, KvCache]:
+        """What keys and values take of each model in memory; where models share them, of the first of these."""
+        with self._listed:
+            units = {id(unit): unit for unit in self._units.values() if unit.responders}
+            firsts = [next(iter(unit.responders.items())) for unit in units.values()]
+        found = {name: responder.engine.kv_cache for name, responder in firsts}
+        return {name: cache for name, cache in found.items() if cache is not None}
 
     @contextmanager
     def use(self, name: str, stop: threading.Event | None = None) -> Iterator[Responder]:
