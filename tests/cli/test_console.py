@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import sys
 from collections.abc import Callable
 
@@ -17,6 +18,22 @@ from shell import Done
 from nomoat.cli import console
 
 WORDS = "Tickets [beta] [/INST] :x:"
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_what_a_server_says_is_a_line_of_its_log_where_nobody_looks_on(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    log, screen = logging.getLogger("nomoat.test"), io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: is_terminal)
+    monkeypatch.setattr(sys, "stderr", screen)
+    with console.logged(log):
+        console.say("ready\x1b")
+        log.info("loaded")
+        log.warning("full")
+    console.say("over")
+    assert caplog.messages == (["full"] if is_terminal else ["ready", "loaded", "full"])
+    assert screen.getvalue() == ("ready\nover\n" if is_terminal else "over\n")
 
 
 @pytest.mark.parametrize("made", [console.byte_progress, console.item_progress, console.stage_progress])

@@ -34,18 +34,28 @@ from nomoat.serve.models import Models, from_references
 
 pytestmark = pytest.mark.usefixtures("plain_httpx")
 TEMPLATES = {"base": None, "chat": "{{ messages[0]['content'] }}"}
+STAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d{4} (INFO|WARNING|ERROR): ")
 BODY = {"messages": [{"role": "user", "content": "해자가 없다"}]}
 
 
+def of_log(written: str) -> str:
+    """What lines of a log say, each of which has its time and level."""
+    lines = written.splitlines(keepends=True)
+    assert all(map(STAMP.match, lines)), written
+    return "".join(STAMP.sub("", line) for line in lines)
+
+
 class Served:
-    """A running `nomoat serve`. `said`: the lines it begins with, up to Python's; `url`: the base URL in the first."""
+    """A running `nomoat serve`. `said`: the lines from when it is ready, up to Python's; `url`: the base URL in the first."""
 
     def __init__(self, *arguments: str) -> None:
         self.child = subprocess.Popen([shell.NOMOAT, "serve", *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.child.stderr is not None
-        self.said = [self.child.stderr.readline()]
+        self.before, self.said = [], [of_log(self.child.stderr.readline())]
         while self.said[-1] and "openai.OpenAI" not in self.said[-1]:
-            self.said.append(self.child.stderr.readline())
+            if " at http" not in self.said[0]:
+                self.before.append(self.said.pop())
+            self.said.append(of_log(self.child.stderr.readline()))
         found = re.search(r" at (http://\S+/v1) ", self.said[0])
         assert found, self.said
         self.url = found.group(1).replace("0.0.0.0", "127.0.0.1")
@@ -54,7 +64,7 @@ class Served:
         """Ctrl-C, or another signal: exit code, stdout and the rest of stderr."""
         self.child.send_signal(number)
         out, err = self.child.communicate(timeout=PATIENCE_SECONDS)
-        return self.child.returncode, out, err
+        return self.child.returncode, out, of_log(err)
 
 
 @pytest.fixture
@@ -115,7 +125,8 @@ cli.main()
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None and child.stdout.readline() == "loading\n"
         child.send_signal(getattr(signal, name))
-        assert child.communicate(timeout=PATIENCE_SECONDS) == ("", "stopped\n")
+        out, err = child.communicate(timeout=PATIENCE_SECONDS)
+        assert (out, of_log(err)) == ("", "stopped\n")
     assert child.returncode == 0
 
 
@@ -134,7 +145,8 @@ def test_with_time_to_drain_an_answer_under_way_goes_on_until_a_second_signal(
         assert not waiting.done() and not ended.done()
         time.sleep(connections.ONE_SIGNAL_SECONDS)
         server.child.send_signal(signal.SIGTERM)  # a second one ends it
-        assert ended.result() == (0, "", "stopped\n")
+        told = "draining: 1 answer under way may take 600 seconds\nending 1 answer under way\nstopped\n"
+        assert ended.result() == (0, "", told)
         assert waiting.result().json()["error"]["code"] == "shutting_down"
 
 
@@ -207,7 +219,7 @@ def test_key_that_is_found_opens_to_other_machines_and_is_never_printed(
     if place != "environment":
         assert server.child.stderr is not None
         origin = config.keys_path() if place == "keys.toml" else "--api-key"
-        assert server.child.stderr.readline() == f"  KEY: the one of {origin}\n"
+        assert of_log(server.child.stderr.readline()) == f"  KEY: the one of {origin}\n"
     code, _, err = server.interrupt()
     assert (code, err) == (0, "stopped\n")
     assert "s3cret-key" not in "".join(server.said) + err
@@ -244,7 +256,8 @@ def test_it_ends_in_order_while_the_server_behind_is_silent(
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(httpx.post, f"{server.url}/chat/completions", json=BODY)
         assert silent.asked.wait(PATIENCE_SECONDS)
-        assert server.interrupt(getattr(signal, name)) == (0, "", "stopped\n")
+        code, out, told = server.interrupt(getattr(signal, name))
+        assert (code, out) == (0, "") and re.fullmatch(r"ending \d answers? under way\nstopped\n", told)
         # the server behind would be silent for ten times as long as we wait
         answer = waiting.result()
         assert answer.status_code == 503
@@ -260,9 +273,9 @@ def test_lines_of_its_log_have_time_and_level(served: Callable[..., Served]) -> 
     write_policy('local = "fake:"\nthreshold = 2')
     httpx.post(f"{server.url}/chat/completions", json=BODY)
     written = server.interrupt()[2].splitlines()
-    assert re.fullmatch(
-        r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d{4} ERROR: the policy `.*` sets `threshold` to 2; nothing is sent .*", written[0]
-    )
+    assert re.fullmatch(r"loaded auto in \d+\.\d s\n", server.before[-1])
+    assert re.fullmatch(r"the policy `.*` sets `threshold` to 2; nothing is sent .*; give a number from 0 .*", written[0])
+    assert written[1:] == ["stopped"]
 
 
 def test_two_models_are_served_under_their_names(served: Callable[..., Served]) -> None:
@@ -392,8 +405,9 @@ def test_what_the_policy_of_auto_does_not_keep_here_is_said_before_it_is_served(
     default_path().parent.mkdir(parents=True)
     default_path().write_text('local = "gone.gguf"\ncloud = "openai:big"\nnever_leaves = ["phone", "name"]')
     left_out = "resident_number, identity_document, business_number, customs_code, bank_account, card, email, address, api_key"
-    said = refused("auto", "--port", "0")[2]
-    assert said.startswith(f"note: never_leaves does not name {left_out}: such data may leave\nerror: no file at `gone.gguf`\n")
+    note, error, _ = shell.program("serve", "auto", "--port", "0").stderr.splitlines()
+    assert of_log(note) == f"note: never_leaves does not name {left_out}: such data may leave"
+    assert error == "error: no file at `gone.gguf`"
 
 
 def test_other_machines_need_a_key() -> None:

@@ -1780,9 +1780,8 @@ def test_another_nomoat_is_a_server_like_any(tmp_path: Path) -> None:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "NOMOAT_HOME": str(tmp_path)}) as child:
         assert child.stderr is not None
         try:
-            found = re.search(r"http://\S+/v1", child.stderr.readline())
-            assert found
-            with Responder("r", remote_engine(found.group())) as responder:
+            url = next(found.group() for line in child.stderr if (found := re.search(r"http://\S+/v1", line)))
+            with Responder("r", remote_engine(url)) as responder:
                 completion = responder.complete(Request(messages=(Message(role="user", content="해자가 없다"),)))
             assert (completion.text, completion.usage.completion_tokens) == ("없다 해자가", 2)
         finally:

@@ -22,7 +22,7 @@ import nomoat
 from nomoat import net, responder
 from nomoat.asking.database import Database
 from nomoat.catalog import prices
-from nomoat.engine import Engine
+from nomoat.engine import Engine, KvCache
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.remote import RemoteEngine, remote_engine
 from nomoat.errors import (
@@ -398,7 +398,7 @@ def test_the_log_says_once_how_the_cloud_fails_and_that_it_is_well_again(
     with Responder("auto", with_cloud(server.url)) as auto:
         for _ in range(5):
             auto.complete(said("a b"))
-        first = f"`{name}` failed (status {{}}), and what it fails at is answered on this machine\nhint: {{}}"
+        first = f"`{name}` failed (status {{}}), and what it fails at is answered on this machine; {{}}"
         assert caplog.messages == [
             first.format(401, "check the key in NOMOAT_UPSTREAM_API_KEY"),
             first.format(402, "the account's credit is used up: look at the account"),
@@ -417,7 +417,7 @@ def test_what_the_cloud_would_send_on_is_answered_here(serving: Callable[..., Se
         assert auto.complete(said("a b")).text == "b a"
     assert (elsewhere.bodies, decisions[-1].rule) == ([], "cloud_failed")
     assert decisions[-1].why == f"`{server.url}#big` failed (it sends requests on), and the policy then asks the local model"
-    assert caplog.messages[0].endswith("hint: name that server in its place if you want to use it")
+    assert caplog.messages[0].endswith("; name that server in its place if you want to use it")
 
 
 def dripping(handler: Any) -> None:
@@ -439,7 +439,7 @@ def test_where_this_machine_may_answer_a_cloud_that_says_nothing_is_waited_for_s
     decisions: list[Decision] = []
     with Responder("auto", with_cloud(serving(act).url, max_wait_seconds=1.0, on_decision=decisions.append)) as auto:
         assert auto.complete(said("a b")).text == "b a"
-    assert decisions[-1].rule == "cloud_failed" and caplog.messages[0].endswith(f"\nhint: {fallback.TOO_LATE_HINT}")
+    assert decisions[-1].rule == "cloud_failed" and caplog.messages[0].endswith(f"; {fallback.TOO_LATE_HINT}")
 
 
 def test_an_answer_that_has_begun_is_waited_for_as_ever(serving: Callable[..., Server]) -> None:
@@ -1000,7 +1000,7 @@ def test_while_what_the_cloud_costs_cannot_be_written_down_all_stays_here_and_th
                 for _ in range(2):
                     assert auto.complete(SHORT).text == "b a"
                     assert (decisions[-1].where, decisions[-1].why, decisions[-1].rule) == ("local", budget.NOT_COUNTED, "budget")
-            line = "no space left on `runs`; nothing is sent to the cloud until what it costs can be counted\nhint: make room"
+            line = "no space left on `runs`; nothing is sent to the cloud until what it costs can be counted; make room"
             assert caplog.messages == [line] * num_said
             assert auto.complete(SHORT).text == "hello 안녕"
     assert len(server.bodies) == 2
@@ -1021,7 +1021,7 @@ def test_a_budget_without_a_price_is_kept_from_when_the_price_is_known(
             assert (found.where, found.why, found.rule) == ("local", in_force.NOT_COUNTED, "budget")
             auto.engine._followed._again_at -= in_force.AGAIN_SECONDS  # type: ignore[attr-defined]
         (said,) = caplog.messages
-        assert said.startswith(f"the price of `{ref}` is not known, and ") and f"\nhint: write it into `{prices.own_path()}`" in said
+        assert said.startswith(f"the price of `{ref}` is not known, and ") and f"; write it into `{prices.own_path()}`" in said
         write_policy(base + "max_usd_per_day = 3")
         assert decide(SHORT).where == "local" and len(caplog.messages) == 2
         billed(ref)
@@ -1039,7 +1039,7 @@ def test_a_budget_for_what_cannot_be_counted_is_for_the_policy_to_mend(caplog: p
     assert followed.now().only_here == in_force.NOT_READ
     assert caplog.messages == [
         f"what `{CLOUD}` takes cannot be counted, and the policy's budget cannot be kept without it; "
-        "nothing is sent to the cloud until it is mended\nhint: name a server as `cloud`, or leave out the budget"
+        "nothing is sent to the cloud until it is mended; name a server as `cloud`, or leave out the budget"
     ]
 
 
@@ -1123,6 +1123,9 @@ def test_the_budget_for_keys_and_values_is_the_local_models(monkeypatch: pytest.
     monkeypatch.setattr(local, "bound_cache", bounds.append, raising=False)
     with Responder("auto", RouterEngine(Policy(local="small"), Responder("small", local))) as auto:
         auto.bound_cache(1234)
+        assert auto.engine.kv_cache is None
+        monkeypatch.setattr(FakeEngine, "kv_cache", KvCache(used_bytes=1, max_bytes=2))
+        assert auto.engine.kv_cache == KvCache(used_bytes=1, max_bytes=2)
     assert bounds == [1234]
 
 

@@ -35,8 +35,10 @@ from starlette.types import Receive, Scope, Send
 
 import nomoat
 from nomoat import net, responder
+from nomoat.engine import importer
 from nomoat.engine.batching import Answer, Batcher
 from nomoat.engine.fake import FakeEngine
+from nomoat.engine.local import LocalEngine
 from nomoat.errors import (
     ContextExceededError,
     NomoatError,
@@ -437,13 +439,20 @@ def test_guard_stands_in_front_of_web_sockets_too(key: str | None, headers: dict
       "/v1/models"),
      ("/v1/rerank", "`/v1/rerank` is not served; likelihoods of texts: `/v1/completions` with `echo`, `logprobs` and `max_tokens` 0"),
      ("/api/tags",
-      "GET /api/tags: not found; this is OpenAI's API, not Ollama's or LM Studio's: its clients take {base}/v1 as base URL"),
+      "GET /api/tags: not found; this is OpenAI's API, not Ollama's or LM Studio's: its clients take a base URL that ends in /v1"),
      ("/reports/score", "GET /reports/score: not found; the API is under /v1, as in /v1/chat/completions"),
      ("/v1/chat/completions", "GET /v1/chat/completions: method not allowed")],
 )  # fmt: skip
 def test_paths_that_are_not_there_answer_in_the_same_form(start: Start, path: str, message: str) -> None:
     base = start(fake()).removesuffix("/v1")
-    assert httpx.get(f"{base}{path}").json()["error"]["message"] == message.format(base=base)
+    assert httpx.get(f"{base}{path}").json()["error"]["message"] == message
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/health"])
+def test_a_slash_at_the_end_is_another_path_and_nobody_is_sent_on(start: Start, path: str) -> None:
+    """A redirect would name an address that is not that of a proxy in front; and its limits are for the paths as they are."""
+    answer = httpx.post(f"{start(fake()).removesuffix('/v1')}{path}/", json={"messages": [{"role": "user", "content": "hi"}]})
+    assert answer.status_code == 404 and f"{path}/" in answer.json()["error"]["message"]
 
 
 def test_a_call_that_others_have_is_unsupported_here(start: Start, sdk: Sdk) -> None:
@@ -634,6 +643,29 @@ def test_tokens_of_an_answer_whose_client_left_are_counted(
     assert {kind: float(number) for kind, number in found} == counted
 
 
+def test_the_memory_of_the_process_and_of_keys_and_values_is_told(start: Start, tiny_gguf: Path) -> None:
+    """What stays of short texts, which are all kept, is no more than what the cache may take."""
+    engine = LocalEngine(importer.import_gguf(tiny_gguf))
+    url = start({"tiny": Responder("tiny", engine), "fake": fake()})
+
+    def told() -> dict[str, float]:
+        lines = httpx.get(url.replace("/v1", "/metrics")).text.splitlines()
+        return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
+
+    assert not [name for name in told() if "kv_cache" in name]  # nothing was asked
+    used, most = 'nomoat_kv_cache_bytes{model="tiny"}', 'nomoat_kv_cache_max_bytes{model="tiny"}'
+    seen = []
+    for at in range(2):
+        body = {"model": "tiny", "prompt": f"{at} {'word ' * 12}", "max_tokens": 1}
+        assert httpx.post(f"{url}/completions", json=body, timeout=PATIENCE_SECONDS).status_code == 200
+        seen.append(told())
+    engine.close()
+    assert 0 < seen[0][used] < seen[1][used] < seen[1][most] == seen[0][most]
+    assert [name for name in seen[0] if "kv_cache" in name] == [used, most]
+    if sys.platform == "linux":
+        assert seen[0]["process_resident_memory_bytes"] > 1e6 and seen[0]["process_open_fds"] > 1
+
+
 @pytest.mark.parametrize(("opening", "outcome"), [(lambda: b"role", "gone"), (lambda: 1 / 0, "error")])
 def test_a_stream_is_counted_from_its_first_word_on(opening: Callable[[], object], outcome: str) -> None:
     """Whoever leaves at it has gone; what raises there is an error."""
@@ -675,7 +707,7 @@ def test_client_that_goes_away_stops_the_counting_of_what_was_embedded() -> None
         return await answering.embed(app.HttpRequest({"type": "http", "headers": [], "state": {"held": mock.Mock()}}, leave), asked)
 
     answers = Answers()
-    metrics = app.Metrics(num_texts=lambda: 0, num_waiting=lambda: 0, num_loaded=lambda: 0, spent_usd=lambda: 0.0)
+    metrics = app.Metrics(num_texts=lambda: 0, num_waiting=lambda: 0, num_loaded=lambda: 0, spent_usd=dict, kv_caches=dict)
     answering = served.Served(app.Models({"fake": Responder("fake", SlowCounter())}), answers, metrics)
     with pytest.raises(ClientDisconnect):
         asyncio.run(embed())

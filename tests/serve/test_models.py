@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import re
 import shutil
 import threading
 import weakref
@@ -78,6 +79,16 @@ def test_models_are_loaded_when_first_asked_for_and_the_longest_idle_goes_first(
     assert list(models.loaded()) == ["a", "c"]
     models.close()
     assert shelf.events[4:] == ["-a", "-c"]
+
+
+def test_what_comes_and_goes_is_a_line_of_the_log(shelf: Shelf, caplog: pytest.LogCaptureFixture) -> None:
+    models = Models(loaders=[shelf.loader("a", "a+1"), shelf.loader("b")], memory_bytes=1)
+    with caplog.at_level("INFO", "nomoat.serve"):
+        for name in ("a", "b"):
+            use(models, name)
+    assert [re.sub(r"\d+\.\d s", "N s", line) for line in caplog.messages] == [
+        "loaded a, a+1 in N s", "unloaded a, a+1 to make room for b", "loaded b in N s",
+    ]  # fmt: skip
 
 
 def test_what_a_model_held_is_given_back_to_the_system_once_nobody_has_it(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import io
 import json
+import logging
 import shutil
 import sys
 import threading
@@ -36,7 +37,10 @@ LONG_WORD = 20  # columns: one that is wider may be broken where a cell may
 GAP = 2  # blanks between the columns of a table
 PIPED_WIDTH = 200  # no line is broken for a program that reads
 
+LOG_LINE, LOG_TIME = "%(asctime)s %(levelname)s: %(message)s", "%Y-%m-%d %H:%M:%S%z"
+
 _may_be_lost = threading.Event()  # see `unheard`
+_logs: list[logging.Logger] = []  # see `logged`
 
 
 def stderr_console() -> Console:
@@ -130,9 +134,13 @@ def print_rows(
 
 
 def say(text: str) -> None:
-    """One plain sentence to the person, on stderr. Raises OSError where that cannot be written, but within `unheard`."""
+    """One plain sentence to the person, on stderr. Raises OSError where that cannot be written, but within `unheard` and `logged`."""
+    text = text.translate(TERMINAL_CONTROLS)
+    if _logs:
+        _logs[-1].info("%s", text)
+        return
     try:
-        print(text.translate(TERMINAL_CONTROLS), file=sys.stderr, flush=True)
+        print(text, file=sys.stderr, flush=True)
     except OSError:
         if not _may_be_lost.is_set():
             raise
@@ -146,6 +154,24 @@ def unheard() -> Iterator[None]:
         yield
     finally:
         _may_be_lost.clear()
+
+
+@contextmanager
+def logged(log: logging.Logger) -> Iterator[None]:
+    """Logs are on stderr, with time and level. Where that is no terminal, `log` tells of its INFO, too, and within this, in all
+    threads, what `say` is told is among it: a log has one kind of line."""
+    logging.basicConfig(format=LOG_LINE, datefmt=LOG_TIME)
+    if sys.stderr.isatty():
+        yield
+        return
+    level = log.level
+    log.setLevel(logging.INFO)
+    _logs.append(log)
+    try:
+        yield
+    finally:
+        _logs.remove(log)
+        log.setLevel(level)
 
 
 def print_text(text: str = "", *, end: str = "\n", flush: bool = False) -> None:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 SECONDS_TO_END = 0.5
 NAMED = 5  # models in a note
-LOG_LINE, LOG_TIME = "%(asctime)s %(levelname)s: %(message)s", "%Y-%m-%d %H:%M:%S%z"
 
 Drain = Annotated[
     int, typer.Option("--drain", metavar="SECONDS", min=0, help="How long answers under way may go on once it is to end.")
@@ -57,6 +56,7 @@ Memory = Annotated[
 ]
 
 
+@console.logged(logging.getLogger("nomoat.serve"))
 @console.unheard()  # clients are answered all the same
 def serve(
     models: Annotated[
@@ -99,7 +99,6 @@ def serve(
     with callable_package.needing_extras("`nomoat serve`"):
         from nomoat.serve import app, auth, sharing
         from nomoat.serve.models import from_references
-    logging.basicConfig(format=LOG_LINE, datefmt=LOG_TIME)  # of warnings and errors, to stderr
     key_from = "--api-key"
     if api_key is not None:
         auth.require_sendable(api_key)

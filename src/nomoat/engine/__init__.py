@@ -8,6 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -36,6 +37,14 @@ def served_scores_digest(digest: str) -> str:
 def closed() -> StoppedError:
     """For who asks an engine after its `close`."""
     return StoppedError("the model is closed", hint="load it again, or close it when all has been asked")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KvCache:
+    """Memory for keys and values: what they have taken by now, those kept of earlier texts included, and what they may take."""
+
+    used_bytes: int
+    max_bytes: int
 
 
 class Engine(ABC):
@@ -84,6 +93,11 @@ class Engine(ABC):
     def notes_on(self, request: Request) -> tuple[str, ...]:
         """What has to be known about the answer to this request, once it has begun."""
         return ()
+
+    @property
+    def kv_cache(self) -> KvCache | None:
+        """What its keys and values take; None where it has none here, has not begun, or cannot tell."""
+        return None
 
     def refusal(self, request: Request) -> UnsupportedError | None:
         """What says that this cannot be asked; None if it can, as far as is known before asking."""

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import footprint, hardware
-from nomoat.engine import forked
+from nomoat.engine import KvCache, forked
 from nomoat.engine.blocks import BLOCK_TOKENS, BlockPool
 from nomoat.engine.lookup import Lookup
 from nomoat.engine.native import NativeModel
@@ -254,6 +254,13 @@ class Batcher:
             self.end_soon()
             raise
 
+    @property
+    def kv_cache(self) -> KvCache | None:
+        """See `Engine.kv_cache`; None where the model keeps keys and values itself."""
+        if not self._block_bytes:
+            return None
+        return KvCache(used_bytes=self._pool.num_touched * self._block_bytes, max_bytes=self._pool.num_blocks * self._block_bytes)
+
     def submit(self, text: _Text) -> None:
         """Begin with this text at the next pass."""
         with self._closing:
@@ -276,6 +283,7 @@ class Batcher:
     def _work(self, make: list[Callable[[], Model]], made: Future[None], context_tokens: int, cache_bytes: int | None) -> None:
         try:
             self._model = make.pop()()
+            self._block_bytes = self._model.block_bytes
             self._pool = BlockPool(_num_blocks(self._model, context_tokens, cache_bytes))
             self._model.allocate(self._pool.num_blocks)
         except BaseException as exc:  # noqa: BLE001 - whatever it is, it is raised where it was waited for

@@ -32,6 +32,11 @@ class BlockPool:
         """Blocks that could be had now."""
         return len(self._free) + self.num_blocks - self._untouched + len(self._idle)
 
+    @property
+    def num_touched(self) -> int:
+        """Blocks that were ever used: they are memory from then on."""
+        return self._untouched
+
     def beginning(self, ids: Sequence[int], salt: bytes, unread: int = 1) -> tuple[list[int], list[bytes]]:
         """The kept blocks that hold the beginning of these tokens, now used once more, and their digests.
 

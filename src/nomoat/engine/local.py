@@ -27,6 +27,7 @@ import numpy.typing as npt
 from nomoat import cache, config, footprint, net, paths
 from nomoat.engine import (
     Engine,
+    KvCache,
     closed,
     forked,
     frames,
@@ -142,6 +143,11 @@ class LocalEngine(Engine):
     @property
     def scores_digest(self) -> str:
         return served_scores_digest(self.digest) if self._shared.is_exact is False else self.digest
+
+    @property
+    def kv_cache(self) -> KvCache | None:
+        batcher = self._shared.batcher
+        return None if batcher is None else batcher.kv_cache
 
     def use_template(self, chosen: str | Template) -> None:
         """Chat with this template, or the named one; see `Tokenizer.use_template`."""

@@ -193,7 +193,7 @@ class Allowance:
     def _not_counted(self, error: NomoatError) -> str:
         """Why a request stays here; the log is told what to mend, once."""
         if error.message != self._said:
-            hint = f"\nhint: {error.hint}" if error.hint else ""
+            hint = f"; {error.hint}" if error.hint else ""
             log.error("%s; nothing is sent to the cloud until what it costs can be counted%s", error.message, hint)
         self._said = error.message
         return NOT_COUNTED

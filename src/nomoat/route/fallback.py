@@ -39,7 +39,7 @@ class Failures:
 
     def failed(self, name: str, error: CloudError) -> None:
         """What it was asked is answered here."""
-        hint = f"\nhint: {error.hint}" if error.hint else ""
+        hint = f"; {error.hint}" if error.hint else ""
         line = f"`{name}` failed{how_it_failed(error)}, and what it fails at is answered on this machine{hint}"
         with self._lock:
             is_said = line in self._said

@@ -150,7 +150,7 @@ class FollowedPolicy:
     def _kept_here(self, error: NomoatError, why: str, how_long: str) -> InForce:
         """Nothing may leave, which is said once."""
         if error.message != self._said:
-            hint = f"\nhint: {error.hint}" if error.hint else ""
+            hint = f"; {error.hint}" if error.hint else ""
             log.error("%s; nothing is sent to the cloud %s%s", error.message, how_long, hint)
         self._said = error.message
         return replace(self.last, only_here=why)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from nomoat import bounds, net, references
 from nomoat import responder as responders
-from nomoat.engine import Engine, server_address
+from nomoat.engine import Engine, KvCache, server_address
 from nomoat.engine.budget import Rates
 from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import PolicyChangedError, UsageError
@@ -351,6 +351,11 @@ class RouterEngine(Engine):
 
     def count_tokens(self, request: Request) -> int:
         return self._side(self.decide(request)).engine.count_tokens(request)
+
+    @property
+    def kv_cache(self) -> KvCache | None:
+        """See `Engine.kv_cache`: that of the model on this machine."""
+        return self._local.engine.kv_cache
 
     def bound_cache(self, num_bytes: int) -> None:
         """See `Responder.bound_cache`: that of the model on this machine."""

@@ -1,6 +1,7 @@
 """The server: `create_app` makes the ASGI application, `serve` binds a port and runs it.
 
 FastAPI's own pages (Swagger) are off: they load their code from a content network, and nothing here leaves the machine.
+So are its redirects to paths without a slash at the end: they would name an address that a proxy in front does not have.
 No prompt and no answer is logged.
 """
 
@@ -72,7 +73,7 @@ def create_app(
         yield
         answers.close()
 
-    app = FastAPI(title="nomoat", version=__version__, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app = FastAPI(title="nomoat", version=__version__, openapi_url=None, redirect_slashes=False, lifespan=lifespan)
     app.state.answers = answers
     app.add_middleware(Sharing)
     protect(app, api_key=api_key, cors=cors)
@@ -130,7 +131,7 @@ def _listed(models: Models, names: Sequence[str], created: int) -> dict[str, Any
 def _metrics(models: Models, answers: Answers) -> Metrics:
     return Metrics(
         num_texts=lambda: answers.num_texts, num_waiting=lambda: answers.num_waiting, num_loaded=lambda: len(models.loaded()),
-        spent_usd=CloudCosts(models).usd,
+        spent_usd=CloudCosts(models).usd, kv_caches=models.kv_caches,
     )  # fmt: skip
 
 
@@ -295,7 +296,7 @@ async def _http_error(request: HttpRequest, error: Exception) -> Response:
     elif error.status_code == 404 and path.startswith("/v1/"):
         message, code = f"`{path}` is not served; served are {', '.join(_calls(request.app))}", "unsupported"
     elif error.status_code == 404 and path.startswith("/api/"):
-        message += f"; this is OpenAI's API, not Ollama's or LM Studio's: its clients take {request.base_url}v1 as base URL"
+        message += "; this is OpenAI's API, not Ollama's or LM Studio's: its clients take a base URL that ends in /v1"
     elif error.status_code == 404:
         message += "; the API is under /v1, as in /v1/chat/completions"
     return JSONResponse(replies.error_body(message, code=code), status_code=error.status_code, headers=error.headers)

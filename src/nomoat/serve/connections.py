@@ -17,6 +17,8 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from nomoat.words import counted
+
 SHUTDOWN_SECONDS = 5  # for answers to end in order
 UNREAD_SECONDS = 2.0  # of these for a client that takes nothing of what is written for it
 SILENT_SECONDS = 75  # how long a client may send nothing of a request that is not whole
@@ -139,9 +141,13 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Ends the answers that are being written, after `drain_seconds`, before it waits for their connections."""
+        answers = self._app.state.answers
         if self._drain_seconds:
+            log.info("draining: %s under way may take %d seconds", counted(answers.num_texts, "answer"), self._drain_seconds)
             await self._drain(sockets or ())
-        self._app.state.answers.stop()
+        if num_cut := answers.num_texts:
+            log.info("ending %s under way", counted(num_cut, "answer"))
+        answers.stop()
         dropping = asyncio.ensure_future(self._drop_while_ending())
         try:
             await super().shutdown(sockets)

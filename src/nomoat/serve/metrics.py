@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from nomoat.engine import KvCache
 from nomoat.records import Decision, Usage
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody is there to read it
@@ -29,16 +30,36 @@ class _Spent(Collector):
         yield family
 
 
+class _KvCaches(Collector):
+    """What is there at this moment: a model that is unloaded has none."""
+
+    def __init__(self, kv_caches: Callable[[], Mapping[str, KvCache]]) -> None:
+        self._kv_caches = kv_caches
+
+    def collect(self) -> Iterator[Metric]:
+        words = "keys and values of a model in memory, told of the first of those that share them"
+        used = GaugeMetricFamily(
+            "nomoat_kv_cache_bytes", f"Memory that was given to {words}; those of ended texts are kept.", labels=["model"]
+        )
+        most = GaugeMetricFamily("nomoat_kv_cache_max_bytes", f"Memory that may be given to {words}.", labels=["model"])
+        for model, cache in self._kv_caches().items():
+            used.add_metric([model], cache.used_bytes)
+            most.add_metric([model], cache.max_bytes)
+        yield from (used, most)
+
+
 class Metrics:
     """One server's numbers. Safe to call from several threads."""
 
     def __init__(
         self, *, num_texts: Callable[[], int], num_waiting: Callable[[], int], num_loaded: Callable[[], int],
-        spent_usd: Callable[[], Mapping[str, float]],
+        spent_usd: Callable[[], Mapping[str, float]], kv_caches: Callable[[], Mapping[str, KvCache]],
     ) -> None:  # fmt: skip
-        """`spent_usd`: by model, what others have taken for its answers, where that is counted."""
+        """`spent_usd`: by model, what others have taken for its answers, where that is counted. `kv_caches`: see `Models`."""
         self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)  # memory, open files and time of the processor, on Linux
         self._registry.register(_Spent(spent_usd))
+        self._registry.register(_KvCaches(kv_caches))
         self._requests = Counter(
             "nomoat_requests",
             "Requests to a model by what became of them: ok, error, or gone (the client went away). "

@@ -11,6 +11,7 @@ import gc
 import itertools
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,13 +19,16 @@ from dataclasses import dataclass, field
 from nomoat import bounds, hardware, references
 from nomoat import responder as responders
 from nomoat.catalog import memory
+from nomoat.engine import KvCache
 from nomoat.engine.source import open_source
 from nomoat.errors import NO_TEMPLATE, NomoatError, NoTemplateError, SettingError, UnknownModelError, UsageError
 from nomoat.records import Request
 from nomoat.responder import Responder
 from nomoat.serve.sharing import stopped
+from nomoat.words import first_few
 
 HEARTBEAT_SECONDS = 0.5  # between looks whether whoever waits has gone
+NAMED = 5  # models in a line of the log
 MEMORY_SHARE = 0.8  # of what is free when the server starts
 Load = Callable[[Sequence[str]], Sequence[Responder]]
 
@@ -305,6 +309,14 @@ class Models:
         known |= {name: loader.question(name) for name, loader in loaders.items() if loader}
         return {name: question for name in names if (question := known.get(name)) is not None}
 
+    def kv_caches(self) -> dict[str, KvCache]:
+        """What keys and values take of each model in memory; where models share them, of the first of these."""
+        with self._listed:
+            units = {id(unit): unit for unit in self._units.values() if unit.responders}
+            firsts = [next(iter(unit.responders.items())) for unit in units.values()]
+        found = {name: responder.engine.kv_cache for name, responder in firsts}
+        return {name: cache for name, cache in found.items() if cache is not None}
+
     @contextmanager
     def use(self, name: str, stop: threading.Event | None = None) -> Iterator[Responder]:
         """The model, loaded now if need be; it stays until the block ends. Who waits for room is served before all who come later, but
@@ -367,6 +379,7 @@ class Models:
 
     def _load(self, unit: _Unit) -> None:
         assert unit.loader is not None
+        began = time.perf_counter()
         try:
             if self._has_freed:
                 self._has_freed = False
@@ -385,6 +398,7 @@ class Models:
                 unit.is_loading = False
                 self._leave(unit)
             raise
+        log.info("loaded %s in %.1f s", first_few(list(made), NAMED), time.perf_counter() - began)
         with self._changed:
             with self._listed:
                 unit.responders, unit.missing, unit.is_old = made, missing, False
@@ -424,7 +438,7 @@ class Models:
     def _has_room(self, unit: _Unit) -> bool:
         """Whether this one may be used now; unloads idle ones for it."""
         if unit.is_old and unit.responders:
-            self._unload(unit)
+            self._unload(unit, why="to be loaded with what was missing")
         if self._memory_bytes is None or unit.responders or unit.users:
             return True
         while True:
@@ -434,9 +448,11 @@ class Models:
             idle = [one for one in there if one.planned_bytes and not one.users]
             if not idle:
                 return False
-            self._unload(min(idle, key=lambda one: one.used_at))
+            assert unit.loader is not None
+            self._unload(min(idle, key=lambda one: one.used_at), why=f"to make room for {first_few(unit.loader.names, NAMED)}")
 
-    def _unload(self, unit: _Unit) -> None:
+    def _unload(self, unit: _Unit, *, why: str | None = None) -> None:
+        """`why`: for the log; None at the end, which tells of itself."""
         with self._listed:
             gone, unit.responders = unit.responders, {}
             if self.on_unload is not None:
@@ -444,6 +460,8 @@ class Models:
         for responder in gone.values():
             responder.close()
         if gone:
+            if why:
+                log.info("unloaded %s %s", first_few(list(gone), NAMED), why)
             del responder
             gone.clear()
             self._has_freed = True
