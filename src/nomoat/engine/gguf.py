@@ -217,8 +217,9 @@ class GGUFFile(Opened):
     @property
     def chat_template(self) -> str | None:
         """See `ModelSource`."""
-        found = self.metadata.get("tokenizer.chat_template")
-        return found if isinstance(found, str) else None
+        from nomoat.engine import gguf_tokenizer, templates
+
+        return templates.of_file(*map(self.metadata.get, gguf_tokenizer.TEMPLATES))[0]
 
     @property
     def pooling(self) -> str:
