@@ -368,6 +368,12 @@ def test_a_number_told_for_each_layer_is_one_where_all_are_the_same() -> None:
     assert architectures.dimensions(told | {"llama.attention.head_count_kv": np.array([2, 2, 2])}, vocabulary=9).kv_heads == 2
     with pytest.raises(BadFileError, match=r"the file says `llama.attention.head_count_kv` = array\(\[2, 2, 1\]\)"):
         architectures.dimensions(told | {"llama.attention.head_count_kv": np.array([2, 2, 1])}, vocabulary=9)
+    with pytest.raises(BadFileError, match=r"the file says `llama\.context_length` = 4294967295") as caught:
+        architectures.dimensions(told | {"llama.context_length": 2**32 - 1}, vocabulary=9)
+    assert caught.value.hint == "one number is needed, above 0 and below 2,147,483,648; try another file"
+    del told["llama.attention.layer_norm_rms_epsilon"]
+    with pytest.raises(BadFileError, match=r"the file does not say `llama\.attention\.layer_norm_rms_epsilon`"):
+        architectures.dimensions(told, vocabulary=9)
 
 
 def test_gemma_2_has_a_window_and_caps_unless_its_file_says_0(tmp_path: Path) -> None:

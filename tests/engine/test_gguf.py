@@ -281,6 +281,15 @@ def test_what_a_file_says_twice_is_damage_as_for_llama_cpp(tmp_path: Path, secon
     assert caught.value.message == f"`{path}` is not a whole GGUF file: {message}"
 
 
+def test_arrays_within_an_array_are_no_damage_and_named(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(str(tmp_path / "t.gguf"), "llama")
+    writer.add_array("x.n", [[1, 2], [3]])
+    finish(writer)
+    with pytest.raises(UnsupportedError) as caught:
+        GGUFFile(tmp_path / "t.gguf")
+    assert caught.value.message.endswith("says `x.n` by arrays within an array, which neither nomoat nor llama.cpp reads")
+
+
 def test_a_file_with_fewer_rows_than_tokens_is_refused(tiny_gguf: Path) -> None:
     file = GGUFFile(tiny_gguf)
     file.metadata["tokenizer.ggml.tokens"] = [*vocabulary(), "more"]

@@ -63,6 +63,21 @@ def test_a_merge_of_more_than_two_parts_is_none(tmp_path: Path) -> None:
             from_metadata({**metadata, "tokenizer.ggml.merges": damaged})
 
 
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"eos_token_id": 60_000}, "the file says `tokenizer.ggml.eos_token_id` = 60000, and has 4 tokens"),
+        ({"eos_token_id": None}, "the file does not say `tokenizer.ggml.eos_token_id`"),
+        ({"tokens": None}, "the file does not say `tokenizer.ggml.tokens`"),
+    ],
+)
+def test_a_tokenizer_that_is_not_whole_names_what_is_wrong(said: dict[str, int | None], message: str) -> None:
+    facts = {"model": "llama", **PIECES, **said}
+    with pytest.raises(BadFileError) as caught:
+        from_metadata({f"tokenizer.ggml.{name}": value for name, value in facts.items() if value is not None})
+    assert caught.value.message == message
+
+
 PIECES = {"tokens": ["<unk>", "<s>", "</s>", "a"], "scores": [0.0] * 4, "token_type": [2, 3, 3, 1], "eos_token_id": 2}
 
 

@@ -733,12 +733,13 @@ def test_special_tokens_that_an_older_transformers_wrote_elsewhere_are_read_as_b
     _, folder = write_folder(tmp_path / "model", "llama")
     older = {"bos_token": SPECIAL[1], "eos_token": {"content": SPECIAL[0], "lstrip": False}, "pad_token": None}
     (folder / "special_tokens_map.json").write_text(json.dumps(older))
-    settings = {"bos_token": SPECIAL[0], "eos_token": SPECIAL[2], "chat_template": "{{ bos_token }}the{{ eos_token }}"}
+    template = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
+    settings = {"bos_token": SPECIAL[0], "eos_token": SPECIAL[2], "chat_template": template}
     decoder = {str(at): {"content": token, "special": True} for at, token in enumerate(SPECIAL)}
     ours, theirs = with_settings(folder, **settings, **({"added_tokens_decoder": decoder} if is_numbered else {}))
     expected = theirs.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True)
     assert ours.render((Message(role="user", content="hi"),)) == expected
-    assert expected == (f"{SPECIAL[0]}the{SPECIAL[2]}" if is_numbered else f"{SPECIAL[1]}the{SPECIAL[0]}")
+    assert expected == (f"{SPECIAL[0]}hi{SPECIAL[2]}" if is_numbered else f"{SPECIAL[1]}hi{SPECIAL[0]}")
     assert (folder / "special_tokens_map.json" in model_files(folder)) is not is_numbered
 
 

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from tiny import write_tiny_gguf
+from tiny import TEMPLATE, write_tiny_gguf
 
-from nomoat import responder
+from nomoat import references, responder
 from nomoat.catalog import cards
-from nomoat.engine import templates
+from nomoat.engine import folder_tokenizer, templates
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.gguf_tokenizer import from_metadata
 from nomoat.engine.tokenizer import Tokenizer
@@ -129,6 +129,34 @@ def test_a_file_without_a_template_gets_its_cards(without_template: Path) -> Non
         assert model.engine.count_tokens(Request(messages=(U1,))) == model.engine.count_tokens(
             Request(prompt=VICUNA + "USER: hi ASSISTANT:")
         )
+
+
+@pytest.mark.parametrize("text", ["", " \n", "llama2", "{{ bos_token }}the"])
+def test_a_template_that_shows_no_question_is_none(text: str, tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "vicuna-7b-v1.5.Q4_K_M.gguf", template=text)
+    with responder.load(str(path)) as model:
+        assert model.template == Detected("vicuna_v1.1", "from its card: the file has none")
+    assert GGUFFile(path).chat_template is None
+    assert GGUFFile(path).read_tokenizer().templates == {}
+    (tmp_path / "chat_template.jinja").write_text(text)
+    assert folder_tokenizer.chat_templates(tmp_path) == (None, None)
+
+
+def test_a_file_may_name_its_template(tmp_path: Path) -> None:
+    """As llama.cpp takes the name `chatml`."""
+    path = write_tiny_gguf(tmp_path / "chatml.gguf", template="chatml")
+    with responder.load(str(path)) as model:
+        assert model.template == Detected("chatml", "as its file names it")
+        assert model.engine.count_tokens(Request(messages=(U1,))) == model.engine.count_tokens(
+            Request(prompt="<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n")
+        )
+    assert references.find_files(str(path)).read_tokenizer(GGUFFile(path)).chat_template == templates.NAMED["chatml"].text
+
+
+def test_where_the_only_template_is_the_one_with_functions_every_conversation_has_it(tmp_path: Path) -> None:
+    path = write_tiny_gguf(tmp_path / "t.gguf", template=[{"name": "tool_use", "template": TEMPLATE}])
+    assert GGUFFile(path).chat_template == TEMPLATE
+    assert GGUFFile(path).read_tokenizer().templates == {"default": TEMPLATE}
 
 
 def test_a_template_that_is_asked_for_goes_before_the_files_and_other_prompts_are_other_answers(tiny_gguf: Path) -> None:

@@ -44,6 +44,11 @@ def of(path: Path) -> Tokenizer:
     return from_metadata(GGUFFile(path).metadata)
 
 
+def with_template(folder: Path, template: str) -> Tokenizer:
+    """Of a file with this one, which is one as it speaks of messages."""
+    return of(write_tiny_gguf(folder / "t.gguf", template=f"{template}{{# messages #}}"))
+
+
 def test_what_the_tokenizer_panics_over_is_an_error_that_names_it(tmp_path: Path) -> None:
     """It is written in Rust, whose panics are no `Exception`. This regex takes steps by the power of the letters."""
     tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf"))
@@ -384,7 +389,7 @@ def test_the_template_of_the_file_is_used(tmp_path: Path) -> None:
     ],
 )
 def test_a_template_is_rendered_as_transformers_does(template: str, tmp_path: Path) -> None:
-    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf", template=template))
+    tokenizer = with_template(tmp_path, template)
     theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend)
     text = theirs.apply_chat_template([{"role": "user", "content": "u"}], chat_template=template, tokenize=False)
     assert tokenizer.render((Message(role="user", content="u"),)) == text != ""
@@ -395,7 +400,7 @@ THINKING = "{% if enable_thinking is defined and enable_thinking is false %}quie
 
 def asking(template: str, tmp_path: Path, effort: Effort | None = None, **variables: object) -> tuple[str, tuple[str, ...]]:
     """The prompt, and what is said of it."""
-    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf", template=template))
+    tokenizer = with_template(tmp_path, template)
     told = json.dumps(variables) if variables else ""
     request = Request(messages=(Message(role="user", content="u"),), template_variables=told, reasoning_effort=effort)
     return tokenizer.prompt_text(request)[0], tokenizer.notes_on(request)
@@ -404,7 +409,7 @@ def asking(template: str, tmp_path: Path, effort: Effort | None = None, **variab
 def test_a_template_is_told_the_variables_of_a_request_and_those_it_does_not_read_are_named(tmp_path: Path) -> None:
     assert asking(THINKING, tmp_path) == ("loud", ())
     assert asking(THINKING, tmp_path, enable_thinking=False) == ("quiet", ())
-    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf", template="{{ template }}{{ context }}"))
+    tokenizer = with_template(tmp_path, "{{ template }}{{ context }}")
     assert tokenizer.render((Message(role="user", content="u"),), {"template": "서울", "context": 1, "self": 2}) == "서울1"
     assert asking("{% set later = 1 %}{{ place }}{{ later }}", tmp_path, place="서울", later=2) == (
         "서울1", ("the model's chat template does not read `later`",),
@@ -463,7 +468,7 @@ def test_a_model_without_a_template_says_so(tmp_path: Path) -> None:
 
 
 def test_a_template_cannot_reach_out_of_its_sandbox(tmp_path: Path) -> None:
-    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf", template="{{ ''.__class__.__mro__[1].__subclasses__() }}"))
+    tokenizer = with_template(tmp_path, "{{ ''.__class__.__mro__[1].__subclasses__() }}")
     with pytest.raises(UnsupportedError, match=r"the model's chat template fails: access to attribute '__class__' .* is unsafe"):
         tokenizer.render((Message(role="user", content="u"),))
 
@@ -482,7 +487,7 @@ def test_a_template_cannot_reach_out_of_its_sandbox(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_template_that_fails_or_would_fill_the_memory_is_an_error(tmp_path: Path, template: str) -> None:
-    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf", template=template))
+    tokenizer = with_template(tmp_path, template)
     with pytest.raises(UnsupportedError, match=r"the model's chat template fails: .") as caught:
         tokenizer.render((Message(role="user", content="u"), Message(role="assistant", content="a")))
     assert str(caught.value.hint).startswith("`--template NAME` (in Python: `template`) puts another in its place: alpaca, ")
@@ -494,7 +499,7 @@ def test_memory_that_is_out_is_told_as_such(tmp_path: Path) -> None:
     def run_out() -> None:
         raise MemoryError
 
-    tokenizer = of(write_tiny_gguf(tmp_path / "t.gguf", template="{{ run_out() }}"))
+    tokenizer = with_template(tmp_path, "{{ run_out() }}")
     with pytest.raises(UnsupportedError, match="the model's chat template fails: it asks for more memory than there is"):
         tokenizer.render((Message(role="user", content="u"),), {"run_out": run_out})
 

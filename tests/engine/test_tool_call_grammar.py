@@ -305,7 +305,8 @@ def in_channels(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     marks = [harmony.START, harmony.CHANNEL, harmony.CONSTRAIN, harmony.MESSAGE, harmony.END, harmony.CALL, harmony.RETURN]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tiny, "SPECIAL", [*tiny.SPECIAL, *marks])
-        path = write_tiny_gguf(tmp_path_factory.mktemp("channels") / "t.gguf", template=f"{harmony.START}assistant{harmony.FINAL}")
+        template = f"{harmony.START}assistant{harmony.FINAL}{{# messages #}}"
+        path = write_tiny_gguf(tmp_path_factory.mktemp("channels") / "t.gguf", template=template)
     return from_metadata(GGUFFile(path).metadata)
 
 

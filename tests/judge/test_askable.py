@@ -233,7 +233,7 @@ def test_a_template_that_refuses_the_first_question_is_named(suite: Suite, tmp_p
 
 
 def test_a_judge_whose_template_refuses_is_told_what_helps_a_judge(suite: Suite, tmp_path: Path) -> None:
-    path = write_tiny_gguf(tmp_path / "never.gguf", template="{{ raise_exception('never') }}")
+    path = write_tiny_gguf(tmp_path / "never.gguf", template="{{ raise_exception('never') }}{# messages #}")
     engine = Counting()
     with pytest.raises(UnsupportedError) as caught:
         run_graded(Responder("a", engine), suite, str(path))

@@ -212,12 +212,12 @@ def test_files_are_read_once_for_whether_a_model_chats_until_they_change(tmp_pat
     models = from_references([f"{base}+{adapter}"], load=lambda refs: [])
     read = mock.Mock(side_effect=folder_tokenizer.read_object)
     monkeypatch.setattr(folder_tokenizer, "read_object", read)
-    for text, chats, times in (("{}", False, 1), ("{", None, 3), ('{"chat_template": "{{ 1 }}"}', True, 1)):
+    for text, chats, times in (("{}", False, 1), ("{", None, 3), ('{"chat_template": "{{ messages }}"}', True, 1)):
         settings.write_text(text, encoding="utf-8")
         read.reset_mock()
         assert [models.chats(models.names) for _ in range(3)] == [{"base.gguf+a": chats}] * 3
         assert read.call_count == times
-    (adapter / "chat_template.jinja").write_text("{{ 2 }}", encoding="utf-8")
+    (adapter / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
     settings.unlink()
     assert models.chats(models.names) == {"base.gguf+a": True}
 

@@ -60,7 +60,7 @@ def test_it_is_asked_and_answers_with_the_template_that_lies_beside_the_adapter(
     """As one that was made elsewhere has it. What learned further has it, too."""
     elsewhere = tune(tiny_gguf, table, "first", settings=A_STEP)
     (elsewhere / "provenance.json").unlink()
-    text, with_tools = "T {{ messages[0].content }}>", "{{ tools }}"
+    text, with_tools = "T {{ messages[0].content }}>", "{{ tools }}{{ messages }}"
     (elsewhere / "tokenizer_config.json").write_text(
         json.dumps({"chat_template": [{"name": "default", "template": text}, {"name": "tool_use", "template": with_tools}]})
     )

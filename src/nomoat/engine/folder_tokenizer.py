@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nomoat.engine import gguf_tokenizer, pre_tokenizers
+from nomoat.engine import gguf_tokenizer, pre_tokenizers, templates
 from nomoat.engine.gguf_tokenizer import CONTROL, NORMAL, USER_DEFINED
 from nomoat.engine.tokenizer import SpecialTokens, Tokenizer, name_of, translated
 from nomoat.errors import BadFileError, UnsupportedError
@@ -164,7 +164,7 @@ def _templates(folder: Path, settings: dict[str, Any]) -> tuple[str | None, str 
     named = {str(each.get("name")): each.get("template") for each in said} if isinstance(said, list) else {"default": said}
     texts = ((folder / file, named.get(name)) for name, file in (("default", CHAT_TEMPLATE), ("tool_use", TOOL_TEMPLATE)))
     own, with_tools = (_text(file) if file.is_file() else text for file, text in texts)
-    return own, with_tools
+    return templates.of_file(own, with_tools)
 
 
 def _add_tokens(facts: dict[str, Any], added: dict[str, Any], settings: dict[str, Any]) -> None:

@@ -112,7 +112,8 @@ class GGUFFile(Opened):
     matrices in NVFP4: `.scale` is a factor that `rows` multiplies by, and `.input_scale` is for who rounds inputs to 4 bits, too.
 
     Raises BadFileError if a file is truncated, is not GGUF, states sizes it does not have, or is a part whose others are missing;
-    UnsupportedError for a type of tensor the `gguf` package cannot read, and for experts of several types in one layer.
+    UnsupportedError for a type of tensor the `gguf` package cannot read, for experts of several types in one layer, and for
+    arrays within arrays.
     """
 
     def __init__(self, path: Path) -> None:
@@ -217,8 +218,9 @@ class GGUFFile(Opened):
     @property
     def chat_template(self) -> str | None:
         """See `ModelSource`."""
-        found = self.metadata.get("tokenizer.chat_template")
-        return found if isinstance(found, str) else None
+        from nomoat.engine import gguf_tokenizer, templates
+
+        return templates.of_file(*map(self.metadata.get, gguf_tokenizer.TEMPLATES))[0]
 
     @property
     def pooling(self) -> str:
@@ -367,7 +369,7 @@ class _Part:
             key = self._string()
             if key in self.metadata:
                 raise self._broken(f"it says `{key}` twice")
-            self.metadata[key] = self._value(self._number("I"))
+            self.metadata[key] = self._value(key, self._number("I"))
         infos = [self._tensor_info() for _ in range(num_tensors)]
         alignment = self.metadata.get("general.alignment", 32)
         if not isinstance(alignment, int) or alignment < 1 or alignment > 1 << 20:
@@ -449,7 +451,7 @@ class _Part:
         self._at = at
         return found
 
-    def _value(self, kind: int) -> Any:
+    def _value(self, key: str, kind: int) -> Any:
         if kind == STRING:
             return self._string()
         if kind in NUMBERS:
@@ -461,6 +463,11 @@ class _Part:
             if count > (len(self._map) - self._at) // 8:
                 raise self._broken(f"{count:,} texts are claimed at byte {self._at:,}")
             return self._strings(count)
+        if kind == ARRAY:
+            raise UnsupportedError(
+                f"`{self.path}` says `{key}` by arrays within an array, which neither nomoat nor llama.cpp reads",
+                hint="try another file of this model",
+            )
         if kind not in NUMBERS:
             raise self._broken(f"an array of the kind {kind} at byte {self._at:,}")
         size = struct.calcsize(NUMBERS[kind]) * count

@@ -47,8 +47,12 @@ def from_metadata(
     """
     _require_kinds(metadata)
     tokens, eos_id = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.eos_token_id")
-    if not isinstance(tokens, list) or not isinstance(eos_id, int) or not 0 <= eos_id < len(tokens):
-        raise BadFileError("the file holds no whole tokenizer (tokens, end token)", hint="try another file of this model")
+    if tokens is None or eos_id is None:
+        missing = "tokens" if tokens is None else "eos_token_id"
+        raise BadFileError(f"the file does not say `tokenizer.ggml.{missing}`", hint="try another file of this model")
+    if not 0 <= eos_id < len(tokens):
+        message = f"the file says `tokenizer.ggml.eos_token_id` = {eos_id}, and has {len(tokens):,} tokens"
+        raise BadFileError(message, hint="try another file of this model")
     types = _types(metadata, tokens)
     vocabulary = {token: at for at, token in enumerate(tokens[: _num_used(types)])}
     kind, pre, arch = metadata.get("tokenizer.ggml.model"), "", str(metadata.get("general.architecture"))

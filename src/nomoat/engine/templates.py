@@ -135,6 +135,19 @@ NAMED = {
 TURN_MARKS = {"chatml": "<|im_start|>", "gemma": "<start_of_turn>"}  # tokens of vocabularies that are made for these
 
 
+def of_file(default: object, with_tools: object) -> tuple[str | None, str | None]:
+    """Of what a file says: its chat template, or one of `NAMED` by its name, and that of conversations with functions where that is
+    another one.
+
+    What reads no `messages` shows no question and counts as none: an empty text, or another name. Where only the one with functions
+    is left, every conversation has it, as in llama.cpp (common/chat.cpp).
+    """
+    own, other = (text if isinstance(text, str) and "messages" in text else None for text in (default, with_tools))
+    if isinstance(default, str) and default in NAMED:
+        own = default
+    return (other, None) if own is None else (own, other)
+
+
 def choice(token_id: Callable[[str], int | None]) -> str:
     """What to choose from, for the end of a hint: first those that a vocabulary has the tokens of, also where its model is a base."""
     fit = [f"`{name}` fits its tokens; " for name, mark in TURN_MARKS.items() if token_id(mark) is not None]

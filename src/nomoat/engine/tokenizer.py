@@ -66,8 +66,7 @@ class Tokenizer:
         """`tool_template`: the model's own for conversations with functions, where that is another one."""
         self.backend = backend
         self.special = special
-        self.chat_template = chat_template
-        self._tool_template = tool_template
+        self.chat_template, self._tool_template = templates.of_file(chat_template, tool_template)
         self.stops: tuple[str, ...] = ()  # texts that end an answer of a conversation
         self.render_lacks_bos = False  # a file's template writes the token that begins a text itself; the named ones do not
 

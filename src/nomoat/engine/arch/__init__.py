@@ -324,8 +324,12 @@ class _Said:
         value = self.metadata.get(f"{self.name}.{key}", default)
         if isinstance(value, np.ndarray) and value.size and (value == value[0]).all():  # one for each layer, and all the same
             value = value[0].item()
+        if value is None:
+            message = f"the file does not say `{self.name}.{key}`"
+            raise BadFileError(message, hint="the file was made by a tool that left it out; try another")
         if not isinstance(value, int | float) or not 0 < value < MAX_NUMBER:
-            raise BadFileError(f"the file says `{self.name}.{key}` = {value!r}", hint="a positive number is needed; try another file")
+            hint = f"one number is needed, above 0 and below {MAX_NUMBER:,}; try another file"
+            raise BadFileError(f"the file says `{self.name}.{key}` = {value!r}", hint=hint)
         return value
 
     def whole(self, key: str, default: int | None = None) -> int:
