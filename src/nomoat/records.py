@@ -439,7 +439,7 @@ class Outcome:
     same_as: str = ""
     ended: str = ""
     said: str = ""
-    answer_key: str = field(default="", repr=False)
+    answer_key: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
