@@ -136,6 +136,32 @@ def test_caller_who_leaves_waits_no_longer_than_the_grace() -> None:
     may_end.set()
 
 
+def test_caller_who_leaves_is_told_what_is_waited_for_and_another_interrupt_ends_that(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    may_end, join, has_come = threading.Event(), threading.Thread.join, []
+
+    def interrupted(thread: threading.Thread, timeout: float | None = None) -> None:
+        join(thread, min(timeout or 0.0, 0.01))
+        if has_come:
+            raise KeyboardInterrupt
+        has_come.append(True)
+
+    def work(item: int, _left: threading.Event) -> None:
+        if item:
+            may_end.wait(PATIENCE_SECONDS)
+
+    results = run_many(work, range(3), concurrency=3)
+    next(results)
+    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        results.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - begun < 5
+    may_end.set()
+    assert caplog.messages == ["stopping: waiting up to 30 s for 2 answers in the making; Ctrl-C again ends at once"]
+
+
 def test_nothing_is_waited_for_without_a_look_at_what_else_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows lets Ctrl-C end no wait: it comes after it."""
     waits: list[tuple[str, float | None]] = []

@@ -2,6 +2,7 @@
 
 NomoatError                  the base: the command line prints it and exits 1
 ├── UsageError               a flag, a reference or a request that cannot be meant
+│   ├── IncompleteError      what cannot be left out was not given; the command line exits with 2
 │   ├── BadRequestError      an HTTP request that cannot be meant; names the field
 │   ├── SettingError         a setting of this machine that cannot be meant, or a key that is not set
 │   └── SchemaError          a JSON schema that no answer can be held to
@@ -153,6 +154,10 @@ def _rebuild(kind: type[NomoatError], arguments: tuple[object, ...], attributes:
 
 class UsageError(NomoatError):
     """A flag, a model reference or a request that cannot be meant."""
+
+
+class IncompleteError(UsageError):
+    """What cannot be left out was not given: the command line exits with 2, as where the parser itself misses something."""
 
 
 class BadRequestError(UsageError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -11,6 +12,9 @@ from typing import Generic, TypeVar
 
 from nomoat import bounds
 from nomoat.errors import UsageError
+from nomoat.words import counted
+
+log = logging.getLogger("nomoat.pool")
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -33,7 +37,8 @@ def run_many(
 
     The first exception lets nothing new begin; it is raised when what was begun has finished and its results were yielded.
     If the caller leaves early (Ctrl-C), the event given to `work` is set and `on_leaving` is called, so that work nobody paid for may
-    end, and the rest gets `grace_seconds` to finish. Its results are not yielded then: what must not be lost is kept by `work`.
+    end, and the rest gets `grace_seconds` to finish, which is told, and which another Ctrl-C ends. Its results are not yielded then:
+    what must not be lost is kept by `work`.
     Where the system starts no more threads, those that did start do it all; RuntimeError if none did.
     """
     crew = _Crew(work, items)
@@ -65,10 +70,19 @@ def run_many(
         if num_running:
             crew.caller_left.set()
             on_leaving()
-        deadline = time.monotonic() + grace_seconds
-        for thread in threads:
-            while thread.is_alive() and (left := deadline - time.monotonic()) > 0:  # perhaps it was never started
-                thread.join(min(left, HEARTBEAT_SECONDS))
+        _wait_for(threads, grace_seconds)
+
+
+def _wait_for(threads: Sequence[threading.Thread], seconds: float) -> None:
+    deadline, is_told = time.monotonic() + seconds, False
+    for thread in threads:
+        while thread.is_alive() and (left := deadline - time.monotonic()) > 0:  # perhaps it was never started
+            thread.join(min(left, HEARTBEAT_SECONDS))
+            if thread.is_alive() and not is_told:  # most work ends at once
+                num = sum(one.is_alive() for one in threads)
+                under_way = counted(num, "answer")
+                log.warning("stopping: waiting up to %.0f s for %s in the making; Ctrl-C again ends at once", left, under_way)
+                is_told = True
 
 
 def some(concurrency: int) -> int:

@@ -421,6 +421,7 @@ class Outcome:
 
     `same_as` is the id of the example whose equal question got this answer, where one was asked, and paid for, once for several.
     `ended` is how the program of an answer of code ended ("passed", "failed", "out of time", "out of memory"), `said` its exception.
+    `answer_key`: what the store keeps the answer under.
     """
 
     suite: str
@@ -438,6 +439,7 @@ class Outcome:
     same_as: str = ""
     ended: str = ""
     said: str = ""
+    answer_key: str = field(default="", repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -445,7 +447,7 @@ class Side:
     """What a verdict says of one model: mean score with its interval, and what the answers took.
 
     `bytes_out` and `cost_usd` are of all that the model was asked, whenever it was paid for, also of what is not compared; `price` is
-    how it was reckoned.
+    how it was reckoned. `num_reused` answers were kept before.
     """
 
     model: str
@@ -461,6 +463,7 @@ class Side:
     tokens_per_second: float | None = None
     price: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
+    num_reused: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -557,7 +560,7 @@ class Pairing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leaderboard:
-    """Several models on the same examples, best first. `pairs` are those that were compared."""
+    """Several models on the same examples, best first. `pairs` are those that were compared. `partial` is as in `Verdict`."""
 
     suite: str
     metric: str
@@ -569,3 +572,4 @@ class Leaderboard:
     seed: int = 0
     alpha: float = 0.05
     pairs: tuple[Pairing, ...] = ()
+    partial: str = ""

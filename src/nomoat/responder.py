@@ -29,7 +29,7 @@ from nomoat import bounds, config, labelling, references
 from nomoat.engine import Engine, Reader
 from nomoat.errors import NomoatError, RemoteError, StoppedError, UnsupportedError, UsageError, about
 from nomoat.hardware import Detected
-from nomoat.pool import DEFAULT_CONCURRENCY, run_many, some
+from nomoat.pool import DEFAULT_CONCURRENCY, GRACE_SECONDS, run_many, some
 from nomoat.progress import Progress
 from nomoat.records import Chunk, Completion, ContinuationScore, Message, Request, TokenLikelihood
 from nomoat.textfiles import whole_characters
@@ -211,15 +211,18 @@ class Responder:
         return self.run_many(complete, list(enumerate(asked)), concurrency=concurrency)
 
     def run_many(
-        self, work: Callable[[Item, threading.Event], Result], items: Sequence[Item], *, concurrency: int
+        self, work: Callable[[Item, threading.Event], Result], items: Sequence[Item], *, concurrency: int, is_free: bool = False
     ) -> Generator[tuple[int, Result]]:
         """`pool.run_many`, with `concurrency` for each worker; who only waits for an answer is sent away when the caller leaves.
 
-        Raises UsageError for a `concurrency` below 1.
+        `is_free`: answers cost nothing; those that others make are not waited for then. Raises UsageError for a `concurrency` below 1.
         """
         concurrency = some(concurrency)
         on_leaving = self.engine.give_up_waiting or (lambda: None)
-        return run_many(work, items, concurrency=concurrency * self.num_workers, on_leaving=on_leaving)
+        grace_seconds = 0.0 if is_free and self.engine.give_up_waiting is not None else GRACE_SECONDS
+        return run_many(
+            work, items, concurrency=concurrency * self.num_workers, on_leaving=on_leaving, grace_seconds=grace_seconds
+        )  # fmt: skip
 
     def score(self, request: Request | str, continuations: Iterable[str]) -> list[ContinuationScore]:
         """Log-likelihood of each continuation right after the prompt, in their order. Raises UnsupportedError where the weights are

@@ -57,7 +57,6 @@ from nomoat.judge.settings import RunSettings
 from nomoat.judge.table import run_table
 from nomoat.judge.verdict import compare, in_common
 from nomoat.money import dollars
-from nomoat.pool import run_many
 from nomoat.records import ChoiceScores, Chunk, Completion, ContinuationScore, Request, Usage
 from nomoat.responder import Responder
 
@@ -469,7 +468,7 @@ def test_calls_left_under_way_after_ctrl_c_count_in_later_runs(serving: Serving,
             wait_until(lambda: len(server.bodies) == 3, "three questions")
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("nomoat.responder.run_many", functools.partial(run_many, grace_seconds=0.0))
+    monkeypatch.setattr("nomoat.responder.GRACE_SECONDS", 0.0)
     before = set(threading.enumerate())
     with nomoat.load(f"{server.url}#m") as model, AnswerStore() as store:
         with pytest.raises(KeyboardInterrupt):
@@ -479,6 +478,32 @@ def test_calls_left_under_way_after_ctrl_c_count_in_later_runs(serving: Serving,
         for thread in {one for one in threading.enumerate() if one.name == "answer"} - before:
             thread.join()
         assert lost == [store.num_lost(model.digest, request) for request in requests] == [0, 0, 1]
+
+
+def test_answers_that_cost_nothing_are_not_waited_for_after_ctrl_c(serving: Serving) -> None:
+    go_on = threading.Event()
+
+    def held(handler: BaseHTTPRequestHandler) -> None:
+        go_on.wait(60)
+        FINE(handler)
+
+    server = serving(by_question({"question 1": held}, FINE))
+    requests = [Request(messages=example.messages, max_new_tokens=10) for example in suite_of(2).examples]
+
+    def interrupt(num_open: int) -> None:
+        if num_open == 1:
+            wait_until(lambda: len(server.bodies) == 2, "two questions")
+            raise KeyboardInterrupt
+
+    before, begun = set(threading.enumerate()), time.monotonic()
+    with nomoat.load(f"{server.url}#m") as model, AnswerStore() as store:
+        with pytest.raises(KeyboardInterrupt):
+            collect(model, requests, store=store, spending=Spending(), concurrency=2, show=interrupt)
+        waited = time.monotonic() - begun
+        go_on.set()
+        for thread in {one for one in threading.enumerate() if one.name == "answer"} - before:
+            thread.join()
+    assert waited < 20
 
 
 def test_what_is_spent_stays_spent_though_somebody_removes_what_it_was_for(serving: Serving) -> None:
@@ -1024,7 +1049,7 @@ def test_ctrl_c_waits_for_answers_under_way_and_keeps_them(serving: Serving, tmp
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130
-    assert errors.startswith("stopped: what was answered so far is kept in ")
+    assert "\nstopped: what was answered so far is kept in " in f"\n{errors}"
     asked = len(server.bodies)
     with AnswerStore() as store:
         (kept,) = store._db.connection.execute("SELECT count(*) FROM answers").fetchone()

@@ -899,7 +899,7 @@ def test_damaged_outcomes_name_no_models() -> None:
         store.save_outcomes("suite", "exact", "m", [Outcome(suite="s", example_id="1", model="m", answer="a", score=0.0)])
         store._db.connection.execute("UPDATE outcomes SET outcome = '{bad json'")
         with pytest.raises(BadFileError, match="is damaged: malformed JSON"):
-            store.digests("s")
+            store.answered("s")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")

@@ -49,7 +49,7 @@ def test_a_suite_of_ones_own_is_made_listed_and_shown(tmp_path: Path, empty_home
     toml = tomllib.loads((empty_home / "suites" / "tickets.toml").read_text())
     facts = json.loads(run("--json", "show", "tickets"))
     assert facts["suite_digest"] != toml["sha256"] and f"suite digest: {facts['suite_digest']}\n" in shown
-    assert "sha256" not in facts and "sha256" not in shown
+    assert facts["suite_sha256"] == facts["suite_digest"] and "sha256" not in facts and "sha256" not in shown
     assert run("--json", "show", "tickets") == run("show", "tickets", "--json") and json.loads(run("--json", "show", "tickets"))
     with pytest.raises(UsageError, match="there is a suite `tickets`"):
         run("new", str(table))

@@ -131,6 +131,7 @@ def test_a_table_names_no_leader_where_a_duel_would_name_no_winner() -> None:
         found = run_table([left, wrong, Responder("r", Writing(*others))], spam_or_ham(40))
         assert found.leaderboard.sentence == "`l` leads 1 other model on `spam`, 40 items; too close to call between it and `r`."
         assert set(found.partials) == {why} and found.leaderboard.notes.count(f"PARTIAL: {why}") == 1
+        assert found.leaderboard.partial == why
     read = run_table([left, wrong], spam_or_ham(40))
     assert (read.partials, read.leaderboard.sentence) == ((), "`l` leads 1 other model on `spam`, 40 items.")
 

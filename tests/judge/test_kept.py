@@ -265,6 +265,124 @@ def test_judge_is_shown_kept_answers() -> None:
     assert (again.wins, again.ties, again.losses, again.num_examples) == (first.wins, first.ties, first.losses, 6)
 
 
+def reworded(suite: Suite, name: str = "other") -> Suite:
+    """The same examples, asked in other words."""
+    examples = tuple(
+        dataclasses.replace(e, messages=(Message(role="user", content=f"And {e.messages[0].content}"),)) for e in suite.examples
+    )
+    return dataclasses.replace(suite, name=name, examples=examples, sha256=f"{suite.sha256}, reworded")
+
+
+def versed(name: str, right: int, other_right: int) -> Responder:
+    """Answers the first `right` questions with "yes", and in other words the first `other_right`."""
+    plain = {f"question {at}": "yes" if at < right else "no" for at in range(40)}
+    return Responder(name, FakeEngine(answers=plain | {f"And question {at}": "yes" if at < other_right else "no" for at in range(40)}))
+
+
+@pytest.mark.parametrize("stop_early", [False, True])
+def test_two_wordings_of_the_same_questions_are_compared_on_one_model(stop_early: bool) -> None:
+    model = versed("m", 30, 5)
+    run_suite(model, quiz(40))
+    for _ in range(2):  # the second time, the model has answered the other words too
+        verdict = run_duel("stored:quiz/m", model, reworded(quiz(40)), RunSettings(concurrency=40), stop_early=stop_early).verdict
+        assert (verdict.left.score, verdict.right.score, verdict.wins, verdict.winner) == (0.75, 0.125, 25, "left")
+        assert "40 of 40 questions were asked in other words in `quiz`: answers are paired by id" in verdict.notes
+        assert f"`stored:quiz/m` and `m` are one model: both have the digest `{model.digest[:16]}`" in verdict.notes
+    again = run_duel("stored:other/m", "stored:quiz/m", reworded(quiz(40)), stop_early=stop_early).verdict
+    assert (again.left.score, again.right.score) == (0.125, 0.75)
+
+
+def test_answers_to_other_words_are_held_against_the_targets_of_now_and_ids_that_are_not_there_are_left_out() -> None:
+    run_suite(versed("m", 3, 0), quiz(10))
+    said = run_suite("stored:quiz/m", reworded(quiz(20, target="no")))
+    assert [outcome.score for outcome in said.outcomes] == [0.0] * 3 + [1.0] * 7
+    assert "`stored:quiz/m` is not asked: it has answered 10 of 20 of these questions before, and those answers are used" in said.notes
+
+
+def test_choices_in_other_words_are_taken_by_what_they_say() -> None:
+    class Last(Likes):
+        """Finds the last choice likeliest."""
+
+        def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+            return [ContinuationScore(log_probability=float(at), num_tokens=1) for at in range(len(continuations))]
+
+    run_suite(Responder("last", Last()), quiz(4, "choice", choices=("no", "yes")))
+    now = reworded(quiz(4, "choice", choices=("yes", "no")))
+    said = run_suite("stored:quiz/last", now)
+    assert ({outcome.answer for outcome in said.outcomes}, said.side.score, said.likelihoods) == ({"yes"}, 1.0, {})
+    same = run_suite("stored:quiz/last", reworded(quiz(4, "choice", choices=("no", "yes")), "third"))
+    assert ({outcome.answer for outcome in same.outcomes}, len(same.likelihoods)) == ({"yes"}, 4)
+
+
+def test_answers_to_another_suite_are_never_those_to_the_one_that_is_asked() -> None:
+    for suite in (quiz(8), dataclasses.replace(reworded(quiz(8), "far"), examples=quiz(12).examples[8:])):
+        run_suite(knowing("good", 5), suite)
+    with pytest.raises(DataError) as caught:
+        run_suite("stored:far/good", quiz(8))
+    assert (caught.value.message, caught.value.hint) == (
+        "`good` answered 4 examples of `far`, and none has the id of one of the 8 examples of `quiz`: answers are paired by id",
+        "name answers to `quiz`, or give the same questions the same ids in both",
+    )
+
+
+def test_version_of_a_suite_is_named_by_its_digest() -> None:
+    """Both are called `quiz`; its name means the one that is asked."""
+    model, first, second = versed("m", 8, 2), quiz(8), reworded(quiz(8), "quiz")
+    run_suite(model, first)
+    assert run_suite("stored:quiz/m", second).side.score == 1.0
+    run_suite(model, second)
+    said = run_suite("stored:quiz/m", second)
+    assert said.side.score == 0.25
+    (note,) = [note for note in said.notes if "in other words, too" in note]
+    assert note.startswith("`m` was asked `quiz` in other words, too: those answers are `stored:exact8/m` (")
+    longer = dataclasses.replace(first, sha256="0123456789abcdef")
+    run_suite(model, longer)
+    assert run_suite("stored:01234567/m", second).side.score == 1.0
+
+
+def test_another_name_of_the_same_weights_takes_no_name_away() -> None:
+    engine = FakeEngine(answers=ALL_KNOWN)
+    for name in ("./base.gguf", "small"):
+        run_suite(Responder(name, engine), quiz(6))
+        run_suite(Responder(name, engine), dataclasses.replace(quiz(6), name="quiz-2"))
+    for ref in ("stored:quiz/./base.gguf", "stored:quiz/small", "stored:quiz-2/./base.gguf"):
+        assert run_suite(ref, quiz(6)).side.score == 1.0
+    with AnswerStore() as store:
+        assert len(store.outcomes(model="./base.gguf")) == len(store.outcomes(model="small")) == 6
+
+
+def test_file_that_was_replaced_is_told_and_its_old_answers_are_named_by_digest() -> None:
+    old, new = knowing("./cand.gguf", 2), knowing("./cand.gguf", 4)
+    for model in (old, new, Responder("base", old.engine)):
+        run_suite(model, quiz(8))
+    said = run_suite("stored:quiz/./cand.gguf", quiz(8))
+    assert said.side.score == 0.5
+    (note,) = [note for note in said.notes if "not always the same weights" in note]
+    assert f"those of `{new.digest[:16]}` (" in note and f"others are `stored:quiz/{old.digest[:16]}` (" in note
+    assert run_suite(f"stored:quiz/{old.digest[:16]}", quiz(8)).side.score == 0.25
+
+
+def test_what_an_older_nomoat_kept_without_its_questions_is_kept_anew_where_it_is_asked_again() -> None:
+    model = versed("m", 4, 0)
+    run_suite(model, quiz(4))
+    with AnswerStore() as store:
+        store._db.connection.execute("UPDATE outcomes SET outcome = json_remove(outcome, '$.answer_key', '$.names')")
+    assert run_suite("stored:quiz/m", quiz(4)).side.score == 1.0
+    with pytest.raises(DataError) as caught:
+        run_suite("stored:quiz/m", reworded(quiz(4)))
+    assert caught.value.hint == "run `nomoat eval` over `quiz` once more, without a judge: nothing that is kept is asked for twice"
+    assert run_suite(model, quiz(4)).side.num_reused == 4
+    assert run_suite("stored:quiz/m", reworded(quiz(4))).side.score == 1.0
+
+
+def test_judge_is_shown_kept_answers_to_other_words() -> None:
+    suite = quiz(6, "judge", name="open")
+    model, judge = versed("m", 6, 0), Responder("judge", Likes())
+    run_graded(model, suite, Responder("grades", Grades()))
+    verdict = run_judged_duel("stored:open/m", model, reworded(suite), judge).verdict
+    assert verdict.num_examples == 6 and any("6 of 6 questions were asked in other words in `open`" in note for note in verdict.notes)
+
+
 def test_model_that_never_answered_is_told_who_did() -> None:
     run_suite(knowing("good", 5), quiz(10))
     with pytest.raises(UnknownModelError) as caught:

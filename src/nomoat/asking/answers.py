@@ -346,7 +346,9 @@ def _ask(
         return store.answer(model.digest, request) or completion
 
     try:
-        for done, (index, result) in enumerate(model.run_many(work, pending, concurrency=concurrency), start=1):
+        for done, (index, result) in enumerate(
+            model.run_many(work, pending, concurrency=concurrency, is_free=not takes_money), start=1
+        ):  # a variable would keep it from its end, and so from what it waits for, until this has ended
             if isinstance(result, NomoatError):
                 collected.failed[pending[index]] = result
                 collected.failure = collected.failure or result

@@ -3,7 +3,7 @@ for a local model's that a shorter context than it has now ended.
 
 One SQLite file, `runs/answers.sqlite`. Answers lie under the digest of model and request, so any suite that asks the same finds
 them, and so does how many calls brought none; what the model's server refused of its requests lies under the model's. Outcomes (what
-the answers were worth) lie under suite, model and example; `route` learns from them.
+the answers were worth) lie under suite, model and example, with each name that suite and model had; `route` learns from them.
 
 What this does not cover: a disk that changes a letter of an outcome, or of a row's copies of model and request, which have no digest;
 an answer that was still being written when the process died, or the disk got full, with its cost; and two processes that ask the same
@@ -35,6 +35,7 @@ from nomoat.records import (
     Completion,
     ContinuationScore,
     FinishReason,
+    Message,
     Outcome,
     Request,
     ToolCall,
@@ -55,6 +56,13 @@ ROWS_AT_ONCE = 1_000  # that get one together: what is written meanwhile lies in
 ANSWER_COLUMNS, OUTCOME_COLUMNS = 5, 6
 SEAL = "digest"  # the name of a row's digest within it
 NO_REQUEST = "null"  # where an answer's request stands, for what is kept beside answers: notes, and calls that brought none
+NAMES = "names"  # in an outcome: see `_names_in`
+OF_OUTCOME = "suite_sha256 = ? AND metric = ? AND model_digest = ? AND example_id = ?"
+OF_SUITE = (
+    "json_extract(outcome, '$.suite') = ?1 OR substr(suite_sha256, 1, length(?1)) = ?1 "
+    "OR EXISTS (SELECT 1 FROM json_each(outcome, '$.names') WHERE substr(key, 1, 1 + length(?1)) = ?1 || '/')"
+)
+DIGEST_LETTERS = 8  # of a sha256, at least, that stand for a name
 LIKELIHOODS = "likelihoods"  # the kind of a key, of those of choices
 NUM_ANSWERS = f"SELECT count(*) FROM answers WHERE request <> '{NO_REQUEST}'"
 # what is raised over a text that is not what we write
@@ -86,6 +94,20 @@ class KeptOutcome:
     metric: str
     model_digest: str
     unix_seconds: float
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Answered:
+    """What one version of a model was asked of one version of a suite, under a name of each. `unix_seconds`: when last.
+
+    `keys`: what its answers are kept under (see `AnswerStore.question`), by metric and example.
+    """
+
+    suite_sha256: str
+    model_digest: str
+    model: str
+    unix_seconds: float
+    keys: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
 
 
 def default_path() -> Path:
@@ -198,39 +220,71 @@ class AnswerStore:
                 _put_beside(db, key, model_digest, {"notes": list(dict.fromkeys((*known, *notes)))})
 
     def save_outcomes(self, suite_sha256: str, metric: str, model_digest: str, outcomes: Sequence[Outcome]) -> None:
-        """Keep what a run's answers were worth, all or none; an earlier run over the same example is replaced."""
+        """Keep what a run's answers were worth, all or none; an earlier run over the same example is replaced, but for the names that
+        it gave to suite and model."""
         now = time.time()
-        rows = [(suite_sha256, metric, model_digest, one.example_id, _dumps(dataclasses.asdict(one)), now) for one in outcomes]
         with self._db.transaction() as db:
-            db.executemany("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?, ?)", rows)
+            for one in outcomes:
+                row = (suite_sha256, metric, model_digest, one.example_id)
+                before = db.execute(f"SELECT outcome, unix_seconds FROM outcomes WHERE {OF_OUTCOME}", row).fetchone()
+                names = {}
+                with suppress(*UNREADABLE):
+                    names = {} if before is None else _names_in(json.loads(before[0]), before[1])
+                told = dataclasses.asdict(one) | {NAMES: names | {f"{one.suite}/{one.model}": now}}
+                db.execute("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?, ?)", (*row, _dumps(told), now))
 
     def outcomes(self, *, suite_sha256: str | None = None, model: str | None = None) -> list[KeptOutcome]:
-        """Outcomes of every run, or of one suite's, or one model's; those kept last first, then by suite, model and example."""
-        wanted = {"suite_sha256": suite_sha256, "json_extract(outcome, '$.model')": model}
-        given = {column: value for column, value in wanted.items() if value is not None}
-        where = " AND ".join(["1", *(f"{column} = ?" for column in given)])
-        with self._understood(), self._db.turn() as db:
-            found = db.execute(
-                f"SELECT outcome, metric, model_digest, unix_seconds FROM outcomes WHERE {where} "
-                "ORDER BY unix_seconds DESC, suite_sha256, model_digest, example_id",
-                (*given.values(),),
-            ).fetchall()
-            return [
-                KeptOutcome(
-                    outcome=known_fields(Outcome, json.loads(text)), metric=metric, model_digest=digest, unix_seconds=unix_seconds
-                )
-                for text, metric, digest, unix_seconds in found
-            ]
+        """Outcomes of every run, or of one suite's, or one model's by any name it had; those kept last under it first, then by suite,
+        model and example."""
+        found = []
+        for outcome, names, (suite, metric, digest) in self._outcomes("suite_sha256 = coalesce(?1, suite_sha256)", suite_sha256):
+            seconds = [at for name, at in names.items() if model in (None, name.partition("/")[2])]
+            if seconds:
+                kept = KeptOutcome(outcome=outcome, metric=metric, model_digest=digest, unix_seconds=max(seconds))
+                found.append((-kept.unix_seconds, suite, digest, outcome.example_id, kept))
+        return [kept for *_, kept in sorted(found, key=lambda row: row[:-1])]
 
-    def digests(self, suite: str) -> dict[str, str]:
-        """The models that answered a suite of this name, each with the digest its newest answers are kept under."""
-        with self._understood(), self._db.turn() as db:
-            found = db.execute(
-                "SELECT json_extract(outcome, '$.model'), model_digest FROM outcomes WHERE json_extract(outcome, '$.suite') = ? "
-                "GROUP BY 1, 2 ORDER BY max(unix_seconds)",
-                (suite,),
-            ).fetchall()
-            return {str(model): str(digest) for model, digest in found if not model.startswith(STORED)}
+    def answered(self, suite: str) -> list[Answered]:
+        """Who answered a suite of this name, or one whose sha256 begins so, and what was asked: those asked last first."""
+        found: dict[tuple[str, str, str], Answered] = {}
+        for outcome, names, (sha256, metric, digest) in self._outcomes(OF_SUITE, suite):
+            for name, seconds in names.items():
+                called, _, model = name.partition("/")
+                is_meant = called == suite or (len(suite) >= DIGEST_LETTERS and sha256.startswith(suite))
+                if is_meant and not model.startswith(STORED):
+                    one = Answered(suite_sha256=sha256, model_digest=digest, model=model, unix_seconds=seconds)
+                    one = found.setdefault((sha256, digest, model), one)
+                    one.unix_seconds = max(one.unix_seconds, seconds)
+                    one.keys.setdefault(metric, {})[outcome.example_id] = outcome.answer_key
+        return sorted(found.values(), key=lambda one: (-one.unix_seconds, one.suite_sha256, one.model_digest))
+
+    def _outcomes(self, where: str, value: str | None) -> Iterator[tuple[Outcome, dict[str, float], tuple[str, str, str]]]:
+        """Outcomes with their names; and the suite, metric and model of each."""
+        with self._understood():
+            with self._db.turn() as db:
+                found = db.execute(
+                    f"SELECT outcome, unix_seconds, suite_sha256, metric, model_digest FROM outcomes WHERE {where}", (value,)
+                ).fetchall()
+            for text, unix_seconds, sha256, metric, digest in found:
+                told = json.loads(text)
+                yield known_fields(Outcome, told), _names_in(told, unix_seconds), (sha256, metric, digest)
+
+    def question(self, key: str) -> tuple[Request, tuple[str, ...]] | None:
+        """What the answer under this key is to: a request, and the choices whose likelihoods it is, if it is that. None where there is
+        no such answer, or the copy of its request is not what was asked."""
+        with self._understood(key), self._db.turn() as db:
+            row = db.execute("SELECT model, request, CAST(answer AS BLOB) FROM answers WHERE key = ?", (key,)).fetchone()
+            if row is None:
+                return None
+            digest, told, answer = row
+            choices = tuple(self._opened(key, answer).get("choices", ()))
+            facts = json.loads(told)
+            request = known_fields(Request, facts | {"messages": [known_fields(Message, each) for each in facts["messages"]]})
+        return (request, choices) if key == self.key(digest, request, choices) else None
+
+    def key(self, model_digest: str, request: Request, choices: Sequence[str] = ()) -> str:
+        """What the answer to this is kept under; with choices, their likelihoods."""
+        return _key(LIKELIHOODS if choices else "answer", model_digest, request, *choices)
 
     def forget(self) -> tuple[int, int]:
         """Remove all answers and outcomes, with all that was asked, from the file and those beside it; return how many of each.
@@ -426,6 +480,12 @@ def _is_outcome(told: bytes) -> bool:
         known_fields(Outcome, json.loads(told.decode()))
         return True
     return False
+
+
+def _names_in(told: Mapping[str, Any], unix_seconds: float) -> dict[str, float]:
+    """The names, each SUITE/MODEL, under which an outcome was kept, and when last: those before there were several had one."""
+    names: dict[str, float] = told.get(NAMES) or {f"{told['suite']}/{told['model']}": unix_seconds}
+    return names
 
 
 def _put_beside(db: sqlite3.Connection, key: str, model_digest: str, value: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ import typer
 from nomoat import __version__, paths, system_errors
 from nomoat.cli import console
 from nomoat.cli.groups import Group, Verbs
-from nomoat.errors import NomoatError, UsageError
+from nomoat.errors import IncompleteError, NomoatError, UsageError
 
 # Each is a function, or commands, of that name in the module of that name.
 VERBS = (
@@ -176,7 +176,7 @@ def _fail(error: NomoatError) -> NoReturn:
     for note in getattr(error, "__notes__", ()):  # the hint is the first
         console.say(note)
     _drop_what_stdout_refuses()
-    sys.exit(1)
+    sys.exit(2 if isinstance(error, IncompleteError) else 1)
 
 
 def _drop_what_stdout_refuses() -> None:
@@ -188,7 +188,7 @@ def _drop_what_stdout_refuses() -> None:
 
 
 def main() -> None:
-    """Entry point: our own errors become a few lines on stderr and exit code 1; anything else is a bug and shows itself."""
+    """Entry point: our own errors become a few lines on stderr and exit code 1, or 2; anything else is a bug and shows itself."""
     has_no_stdout = _open_what_is_closed()
     signal.signal(signal.SIGTERM, _stop)
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # a terminal that is closed; not under `nohup`

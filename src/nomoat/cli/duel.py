@@ -89,7 +89,7 @@ def duel(
 
     A duel asks in random order and stops as soon as the winner is known, or, with `--rope`, that the two are practically equal;
     however often it looks, a winner between equals is named at most in 5 of 100 duels (`--alpha`; proved for answers right or wrong,
-    for scores such as F1 tried only). `--all` asks everything. `stored:SUITE/MODEL` stands for what MODEL answered before; the last
+    for scores such as F1 tried only). `--all` asks everything. `stored:SUITE/MODEL` stands for what MODEL answered in SUITE; the last
     two examples replay published comparisons so. Answers are kept: a duel that was stopped goes on, and no answer is asked for twice.
     """
     from nomoat.asking.spending import Spending
@@ -214,7 +214,7 @@ def print_several(verdicts: list[Verdict], alpha: float) -> None:
 
 def _sides(models: list[str], *, table: bool, rope: float | None, num_suites: int) -> tuple[str, str] | None:
     """Left and right; None for a table. Raises UsageError."""
-    from nomoat.errors import UsageError
+    from nomoat.errors import IncompleteError, UsageError
 
     if table and rope is not None:
         raise UsageError(
@@ -225,7 +225,8 @@ def _sides(models: list[str], *, table: bool, rope: float | None, num_suites: in
     if table:
         return None
     if len(models) != 2:
-        raise UsageError(
+        kind = IncompleteError if len(models) < 2 else UsageError
+        raise kind(
             f"a duel has two sides, and {len(models)} {'was' if len(models) == 1 else 'were'} named",
             hint="name LEFT and RIGHT, or put several in order with --table",
         )

@@ -11,7 +11,7 @@ import typer
 
 from nomoat import paths, system_errors, whole_files
 from nomoat.cli import completion, console
-from nomoat.errors import DamagedError, NotEnoughDiskError, UnknownModelError, UsageError
+from nomoat.errors import DamagedError, IncompleteError, NotEnoughDiskError, UnknownModelError, UsageError
 from nomoat.words import counted
 
 WHILE_TUNED = "end that, or wait for it"
@@ -61,7 +61,8 @@ def rm(
     """
     if cache + answers + damaged + bool(models) != 1:
         hint = "`nomoat models --pulled` lists models and adapters"
-        raise UsageError("name models to remove, or one of --cache, --answers and --damaged", hint=hint)
+        kind = UsageError if models or cache or answers or damaged else IncompleteError
+        raise kind("name models to remove, or one of --cache, --answers and --damaged", hint=hint)
     if models:
         for model in models:
             _remove_model(model, yes)

@@ -11,7 +11,7 @@ from nomoat.asking.answers import notes_of
 from nomoat.asking.room import other_room_note
 from nomoat.errors import BudgetReachedError
 from nomoat.judge import wording
-from nomoat.judge.kept import KeptEngine
+from nomoat.judge.kept import KeptEngine, named_otherwise
 from nomoat.words import counted
 
 if TYPE_CHECKING:
@@ -63,6 +63,19 @@ def tells_little(run: Asking) -> str:
     return unbegun(run) or unread(run)
 
 
+def _kept_notes(run: Asking) -> Iterator[str]:
+    """What has to be known of kept answers."""
+    if not isinstance(run.model.engine, KeptEngine):
+        return
+    count = f"{len(run.kept(run.model.engine, run.suite.examples)):,} of {len(run.suite.examples):,}"
+    yield f"`{run.model.ref}` is not asked: it has answered {count} of these questions before, and those answers are used"
+    if num_other := sum(map(run.is_in_other_words, run.examples)):
+        suite = run.model.engine.suite
+        yield f"{num_other:,} of {len(run.examples):,} questions were asked in other words in `{suite}`: answers are paired by id"
+    if run.version is not None:
+        yield from named_otherwise(run.model.engine, run.version)
+
+
 def notes(run: Asking, earlier: Sequence[Outcome] = ()) -> Iterator[str]:
     """A sentence each, those first that say that the score is of a part, or tells little. `earlier`: see `Asking.asked_earlier`."""
     if why := missing(run):
@@ -79,9 +92,7 @@ def notes(run: Asking, earlier: Sequence[Outcome] = ()) -> Iterator[str]:
         yield f"chat template of `{run.model.ref}`: its own; `{run.settings.template}` is used only for models that have none"
     if (effort := run.settings.reasoning_effort) is not None and any(request.reasoning_effort for request in run.asked):
         yield f"`{run.model.ref}` was asked for the reasoning effort `{effort}`"
-    if isinstance(run.model.engine, KeptEngine):
-        count = f"{len(run.kept(run.model.engine, run.suite.examples)):,} of {len(run.suite.examples):,}"
-        yield f"`{run.model.ref}` is not asked: it has answered {count} of these questions before, and those answers are used"
+    yield from _kept_notes(run)
     if run.num_filtered:
         yield (
             f"{run.num_filtered:,} of {len(run.examples):,} questions were stopped by the content filter of `{run.model.ref}`: "

@@ -10,13 +10,13 @@ from typing import Any
 from nomoat import matching
 from nomoat.asking.answers import FailuresInARow, Question, collect, collect_scores, count_earlier, failure_of, kept_scores
 from nomoat.asking.room import asked_with_other, with_room
-from nomoat.asking.store import AnswerStore
+from nomoat.asking.store import Answered, AnswerStore
 from nomoat.engine import templates
 from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
 from nomoat.judge import asked_notes, choices, code, sandbox
 from nomoat.judge.askable import require_context, template_of
 from nomoat.judge.groups import conversations_of, grouped, groups_in
-from nomoat.judge.kept import KeptEngine
+from nomoat.judge.kept import KeptEngine, asked_then
 from nomoat.judge.metrics import score_text
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
@@ -64,6 +64,8 @@ class Asking:
     groups: dict[str, str] = field(init=False)
     lettered: bool = field(init=False)  # whether a choice that is written is a letter
     kept_ids: set[str] | None = None  # of the examples that a model which is not here has answered; None before it is looked up
+    version: Answered | None = None  # what a model which is not here was asked; its questions by example are `then`
+    then: dict[str, Question] = field(default_factory=dict)
     _limits: list[int] | None = None
     _is_alpaca: bool | None = None  # whether the model's chat template is Alpaca's; None before that is looked up
     _with_room: dict[Request, Request] = field(default_factory=dict)
@@ -98,12 +100,15 @@ class Asking:
 
     def _find_kept(self, engine: KeptEngine) -> set[str]:
         self.show(0)
+        self.version, self.then = asked_then(engine, self.suite, self.store)
+        is_asked_its_own = engine.suite == self.suite.name or self.version.suite_sha256 == self.suite.sha256
+        examples = [example for example in self.suite.examples if is_asked_its_own or example.id in self.then]
         if self.suite.metric == "choice":
-            if scored := self._scored_before(engine):
+            if scored := self._scored_before(engine, examples):
                 return scored
             self.writes_choices = True
-        found = {example.id for example in self.answered(self.suite.examples)}
-        self.num_left_out = len(self._cut_before(found))
+        found = {example.id for example in self.answered(examples)}
+        self.num_left_out = len(self._cut_before(found, examples))
         return found
 
     def answered(self, examples: Sequence[Example]) -> list[Example]:
@@ -117,10 +122,11 @@ class Asking:
                 found.append(example)
         return found
 
-    def _cut_before(self, found: set[str]) -> set[str]:
-        """The examples but those found whose kept answer was cut off within less room than there is now, or that follow such a one."""
+    def _cut_before(self, found: set[str], examples: Sequence[Example]) -> set[str]:
+        """Of these examples, but those found, the ones whose kept answer was cut off within less room than there is now, or that
+        follow such a one."""
         cut: set[str] = set()
-        for example in self.suite.examples:
+        for example in examples:
             if example.id in found:
                 continue
             if example.follows and example.follows not in self.histories:
@@ -133,9 +139,9 @@ class Asking:
                 cut.add(example.id)
         return cut
 
-    def _scored_before(self, engine: KeptEngine) -> set[str]:
-        """The examples whose choices' likelihoods are kept, by id; all of the form that has most of them."""
-        questions = {example.id: self.scored(example) for example in self.suite.examples}
+    def _scored_before(self, engine: KeptEngine, examples: Sequence[Example]) -> set[str]:
+        """Those whose choices' likelihoods are kept, by id; all of the form that has most of them."""
+        questions = {example.id: self.scored(example) for example in examples}
         for form in engine.forms:
             found = kept_scores(form, questions.values(), self.store)
             if len(found) > len(self.scores):
@@ -189,7 +195,7 @@ class Asking:
         return Evaluation(
             suite=suite,
             likelihoods=self.likelihoods,
-            side=side,
+            side=replace(side, num_reused=self.num_reused),
             outcomes=outcomes,
             notes=(*notes, *asked_notes.notes(self, earlier), *notes_over_all(suite, self.model.ref, outcomes)),
             seed=seed,
@@ -226,8 +232,8 @@ class Asking:
 
         What goes on with a text does not think: it is asked for no reasoning effort.
         """
-        usual = self._usual(example)
-        if usual.prompt is None:
+        usual, _ = self._question(example)
+        if usual.prompt is None and not self.is_in_other_words(example):
             usual = replace(usual, reasoning_effort=self.settings.reasoning_effort)
         wanted = self.settings.max_new_tokens
         if wanted is None:
@@ -237,6 +243,18 @@ class Asking:
         if usual not in self._with_room:  # once: no later look may find another
             self._with_room[usual] = with_room(self.model, usual, wanted, store=self.store, limits=self._limits)
         return self._with_room[usual]
+
+    def _question(self, example: Example) -> Question:
+        """What is asked, with the choices whose likelihoods are taken. Of a model that is not here and was asked it in other words, or
+        with other choices, what it was asked then."""
+        is_written = self.suite.metric != "choice" or self.writes_choices
+        offered = () if is_written else tuple(f"{self.suite.delimiter}{choice}" for choice in example.choices)
+        now, then = (self._usual(example), offered), self.then.get(example.id)
+        return now if then is None or bool(then[1]) == is_written or _words(then) == _words(now) else then
+
+    def is_in_other_words(self, example: Example) -> bool:
+        """Whether a kept answer is to other words, or choices, than the suite has now."""
+        return example.id in self.then and self._question(example) is self.then[example.id]
 
     def _usual(self, example: Example) -> Request:
         """With the suite's limit. Who offers no plain continuation of a text is asked in a chat, whatever the suite says."""
@@ -277,10 +295,10 @@ class Asking:
 
     def scored(self, example: Example) -> tuple[Request, tuple[str, ...]]:
         """What a model's likelihoods are taken of: the question, and each choice as it would follow there."""
-        return self._usual(example), tuple(f"{self.suite.delimiter}{choice}" for choice in example.choices)
+        return self._question(example)
 
-    def outcome(self, example: Example, *, answer: str, score: float, seconds: float) -> Outcome:
-        """What this model's answer to an example was worth."""
+    def outcome(self, example: Example, *, answer: str, score: float, seconds: float, key: str) -> Outcome:
+        """What this model's answer to an example, which is kept under that key, was worth."""
         ran = self.ran.get(example.id)
         return Outcome(
             suite=self.suite.name,
@@ -294,7 +312,13 @@ class Asking:
             cost_usd=self.settings.spending.pricing(self.model).likelihoods_usd,
             ended="" if ran is None else ran.outcome,
             said="" if ran is None else ran.said,
+            answer_key=key,
         )
+
+
+def _words(question: Question) -> tuple[object, ...]:
+    request, offered = question
+    return request.messages, request.prompt, request.answer_start, offered
 
 
 def _by_choice(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
@@ -321,9 +345,13 @@ def _by_choice(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
     for example, scored in zip(examples, collected, strict=True):
         if isinstance(scored, ContextExceededError):
             raise scored
-        run.likelihoods[example.id] = scored.scores
-        answer = example.choices[matching.likeliest(scored.scores, per_token=run.suite.per_token)]
-        outcomes.append(run.outcome(example, answer=answer, score=choices.is_right(example, answer), seconds=scored.seconds))
+        request, offered = run.scored(example)
+        at = matching.likeliest(scored.scores, per_token=run.suite.per_token)
+        answer = choices.choice_offered(example, offered[at]) if run.is_in_other_words(example) else example.choices[at]
+        if len(offered) == len(example.choices) and answer == example.choices[at]:
+            run.likelihoods[example.id] = scored.scores
+        key, score = run.store.key(run.model.scores_digest, request, offered), choices.is_right(example, answer)
+        outcomes.append(run.outcome(example, answer=answer, score=score, seconds=scored.seconds, key=key))
     return outcomes
 
 
@@ -453,9 +481,11 @@ def _written(run: Asking, examples: Sequence[Example], num_before: int) -> Itera
 
 def _paid(run: Asking, example: Example, completion: Completion, *, score: float) -> Outcome:
     """The outcome of a written answer, with what that took."""
-    first = run.asked.setdefault(run.request(example), example.id)
+    request = run.request(example)
+    first = run.asked.setdefault(request, example.id)
+    key = run.store.key(run.model.digest, request)
     return replace(
-        run.outcome(example, answer=completion.text, score=score, seconds=0.0),
+        run.outcome(example, answer=completion.text, score=score, seconds=0.0, key=key),
         same_as="" if first == example.id else first,
         seconds=completion.usage.seconds,
         prompt_tokens=completion.usage.prompt_tokens,

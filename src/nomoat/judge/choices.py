@@ -49,6 +49,12 @@ def written_choice(example: Example, answer: str, *, lettered: bool) -> str | No
     return None if index is None else example.choices[index]
 
 
+def choice_offered(example: Example, offered: str) -> str:
+    """The example's choice that one is which was offered when the question had other words, and another delimiter maybe; itself if it
+    is none of them."""
+    return next((choice for choice in example.choices if choice.strip() == offered.strip()), offered.strip())
+
+
 def is_right(example: Example, choice: str | None) -> float:
     """1.0 for a right choice, else 0.0."""
     return float(choice is not None and choice in (example.target, *example.other_targets))

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from nomoat import bounds
 from nomoat.asking.spending import Spending
-from nomoat.errors import BudgetReachedError, DataError, NotEnoughMemoryError, UnsupportedError, UsageError
+from nomoat.errors import BudgetReachedError, DataError, IncompleteError, NotEnoughMemoryError, UnsupportedError
 from nomoat.judge import power, stats
 from nomoat.judge.askable import have_room_together, require_askable, require_context, require_scorable
 from nomoat.judge.asking import Asking
@@ -313,11 +313,11 @@ def suite_of(*sides: str | Responder, suite: str | Path | Suite | None) -> Suite
 
 
 def implied_suite(*sides: str | Responder) -> str:
-    """The suite that stored sides have answered. Raises UsageError if there is no such suite, or more than one."""
+    """The suite that stored sides have answered. Raises IncompleteError if there is no such suite, or more than one."""
     refs = [ref_of(side) for side in sides]
     suites = {ref.removeprefix(STORED).partition("/")[0] for ref in refs if ref.startswith(STORED)}
     if len(suites) != 1 or not all(ref.startswith(STORED) for ref in refs):
-        raise UsageError(
+        raise IncompleteError(
             "a duel needs a suite to fight over",
             hint="name one with --suite (in Python: `suite`): a path, a name, or a CSV with its columns",
         )

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nomoat import bounds
-from nomoat.errors import UnsupportedError, UsageError
+from nomoat.errors import IncompleteError, UnsupportedError, UsageError
 from nomoat.joined import joined
 from nomoat.judge import stats
 from nomoat.judge.askable import require_scorable
@@ -24,7 +24,7 @@ from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
 from nomoat.judge.run import drawn, in_turn
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
-from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, score_interval
+from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, same_model_note, score_interval
 from nomoat.records import Leaderboard, Pairing, Side, Standing, Verdict
 from nomoat.responder import Responder, ref_of
 from nomoat.words import counted, listed
@@ -101,7 +101,8 @@ def require_different(models: Sequence[str | Responder]) -> None:
     """Raise UsageError for fewer than 2 models, or one named twice."""
     names = [ref_of(model) for model in models]
     if len(names) < 2 or len(set(names)) < len(names):
-        raise UsageError(
+        kind = IncompleteError if len(names) < 2 else UsageError
+        raise kind(
             f"a table needs at least two different models, and these are {', '.join(names) or 'none'}",
             hint="name two models or more, each once",
         )
@@ -164,9 +165,11 @@ def ordered(
         for at, verdict in against_first.items()
         if verdict.why_none and corrected[frozenset((at, order[0]))] < rules.alpha
     }
+    partials = tuple(filter(None, (*(evaluations[at].partial for at in order), *why_none.values())))
     told = {note for evaluation in evaluations for note in evaluation.notes}
     every_note = [f"PARTIAL: {why}" for why in why_none.values() if f"PARTIAL: {why}" not in told]
     every_note += [note for evaluation in evaluations for note in evaluation.notes]
+    every_note += [note for one, other in combinations(evaluations, 2) for note in same_model_note(one.side, other.side)]
     leaderboard = Leaderboard(
         suite=suite.name,
         metric=suite.metric,
@@ -178,9 +181,9 @@ def ordered(
         seed=first.seed,
         alpha=rules.alpha,
         pairs=tuple(_pairing(fought.verdict, p_value) for fought, p_value in zip(duels.values(), p_values, strict=True)),
+        partial=next(iter(partials), ""),
     )
-    partials = filter(None, (*(evaluations[at].partial for at in order), *why_none.values()))
-    return Table(leaderboard=leaderboard, evaluations=tuple(evaluations[at] for at in order), partials=tuple(partials))
+    return Table(leaderboard=leaderboard, evaluations=tuple(evaluations[at] for at in order), partials=partials)
 
 
 def _pairing(verdict: Verdict, p_value_corrected: float) -> Pairing:

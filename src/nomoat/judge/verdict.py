@@ -159,7 +159,7 @@ def cut(evaluation: Evaluation, suite: Suite, outcomes: Sequence[Outcome], **fac
     """
     old = evaluation.side
     side = side_of(old.model, old.licence, suite.metric, outcomes, facts={**old.facts, **facts}, price=old.price)
-    side = replace(side, bytes_out=old.bytes_out, cost_usd=old.cost_usd)
+    side = replace(side, bytes_out=old.bytes_out, cost_usd=old.cost_usd, num_reused=old.num_reused)
     before = notes_over_all(evaluation.suite, old.model, evaluation.outcomes)
     notes = (*(note for note in evaluation.notes if note not in before), *notes_over_all(suite, old.model, outcomes))
     return replace(evaluation, suite=suite, outcomes=tuple(outcomes), side=side, notes=notes)
@@ -201,6 +201,7 @@ def compare(
         is_equal = False
         notes = (*notes, wording.open_in_groups_note(metric, len(set(groups or ())), difference, *still_open, rules.rope or 0.0))
     winner: Winner = "equal" if is_equal else "undecided" if not found.is_decided else "left" if found.low > 0 else "right"
+    notes = (*notes, *same_model_note(left.side, right.side))
     why_none = left.tells_little or right.tells_little
     if not why_none and (why_none := _could_turn(winner, left, right, rules)):
         notes = (f"PARTIAL: {why_none}", *notes)
@@ -231,6 +232,14 @@ def compare(
         why_none=why_none,
     )
     return replace(draft, sentence=wording.unnamed(draft) if why_none else wording.summary_of(draft))
+
+
+def same_model_note(one: Side, other: Side) -> tuple[str, ...]:
+    """That two names are of one model: of the same weights, or of the same model of one server."""
+    digest = one.facts.get("digest")
+    if not digest or digest != other.facts.get("digest"):
+        return ()
+    return (f"`{one.model}` and `{other.model}` are one model: both have the digest `{digest[:16]}`",)
 
 
 def _could_turn(winner: Winner, left: Evaluation, right: Evaluation, rules: Rules) -> str:
