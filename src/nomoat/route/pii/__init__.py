@@ -36,16 +36,18 @@ from nomoat.route.pii.names import holds_name
 from nomoat.route.pii.patterns import holds_pattern
 from nomoat.route.pii.phones import holds_phone
 from nomoat.route.pii.plain import readings
+from nomoat.route.pii.plates import holds_number_plate
 from nomoat.route.pii.residents import holds_resident_number
 
 Kind = Literal[
-    "resident_number", "identity_document", "phone", "business_number", "customs_code", "bank_account", "card", "email", "address",
-    "api_key", "name",
+    "resident_number", "identity_document", "number_plate", "phone", "business_number", "customs_code", "bank_account", "card", "email",
+    "address", "api_key", "name",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 KIND_TITLES: dict[Kind, str] = {
     "resident_number": "a resident registration number",
     "identity_document": "an identity document's number",
+    "number_plate": "a car's number plate",
     "phone": "a phone number",
     "business_number": "a business registration number",
     "customs_code": "a personal customs code",
@@ -111,6 +113,7 @@ BROKEN_KINDS = ("resident_number", "phone", "business_number", "card")
 FINDERS: dict[Kind, Finder] = {
     "resident_number": holds_resident_number,
     "identity_document": holds_identity_document,
+    "number_plate": holds_number_plate,
     "phone": holds_phone,
     "business_number": holds_business_number,
     "customs_code": holds_customs_code,
