@@ -20,11 +20,13 @@ FULL_YEAR = re.compile(rf"((?:19|20)(?<!\d\d\d)\d{{6}}{GAP}\d{{7}})(?!\d)")
 IN_HALVES = re.compile(rf"(\d(?<!\d\d)\d{{5}}{LAST_FOLLOW}\d{{7}})(?!\d)")
 DATED = re.compile(rf"(\d(?<!\d\d)\d(?:\d\d)?([./-])\d\d\2\d\d{GAP}\d{{7}})(?!\d)")
 SIGN_BETWEEN = re.compile(r"[^\s\d]\s*\d{7}\Z")
-# Alone: `주민등록번호 뒷자리: 2134561`, in the line or the turn below, too; and `뒷자리는 2134561`, where no word says it is another's.
+# Alone: `주민등록번호 뒷자리: 2134561`, in the next line, too; and `뒷자리는 2134561`, where no word says whose else.
 ITS_END = r"(?:뒷\s?(?:(?:7|일곱)\s?)?(?:자리|번호|부분)|뒤에?(?:\s?(?:7|일곱)?\s?자리)?)"
 ITS_DIGITS = rf"[1-8](?<!\d\d)\d{{6}}(?!\d|{WON}|명)"
 SECOND_HALF = re.compile(rf"(?:주민|민증|외국인)(?:\s?등록)?(?:\s?번호)?의?\s?{ITS_END}{REACH}{ITS_DIGITS}")
-END_ALONE = re.compile(rf"(?:뒷\s?(?:(?:7|일곱)\s?)?|뒤\s?(?:7|일곱)\s?)자리(?:\s?(?:전체|모두|다))?[은는이가]?[\s:=]{{0,3}}{ITS_DIGITS}(?![회개건])")
+END_ALONE = re.compile(
+    rf"(?:뒷\s?(?:(?:7|일곱)\s?)?|뒤\s?(?:7|일곱)\s?)자리(?:\s?(?:전체|모두|다))?[은는이가요]?[\s:=>?(]{{0,4}}{ITS_DIGITS}(?![회개건])"
+)
 OF_OTHERS = re.compile(r"복권|로또|당첨|추첨|연금|송장|쿠폰|상품|제품|일련|주문|접수|코드")
 SAID = re.compile(r"(?<!입)주민(?!세)|외국인\s?등록|(?<![^\W_])(?:rrn|resident)", re.IGNORECASE)
 # Names the number itself: between a date and an amount, and before them, `주민센터` is no such word, nor is `지역주민`: what a form
