@@ -9,8 +9,8 @@ Why not presidio-analyzer, whose recognisers the design names: it installs 51 pa
 with presidio-analyzer 2.2.366), to match patterns of a few lines. Phone numbers are found by `phonenumberslite` (5 MB).
 
 What this does not cover: names nobody listed, dates of birth, identity documents but for those of `documents`, plates but for
-Korean ones, health, IP addresses, keys and passwords of other forms that nothing names; phone numbers of other countries without their `+`; accounts without a bank's
-word beside them or above, and what ends in `원` as amounts do;
+Korean ones, health, IP addresses, keys and passwords of other forms that nothing names; phone numbers of other countries without
+their `+`; accounts without a bank's word beside them or above, and what ends in `원` as amounts do;
 addresses without a house number or with no place beside it, and of countries that `addresses` does not know;
 landline, business and account numbers in several cells of a table or under several keys;
 numbers spelled out in words but for mobile ones, in pictures, or in base64 and such.

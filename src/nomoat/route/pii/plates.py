@@ -9,9 +9,8 @@ import re
 
 # Of plates: private cars, those for hire (허하호), of firms that carry (바사아자, 배) and of the forces.
 LETTERS = "가나다라마거너더러머버서어저고노도로모보소오조구누두루무부수우주바사아자허하호배육해공국합"
-COUNTERS = (
-    "도로보오조구두부수주호배자사해국"  # `12조 3456`, `50자 1000`: such letters need a word, or a region, if blanks are beside them
-)
+# `12조 3456`, `50자 1000`: such letters need a word, or a region, if blanks are beside them.
+COUNTERS = "도로보오조구두부수주호배자사해국"
 REGIONS = "서울|부산|대구|인천|광주|대전|울산|세종|경기|강원|충북|충남|전북|전남|경북|경남|제주"
 COUNTED = r"(?!\d|[.,~-]\d|[십백천만억조원명개건회년배kKm%]|세대|가구|미터|킬로|보[다단])"
 PLATE = re.compile(

@@ -21,11 +21,12 @@ IN_HALVES = re.compile(rf"(\d(?<!\d\d)\d{{5}}{LAST_FOLLOW}\d{{7}})(?!\d)")
 DATED = re.compile(rf"(\d(?<!\d\d)\d(?:\d\d)?([./-])\d\d\2\d\d{GAP}\d{{7}})(?!\d)")
 SIGN_BETWEEN = re.compile(r"[^\s\d]\s*\d{7}\Z")
 # Alone: `주민등록번호 뒷자리: 2134561`, in the next line, too; and `뒷자리는 2134561`, where no word says whose else.
-ITS_END = r"(?:뒷\s?(?:(?:7|일곱)\s?)?(?:자리|번호|부분)|뒤에?(?:\s?(?:7|일곱)?\s?자리)?)"
-ITS_DIGITS = rf"[1-8](?<!\d\d)\d{{6}}(?!\d|{WON}|명)"
-SECOND_HALF = re.compile(rf"(?:주민|민증|외국인)(?:\s?등록)?(?:\s?번호)?의?\s?{ITS_END}{REACH}{ITS_DIGITS}")
+SECOND_HALF = re.compile(
+    r"(?:주민|민증|외국인)(?:\s?등록)?(?:\s?번호)?의?\s?(?:뒷\s?(?:(?:7|일곱)\s?)?(?:자리|번호|부분)|뒤(?:에?\s?(?:7|일곱)?\s?자리)?)"
+    rf"(?:[은는이가]?[\s:=(\"',|]{{0,4}}|(?<!뒤){REACH}(?!\d{{7}}(?:{WON}|명)))[1-8](?<!\d\d)\d{{6}}(?!\d)"
+)
 END_ALONE = re.compile(
-    rf"(?:뒷\s?(?:(?:7|일곱)\s?)?|뒤\s?(?:7|일곱)\s?)자리(?:\s?(?:전체|모두|다))?[은는이가요]?[\s:=>?(]{{0,4}}{ITS_DIGITS}(?![회개건])"
+    rf"(?:뒷\s?(?:(?:7|일곱)\s?)?|뒤\s?(?:7|일곱)\s?)자리(?:\s?(?:전체|모두|다))?[은는이가요]?[\s:=>?(]{{0,4}}[1-8]\d{{6}}(?!\d|{WON}|[명회개건])"
 )
 OF_OTHERS = re.compile(r"복권|로또|당첨|추첨|연금|송장|쿠폰|상품|제품|일련|주문|접수|코드")
 SAID = re.compile(r"(?<!입)주민(?!세)|외국인\s?등록|(?<![^\W_])(?:rrn|resident)", re.IGNORECASE)
