@@ -9,12 +9,13 @@ import re
 
 # Of plates: private cars, those for hire (허하호), of firms that carry (바사아자, 배) and of the forces.
 LETTERS = "가나다라마거너더러머버서어저고노도로모보소오조구누두루무부수우주바사아자허하호배육해공국합"
-# `12조 3456`, `50자 1000`: such letters need a word, or a region, if blanks are beside them.
-COUNTERS = "도로보오조구두부수주호배자사해국"
+# `12조 3456`, `50자 1000`: such letters need a word if blanks are beside them.
+COUNTERS = "도로보오조구두부수주호배자사해국무"
+FOR_HIRE = "바사아자배"  # of taxis, buses and lorries, behind a region
 REGIONS = "서울|부산|대구|인천|광주|대전|울산|세종|경기|강원|충북|충남|전북|전남|경북|경남|제주"
 COUNTED = r"(?!\d|[.,~-]\d|[십백천만억조원명개건회년배kKm%]|세대|가구|미터|킬로|보[다단])"
 PLATE = re.compile(
-    rf"\d(?<![\dA-Za-z][.,~-]\d)(?<![\dA-Za-z-]\d)\d{{1,2}}(?P<blank>\s?)(?P<letter>[{LETTERS}])(?P<gap>[\s-]?)\d{{4}}{COUNTED}"
+    rf"\d(?<![\dA-Za-z][.,~-]\d)(?<![\dA-Za-z-]\d)\d{{1,2}}(?P<blank>[^\S\n]?)(?P<letter>[{LETTERS}])(?P<gap>(?:[^\S\n]|-)?)\d{{4}}{COUNTED}"
 )
 REGION = re.compile(rf"(?:{REGIONS})\s?\Z")
 CAR = re.compile(
@@ -33,7 +34,8 @@ def holds_number_plate(text: str) -> bool:
 def _is_plate(found: re.Match[str]) -> bool:
     text, (start, end) = found.string, found.span()
     near = text[max(0, start - REACH) : end + REACH]
-    if CAR.search(near) or REGION.search(text, max(0, start - 3), start):
+    may_be_count = (found["blank"] or found["gap"]) and found["letter"] in COUNTERS
+    is_in_region = REGION.search(text, max(0, start - 3), start) and not (may_be_count and found["letter"] not in FOR_HIRE)
+    if CAR.search(near) or is_in_region:
         return True
-    has_blanks = found["blank"] or (found["gap"] and found["letter"] in COUNTERS)
-    return not has_blanks and not CASE.search(near)
+    return not (found["blank"] or may_be_count or CASE.search(near))
