@@ -284,7 +284,9 @@ def _require_question(request: Request | str, what: str) -> None:
     elif not isinstance(request, Request):
         raise UsageError(
             f"a model is asked a text or a `nomoat.records.Request`, and {what} is of the type {type(request).__name__}",
-            hint='give "…", or for a conversation Request(messages=(Message(role="user", content="…"), …))',
+            hint=bounds.text_hint(
+                request, otherwise='give "…", or for a conversation Request(messages=(Message(role="user", content="…"), …))'
+            ),
         )
 
 
