@@ -8,6 +8,7 @@ import importlib
 import inspect
 import json
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -395,6 +396,21 @@ def test_a_stream_can_be_closed() -> None:
         with closing(model.stream("a b c")) as chunks:
             assert next(chunks).text == "c"
         assert list(chunks) == []
+
+
+def test_what_nomoat_offers_is_told_by_help_and_dir_and_is_there() -> None:
+    assert dir(nomoat) == sorted(nomoat.__all__)
+    told, _, modules = str(nomoat.__doc__).partition("in modules:\n")
+    assert set(re.findall(r"^(\w+)\(", told, re.MULTILINE)) == {*nomoat.__all__} - {"__version__"}
+    found = re.findall(r"^nomoat\.(\S+) +(.+)$", modules, re.MULTILINE)
+    assert len(found) > 10
+    page = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
+    for name, words in found:
+        module = importlib.import_module(f"nomoat.{name}")
+        # What is named stands before a colon and what is said of it, or alone.
+        names = [one for part in words.split("; ") for one in re.findall(r"\b(?:[a-z]+_[a-z_]+|[A-Z][a-z]\w+)\b", part)]
+        assert all(hasattr(module, one) for one in names), (name, names)
+        assert f"nomoat.{name}" in page, name
 
 
 WITHOUT_EXTRAS = """

@@ -341,6 +341,10 @@ def load(
             hint="name the model; `nomoat run`, `nomoat serve` and `load_auto()` of nomoat.route.router know `auto`",
         )
     require_template_taken([ref], template)
+    for named in filter(None, (template, fallback_template)):
+        from nomoat.engine import templates
+
+        templates.named(named)
     if ref == references.FAKE:
         from nomoat.engine.fake import FakeEngine
 

@@ -245,10 +245,10 @@ def test_one_text_and_labels_that_do_not_differ_are_refused_from_python() -> Non
     table = {"text": TEXTS, "label": ["ham", "spam"]}
     assert refused(table, ["ham", "spam"]) == "several texts are labelled at once, and of this dict only the names would be taken"
     assert refused([b"text"], ["ham", "spam"]) == "`texts[0]` is of the type bytes, not a text"
-    for wrong, name in (({"max_tokens": 0}, "max_tokens"), ({"max_tokens": "9"}, "max_tokens"), ({"reasoning_effort": "x"}, "reasoning"),
-                        ({"spending": 5}, "spending"), ({"progress": 5}, "progress")):  # fmt: skip
-        with AnswerStore() as store, pytest.raises(UsageError, match=f"`{name}"):
-            label(Responder("fake:", FakeEngine()), TEXTS, ("ham", "spam"), store=store, **wrong)
+    others: dict[str, Any] = {"max_tokens": 0, "reasoning_effort": "x", "spending": 5, "progress": 5}
+    for name, wrong in (*others.items(), ("max_tokens", "9")):
+        with AnswerStore() as store, pytest.raises(UsageError, match=f"^`{name}` is {wrong!r}"):
+            label(Responder("fake:", FakeEngine()), TEXTS, ("ham", "spam"), store=store, **{name: wrong})
     assert refused(TEXTS, ["ham", 1]) == "`labels[1]` is of the type int, not a text"
     with pytest.raises(UsageError, match="`store` is None"):
         label(Responder("fake:", FakeEngine()), TEXTS, ("ham", "spam"), store=None)  # type: ignore[arg-type]
