@@ -312,8 +312,10 @@ def test_what_is_no_whole_text_is_refused_also_beside_requests() -> None:
         for ask in asks:
             with pytest.raises(UsageError, match="its character 1 is half of one"):
                 ask(["moat", "\ud800"])
-            with pytest.raises(UsageError, match="is of the type NoneType, not a text"):
-                ask([None])
+            for cell in (None, float("nan")):
+                with pytest.raises(UsageError, match=f"is of the type {type(cell).__name__}, not a text") as caught:
+                    ask([cell])
+                assert "`dropna()`" in str(caught.value.hint)
 
 
 def test_no_answers_at_once_are_refused_when_they_are_asked_for() -> None:
@@ -331,6 +333,13 @@ def test_a_model_is_named_by_a_path_too_and_by_nothing_else(tiny_gguf: Path) -> 
         assert (model.ref, model.complete(asked).text) == (str(tiny_gguf), same.complete(asked).text)
     with pytest.raises(UsageError, match="a model is named by a text or a path, and this is of the type NoneType"):
         responder.load(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("option", ["template", "fallback_template"])
+def test_a_chat_template_that_nobody_knows_is_refused_whichever_way_it_is_named(tiny_gguf: Path, option: str) -> None:
+    for wrong, message in (("x", "no chat template is called `x`"), (5, "a chat template's name is of the type int, not a text")):
+        with pytest.raises(UsageError, match=f"^{message}"):
+            responder.load(tiny_gguf, **{option: wrong})  # type: ignore[arg-type]
 
 
 def test_a_model_tells_which_it_is_and_whether_it_is_closed() -> None:

@@ -235,7 +235,8 @@ def require_text(text: Any, what: str) -> None:
     """Raises UsageError for what is none, and for half a character: JSON and shell arguments can carry such (a lone surrogate), which
     no tokenizer and no server reads."""
     if not isinstance(text, str):
-        raise UsageError(f"{what} is of the type {type(text).__name__}, not a text", hint=text_hint(text))
+        hint = 'give "…"' if text is None and "[" not in what else text_hint(text)  # a setting that is None is no cell
+        raise UsageError(f"{what} is of the type {type(text).__name__}, not a text", hint=hint)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as exc:

@@ -160,7 +160,7 @@ def test_a_suite_and_its_evaluation_are_shown_without_each_example() -> None:
 
 
 def test_outcomes_are_shown_in_a_line_without_each_of_them() -> None:
-    outcomes = nomoat.evaluate(knowing("m", 150), quiz(200, "choice", choices=("no", "yes")))
+    outcomes = nomoat.evaluate(knowing("m", 150), quiz(200))
     assert repr(outcomes) == "<Outcomes: 200 of m on quiz, mean score 0.75>"
     assert repr(Outcomes(outcomes, partial="why")) == "<Outcomes: 200 of m on quiz, mean score 0.75, partial: why>"
     assert repr(Outcomes()) == "<Outcomes: 0>"
