@@ -127,11 +127,9 @@ EVERYDAY = re.compile(
     r"|keys?|tokens?|string|value|hash|input|form|field|page|[\W_]",
     re.IGNORECASE,
 )
-STANDARD = r"(?:rfc|iso)[_-]?\d{3,6}"
-OF_STANDARDS = (
-    r"(?:ansi|bs|din|draft|en|iec|ieee|ietf|jis|kics|ks|nf|tta|x|cn|jp|kr|a\d?|amd\d|cor\d"
-    r"|basic|compliant|hotp|isms|json|latin1|p|pbkdf2|totp)"
-)
+STANDARD = r"(?:rfc|iso)-?\d{3,6}"
+MAKERS = r"(?:ansi|bs|din|draft|en|iec|ieee|ietf|jis|kics|ks|latin1|nf|tta)[/_-](?:x[/_-])?"
+OF_STANDARDS = r"(?:en|cn|jp|kr|a\d?|amd\d|cor\d|basic|compliant|hotp|isms|json|latin1|p|pbkdf2|totp)"
 CODE = re.compile(
     r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+|[\w.+-]+@[\w-]+(?:\.[\w-]+)+|.*://.*|[$%*&!{<].*|pass(?:word|wd)[A-Za-z]\w*"
     # Paths, behind a port, too; `env:DB_PASS2`, `vault:…`, lines of /etc/passwd; names such as `rpassword::read2`.
@@ -139,8 +137,10 @@ CODE = re.compile(
     # Versions, dates, measures, arithmetic, and `12-character`.
     r"|v?\d+(?:\.\d+){1,3}[\w+-]*|\d{4}-\d\d-\d\d.*|\d{1,5}(?:[cdgkmnptu]?(?:[smwgvba]|hz|ib|wh|bits?|bytes?)|min|sec|rpm|px)"
     r"|\d*\.\d+[*/+-]\w+|\w+[*/+-]\d*\.\d+|[a-z]\w{0,2}[*/+@][a-z]\w{0,2}|\d{1,3}[+~-][\d+~-]*[a-z-]+"
-    # Standards, with who made them, what they are of and others beside them; ways to encrypt and to sign in, and types.
-    rf"|(?:{OF_STANDARDS}[/_-])*{STANDARD}(?:[:/._-](?:\d+|{OF_STANDARDS}|{STANDARD}))*|(?:seed|hight)-?(?:64|128|256)(?:[/-][a-z]{{3}})?"
+    # Standards, with who made them, what they are of and others beside them, but no numbers as long as a PIN (`iso27001-2580`); ways
+    # to encrypt and to sign in, and types.
+    rf"|(?:{MAKERS})*{STANDARD}(?:[:/._-](?:{OF_STANDARDS}|\d{{1,3}}|(?:19|20)\d\d)|/{STANDARD})*"
+    r"|(?:seed|hight)-?(?:64|128|256)(?:[/-][a-z]{3})?"
     r"|(?:[a-z0-9]+[/_-])*(?:sha|aes|aria|lea|des|chacha|md|rsa|pbkdf|argon|base|utf|tls|oauth|fido|wpa"
     r"|text|u?int|float|char|varchar)-?\d[\w./+-]*"
     # Products with their version: `비밀번호 Windows10 로그인`.
