@@ -94,6 +94,7 @@ BEFORE_DATE = re.compile(
 BEHIND_DATE = re.compile(
     r"까지|부터|(?:에|\s\d{1,2}:\d\d)?\s?(?:통화|(?:통화|전화|연락|문자|상담)\s?(?:함|했음|드림|드렸음|완료))[.)]?[^\S\n]*+(?:\n|\Z)"
 )
+OF_CALLS = re.compile(r"전화|contact|phone", re.IGNORECASE)  # no `hp: `
 GOES_ON = re.compile(r"\s?[\uac00-\ud7a3]")
 # Heads of columns: of numbers, of what a telephone has, and of when it was called; and beside them those of who has a number.
 HEADS_NUMBERS = re.compile(rf"(?:{PHONE_WORDS}|cell|contact)(?:[\s_-]?(?:번호|number|no))?[^\w\n]{{0,4}}", re.IGNORECASE)
@@ -224,8 +225,9 @@ def _is_range(found: re.Match[str]) -> bool:
         return (is_date or rises) and not _names_column(named["as_head"], text[begin : named.end("as_head")], is_date=is_date)
     if named["as_key"] is None:
         return False
-    dated = is_date and has_word_before(BEFORE_DATE, text, start) and not GOES_ON.match(text, end)
-    return bool(dated or (is_date and BEHIND_DATE.match(text, end)) or (rises and UNIT_APART.match(text, end)))
+    is_dated_before = has_word_before(BEFORE_DATE, text, start) and not GOES_ON.match(text, end)
+    is_dated = is_date and (is_dated_before or (OF_CALLS.match(named[0]) and BEHIND_DATE.match(text, end)))
+    return bool(is_dated or (rises and UNIT_APART.match(text, end)))
 
 
 def _is_counted(text: str, end: int, first: int, second: int) -> re.Match[str] | None:
