@@ -141,7 +141,7 @@ CODE = re.compile(
     r"|\d*\.\d+[*/+-]\w+|\w+[*/+-]\d*\.\d+|[a-z]\w{0,2}[*/+@][a-z]\w{0,2}|\d{1,3}[+~-][\d+~-]*[a-z-]+"
     # Standards, with who made them, what they are of and others beside them, but no numbers as long as a PIN (`iso27001-2580`); ways
     # to encrypt and to sign in, and types.
-    rf"|(?:{MAKERS})*{STANDARD}(?:[:/._-](?:{OF_STANDARDS}|\d{{1,3}}|(?:19|20)\d\d)|/{STANDARD})*"
+    rf"|(?:{MAKERS})*{STANDARD}(?:[:/._-](?:{OF_STANDARDS}|\d{{1,3}}|(?:19|20)\d\d)|/{STANDARD}|/\d{{5}})*"
     r"|(?:seed|hight)-?(?:64|128|256)(?:[/-][a-z]{3})?"
     r"|(?:[a-z0-9]+[/_-])*(?:sha|aes|aria|lea|des|chacha|md|rsa|pbkdf|argon|base|utf|tls|oauth|fido|wpa"
     r"|text|u?int|float|char|varchar)-?\d[\w./+-]*"

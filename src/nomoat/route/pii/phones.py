@@ -104,7 +104,6 @@ HEADS_DATES = re.compile(r"날짜|일자|일시|date", re.IGNORECASE)
 HEADS_WHO = re.compile(
     r"이름|성명|성함|고객|환자|회원|직원|학생|담당|보호자|업체|상호|거래처|name|customer|client|patient", re.IGNORECASE
 )
-REACH_OF_HEADS = 200  # characters
 LOCAL = re.compile(r"[2-9]\d{2,3}-\d{4}")
 NO_FIGURE = rf"{NO_ORDER}(?<![\d.,-])"
 WITHOUT_ZERO_BEFORE_WORD = re.compile(  # `1012345678로 전화 주세요`
@@ -221,7 +220,7 @@ def _is_range(found: re.Match[str]) -> bool:
     if not named:
         return is_date or rises
     if named["as_head"]:
-        begin = max(found.start() - REACH_OF_HEADS, text.rfind("\n", 0, found.start()) + 1)
+        begin = text.rfind("\n", 0, found.start()) + 1
         return (is_date or rises) and not _names_column(named["as_head"], text[begin : named.end("as_head")], is_date=is_date)
     if named["as_key"] is None:
         return False
