@@ -94,7 +94,7 @@ BEFORE_DATE = re.compile(
 BEHIND_DATE = re.compile(
     r"까지|부터|(?:에|\s\d{1,2}:\d\d)?\s?(?:통화|(?:통화|전화|연락|문자|상담)\s?(?:함|했음|드림|드렸음|완료))[.)]?[^\S\n]*+(?:\n|\Z)"
 )
-OF_CALLS = re.compile(r"전화|contact|phone", re.IGNORECASE)  # no `hp: `
+OF_CALLS = re.compile(r"(?:전화|contact|phone)\W*", re.IGNORECASE)  # no `hp: `
 GOES_ON = re.compile(r"\s?[\uac00-\ud7a3]")
 # Heads of columns: of numbers, of what a telephone has, and of when it was called; and beside them those of who has a number.
 HEADS_NUMBERS = re.compile(rf"(?:{PHONE_WORDS}|cell|contact)(?:[\s_-]?(?:번호|number|no))?[^\w\n]{{0,4}}", re.IGNORECASE)
@@ -205,7 +205,8 @@ def _names_column(head: str, heads: str, *, is_date: bool) -> bool:
     """Whether a column holds numbers, and not dates, or what a telephone has."""
     if NAMES_NUMBER.search(head) or HEADS_WHO.search(heads):
         return True
-    return not (HEADS_DATES.search(heads) if is_date else HEADS_DEVICES.fullmatch(head) and HEADS_WHAT.search(heads))
+    told = (OF_CALLS, HEADS_DATES) if is_date else (HEADS_DEVICES, HEADS_WHAT)
+    return not (told[0].fullmatch(head) and told[1].search(heads))
 
 
 def _is_range(found: re.Match[str]) -> bool:
