@@ -150,6 +150,7 @@ class Failing(FakeEngine):
         # gateways
         "Input was rejected by moderation", "Blocked by moderation", "Request blocked by our moderation system",
         "Access denied by Content-Policy", "Your input violates our content moderation guidelines.",
+        "Request blocked due to content policy violation.", "Content policy violation", "Your prompt may violate our content policy",
     )),
     *(RemoteError(f"`h` answered 500: {said}", status=500) for said in (
         # llama.cpp, Ollama, others
@@ -195,6 +196,8 @@ def test_a_traceback_says_once_what_is_wrong_with_one_of_several_questions_where
         "your key has no access to the moderation endpoint", "Your account has been flagged for review", "Key is disabled",
         "This API key has been flagged as compromised", "Your account was flagged for potential abuse. Contact us",
         "Your account was blocked by moderation", "Your access has been flagged",
+        "Your account has been suspended because your requests violated our usage policies",
+        "Too many of your requests were flagged: this API key is disabled", "Your messages were flagged; we terminated your account",
         "Request is prohibited by organization's policy. vpcServiceControls",
         "The request violates the service perimeter of the project",
     )),

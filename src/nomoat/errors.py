@@ -60,12 +60,18 @@ BEEN = r"(?: (?:is|are|was|were|has|have|had|been)){0,2}"
 BARRED = "(?:blocked|denied|refused|rejected)"
 RULES = r"[ \w'-]{0,40}\b(?:moderation|safety|content[ _-](?:polic|filter)|(?:content|usage) (?:guideline|polic))"
 OF_WHAT_WAS_ASKED = re.compile(
-    rf"{TEXT}{BEEN} flagged\b|(?:^|{TEXT}{BEEN} )(?:violat(?:es?|ed){RULES}|{BARRED} (?:by|as a result of){RULES})"
+    rf"{TEXT}{BEEN} flagged\b"
+    rf"|(?:^|{TEXT}{BEEN} )(?:(?:may )?violat(?:es?|ed){RULES}|{BARRED} (?:by|as a result of|because of|due to){RULES})"
+    r"|^content policy violation\b"
     rf"|{BARRED} by(?: \w+){{0,3}} content[ _-](?:polic|filter)"
     rf"|{TEXT} (?:(?:is|are) too (?:big|large|long)\b(?!.{{0,40}}\b(?:machine|memory)\b)|exceeds?(?: [^\s.]+){{0,3}} context\b)"
     r"|\b(?:content_filter|content_policy\w*|moderation_blocked)\b",
     re.IGNORECASE,
 )
+# For such texts an account is closed, too: then no other text fares better.
+ACCOUNT = "(?:account|key|organi[sz]ation|project|team|user)s?"
+CLOSED = "(?:banned|deactivated|disabled|restricted|suspended|terminated)"
+OF_AN_ACCOUNT = re.compile(rf"\b(?:{ACCOUNT}\b[^.:;]{{0,60}} {CLOSED}|{CLOSED}\b[^.:;]{{0,60}} {ACCOUNT})\b", re.IGNORECASE)
 
 
 class NomoatError(Exception):
@@ -133,7 +139,8 @@ def is_of_what_was_asked(error: NomoatError) -> bool:
     if isinstance(error, RemoteError):
         if error.status in REFUSED_OR_FAILED:
             said = ANSWERED.split(error.message, maxsplit=1)[-1]
-            return OF_WHAT_WAS_ASKED.search(f"{said} {error.code or ''}") is not None
+            is_named = OF_WHAT_WAS_ASKED.search(f"{said} {error.code or ''}") is not None
+            return is_named and not OF_AN_ACCOUNT.search(said)
         return error.status in REFUSED_AS_ASKED
     return isinstance(error, UsageError | UnsupportedError | ContextExceededError | CacheExceededError) and not isinstance(
         error, SettingError

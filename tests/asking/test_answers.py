@@ -974,10 +974,12 @@ def test_what_was_sent_for_a_question_that_the_budget_ended_counts_as_sent(
     assert [int(headers["content-length"]) for headers in server.headers] == [collected.bytes_in_vain]
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
-def test_wrong_key_and_unknown_model_end_the_run_at_once(serving: Serving, status: int) -> None:
-    server = serving(say(status, {"error": {"message": "no"}}))
-    with pytest.raises(RemoteError, match=f"answered {status}: no"):
+@pytest.mark.parametrize(
+    ("status", "said"), [(401, "no"), (403, "no"), (404, "no"), (403, "Your account is suspended: your requests were flagged")]
+)
+def test_wrong_key_unknown_model_and_a_closed_account_end_the_run_at_once(serving: Serving, status: int, said: str) -> None:
+    server = serving(say(status, {"error": {"message": said}}))
+    with pytest.raises(RemoteError, match=f"answered {status}: {said}"):
         run_suite(f"{server.url}#m", suite_of(50), RunSettings(concurrency=2))
     assert len(server.bodies) <= 4
 

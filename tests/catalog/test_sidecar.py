@@ -100,6 +100,15 @@ def test_tasks_of_every_kind_are_of_an_assistant_by_the_terms_that_are_known_now
     assert f"(`{written}`) than are known now (`openai-assistant`)" in found.notes[0]
 
 
+def test_terms_of_a_gateway_that_stand_there_by_hand_are_those_for_an_assistant_too(data: Path) -> None:
+    teacher = "http://gateway:4000/v1#x"
+    parents = [Parent(kind="teacher", name=teacher, licence="openai-terms"), Parent(kind="data", name=SEEDS, licence="cc-by-nc-4.0")]
+    with sidecar.saving(data, sha256=paths.sha256_of(data), teacher=teacher, parents=parents, facts={"settings": {}}):
+        pass
+    found = sidecar.find(data)
+    assert found is not None and found.parents[0].licence == "openai-assistant"
+
+
 def test_a_file_that_was_changed_still_has_its_teacher(data: Path) -> None:
     data.write_text('{"instruction": "c", "input": "", "output": "d"}\n')
     found = sidecar.find(data)

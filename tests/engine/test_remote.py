@@ -1270,6 +1270,9 @@ def test_what_was_refused_can_be_read_while_another_thread_learns() -> None:
         "not allowed)]",
         "'messages.0' : for 'role:user' the following must be satisfied[('messages.0' : property 'status' is unsupported, did you "
         "mean 'name'?)]",
+        "messages[0]: unknown field `reasoning`, expected one of `role`, `content`, `name`",
+        "messages[0].content: value is not allowed; the field name is 'text'",
+        "Unexpected field name 'status' in messages[0], which is not allowed",
         "Unsupported parameter: 'stop'. Got {'messages': [{'role': 'user', 'content': 'hi', 'name': 'alice'}]}",
     ],
 )

@@ -813,6 +813,16 @@ def test_what_a_quiz_lets_choose_from_is_no_answer(header: str, label: str, tmp_
     assert suite_from_file(path).suite.examples[0].target == label
 
 
+@pytest.mark.parametrize("asked", ["{a} {b}", "a"])
+def test_two_texts_that_are_asked_are_no_choices(asked: str, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("id,a,b,class\n1,one,two,same\n2,here,there,other\n", encoding="utf-8")
+    assert suite_from_file(path, input_column=asked).suite.examples[0].target == "same"
+    path.write_text("id,question,A,B,class\n1,Which?,one,two,same\n2,Where?,here,there,other\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="no column is named like a usual label"):
+        suite_from_file(path, input_column="{question} {A} {B}")
+
+
 def test_documents_tell_questions_of_a_quiz_apart_by_their_answers_not_by_what_there_is_to_choose_from(tmp_path: Path) -> None:
     path = tmp_path / "quiz.csv"
     path.write_text("question,document,A,B,답\nWhich?,d1,one,two,B\nWhich?,d2,three,two,B\n", encoding="utf-8")

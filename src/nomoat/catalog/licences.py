@@ -190,15 +190,16 @@ def stated_data(name: str, licence_id: str) -> Parent:
     return Parent(kind="data", name=name, licence=licence_id, source=word, confirmed="memory")
 
 
-def for_assistant(parents: Iterable[Parent]) -> tuple[Parent, ...]:
+def for_assistant(parents: Iterable[Parent], writer: str | None = None) -> tuple[Parent, ...]:
     """These parents where what they wrote is to train a general assistant, which competes with those of every provider: the terms of a
-    provider are then those for that, also where the user stated them of a gateway. What a teacher learned from itself stays."""
+    provider are then those for that, also where the user stated them of a gateway, or by hand of the `writer`. What a teacher learned
+    from itself stays."""
     forbidding = _assistant_terms()
     return tuple(
         replace(parent, licence=forbidding[parent.licence])
         if parent.kind == "teacher"
         and parent.licence in forbidding
-        and (parent.source == STATED or parent.licence == teacher(parent.name).licence)
+        and (parent.source == STATED or parent.name == writer or parent.licence == teacher(parent.name).licence)
         else parent
         for parent in parents
     )

@@ -134,7 +134,7 @@ def _read(path: Path, sha256: str) -> Sidecar:
         settings = facts.get("settings")
         are_labels = isinstance(settings, dict) and "labels" in settings
         if not are_labels and any(parent.name == SEEDS for parent in parents):  # it may be of a nomoat that did not know it yet
-            parents = licences.for_assistant(parents)
+            parents = licences.for_assistant(parents, facts["teacher"])
         notes = tuple(
             f"of {now.name}, `{path.name}` has other terms (`{then.licence}`) than are known now (`{now.licence}`)"
             for then, now in zip(written, parents, strict=True)

@@ -38,9 +38,9 @@ REFUSED = re.compile(
     re.IGNORECASE,
 )
 # Of who speaks: neither a function's, further down in a message, nor one in a request that is repeated, which its value follows, nor
-# one that is proposed in place of another field.
-NO_FUNCTION = "(?!tool_call|function(?!-))"  # `function-after[…]` is how pydantic calls a model with a validator
-NAME = r"(?:(?<!mean )[\"'`]name[\"'`](?!\s*:)|\bname (?:field|property)\b|\b(?:field|property) name\b)"
+# one that is proposed in place of another field, or expected (serde's words), nor what another field is called.
+NO_FUNCTION = "(?!tool_call|function(?!-)|expected )"  # `function-after[…]` is how pydantic calls a model with a validator
+NAME = r"(?:(?<!mean )[\"'`]name[\"'`](?!\s*:)|\bname (?:field|property)\b|\b(?:field|property) name\b(?!:?(?: is)? [\"'`]))"
 NAME_REFUSED = re.compile(
     rf"\bmessages?\b(?:{NO_FUNCTION}(?:[^\s{{}}:;\"'`]|, | -> )){{0,80}}(?:[./]| -> )name\b"
     rf"|{NAME}(?:{NO_FUNCTION}[^{{}}]){{0,200}}\bmessages?\b(?:\W?\d+)?"

@@ -139,7 +139,7 @@ def _of_table(path: Path, input_column: str | None, label_column: str | None, me
         why_text = f"input: {_named(form)} (as told)"
     else:
         form, why_text = _guessed_form(path, rows, columns, label_column)
-    answer_column, why_answer = _column(path, columns, label_column, _label_names(columns), "label", form.columns)
+    answer_column, why_answer = _column(path, columns, label_column, _label_names(columns, form.columns), "label", form.columns)
     require_other(path, form, answer_column, columns)
     texts = {column: [_cell(row, column) for _, row in rows] for column in form.columns}
     answers = [_answers(row, answer_column) for _, row in rows]
@@ -314,9 +314,11 @@ def _column(
     raise UsageError(f"`{path}`: no column is named like a usual {role}", hint=hint)
 
 
-def _label_names(columns: Sequence[str]) -> Sequence[str]:
-    """What a column of right answers may be called: where `A` and `B` are to choose from, `A` is none, and a class is a remark."""
-    has_choices = {"a", "b"} <= {column.strip().lower() for column in columns}
+def _label_names(columns: Sequence[str], asked: Sequence[str] = ()) -> Sequence[str]:
+    """What a column of right answers may be called: where `A` and `B` are to choose from, `A` is none, and a class is a remark. Where
+    nothing else is asked, they are no choices."""
+    is_pair = bool(asked) and {column.strip().lower() for column in asked} <= {"a", "b"}
+    has_choices = not is_pair and {"a", "b"} <= {column.strip().lower() for column in columns}
     return [name for name in LABEL_NAMES if name not in ("a", *CLASS_NAMES)] if has_choices else LABEL_NAMES
 
 

@@ -160,7 +160,20 @@ WORDS = re.compile(
 )
 BASE64 = re.compile("(?=.*[A-Za-z0-9+]{12})[A-Za-z0-9+/]{22,}")  # of 16 bytes or more
 COUNTER = re.compile(r"\s?(?:에러|오류|코드|자리|글자|자\b|개|회|번|원|년|월|일|분|초|시간|비트|바이트|-|~|\d)")
-PIN = re.compile(r"\d{4,8}[*#]?")
+PIN = re.compile(r"(?=(?:\D?\d){4})[*#]?\d{3,8}(?:[*#]\d{3,8})?[*#]?")
+# Codes of doors, with the buttons that open and end them (`공동현관 1234#`, `호출 #0512#`), or, of a house's common door, of
+# digits alone.
+DOOR = r"(?:현관|출입|도어\s?락|대문|정문|후문|호출|비번|비밀\s?번호)"
+ITS_CODE = r"(?:[\s은는이가:=(,문구키]|출입|비번|비밀\s?번호|번호|코드|호출|방법){0,9}"
+CODE_ENDS = r"[*#]?\d{4,8}(?:#|\*(?!\s?[\d(]))(?![A-Za-z(])"
+IN_WORDS = r"(?:(?:열쇠|별표|우물정|샵)\s?\d{4,8}|\d{4,8}\s?(?:열쇠|별표|우물정|샵)|종(?:\d{3,8}|\s?\d{3,8}\s?종))"
+DOOR_CODE = re.compile(
+    rf"(?:현관|도어\s?락|대문|비번|비밀\s?번호)[^\d\n*#]{{0,14}}(?!20\d\d\*){CODE_ENDS}"
+    rf"|{DOOR}{ITS_CODE}(?:{CODE_ENDS}|(?<!호출\s)(?<!호출)[*#]\s?\d{{4,8}}|{IN_WORDS})"
+    r"|(?:공동\s?현관문?(?:\s?(?:출입)?\s?(?:번호|코드))?|출입\s?(?:번호|코드))[은는]?[\s:]{0,3}(?P<pin>\d{4,8})"
+    r"(?:(?=이[에요]|입니다|으?로|호출|[을를])|(?!\w|[.,~-]\d|\s?[*#]))"
+)
+OF_DOORS = ("현관", "출입", "락", "문", "호출", "비번", "비밀")
 
 
 def holds_password(text: str) -> bool:
@@ -171,6 +184,7 @@ def holds_password(text: str) -> bool:
         or any(map(_is_said_password, PASSWORDS.finditer(text, small)))
         or any(map(_is_asked_password, ASKED_FOR.finditer(text, small)))
         or (has_any(OF_ASKED, small) and any(_is_in_column(value, head) for value, head, _ in cells_under(text, HEAD)))
+        or (has_any(OF_DOORS, small) and any(map(_is_door_code, DOOR_CODE.finditer(text))))
         or any(map(_is_password_of_user, IN_ADDRESS.finditer(text)))
         or any(map(_is_password_of_user, OF_ORACLES.finditer(text, small)))
     )
@@ -247,6 +261,13 @@ def _is_asked_password(found: re.Match[str]) -> bool:
     is_other = ASKS_OTHER.search(asked) if PIN.fullmatch(value) else None
     is_when = ASKS_WHEN.match(asked) if WHEN.fullmatch(value) else None
     return not ((is_other or is_when) and not ASKS_FOR_IT.match(asked)) and _is_said_password(found)
+
+
+def _is_door_code(found: re.Match[str]) -> bool:
+    pin = found["pin"]
+    if pin is None:
+        return True
+    return not (COUNTER.match(found.string, found.end()) or WHEN.fullmatch(pin)) and _is_named_password(pin, is_korean=True)
 
 
 def _is_named_password(value: str, *, is_korean: bool) -> bool:
