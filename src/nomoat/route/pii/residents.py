@@ -5,7 +5,18 @@ from __future__ import annotations
 import re
 from datetime import date
 
-from nomoat.route.pii.numbers import GAP, GAP_OR_CELLS, IN_WON, LAST_FOLLOW, NEXT_KEY, OTHER_CELL, REACH, WON, has_word_before
+from nomoat.route.pii.numbers import (
+    GAP,
+    GAP_OR_CELLS,
+    IN_WON,
+    LAST_FOLLOW,
+    NEXT_KEY,
+    OTHER_CELL,
+    REACH,
+    WON,
+    WORD_REACH,
+    has_word_before,
+)
 
 # The first digit of the second half may stand alone, as in forms that mask the rest.
 BETWEEN_HALVES = rf"{GAP_OR_CELLS}|{NEXT_KEY}"
@@ -38,6 +49,11 @@ NAMED = re.compile(
     r"|외국인\s?등록|(?<![^\W_])(?:rrn|resident[\s_]?(?:reg|no|num|id))",
     re.IGNORECASE,
 )
+# So does any other word but of a place, before what is no round amount: people's names and who they are (`김영희주민`, `며느리주민`).
+NAMED_BY_ANY = re.compile(
+    r"(?<![입거]|\b[원이])(?<!지역|마을|동네|현지|인근|피해|전체|[동서남북]부)(?<!외국인)주민(?=[^\uac00-\ud7a3\d]{0,3}(?:\d{7}|\Z))"
+)
+ROUND = "000"
 LIKE_STAMP = re.compile("1[3-9]")  # milliseconds since 1970, from 2011 to 2033
 # Where time stamps stand bare: behind a key, but for such as `regNo`, and where a log's line begins.
 STAMP_KEY = re.compile(
@@ -72,7 +88,7 @@ def holds_resident_number(text: str) -> bool:
     for match in RESIDENT.finditer(text) if SIX_DIGITS.search(text) else ():
         digits = match[2] + "".join((match[4] or match[5] or match[6]).split())
         born, between = _born(digits), "-" if match[5] else match[3]
-        is_said = has_word_before(SAID, text, match.start()) or NAMED.search(text, *match.span(1)) is not None
+        is_said = has_word_before(SAID, text, match.start()) or _is_named(digits, text, *match.span(1))
         may_be_amount = between is None or not (is_said or between.strip())
         if born is None or (may_be_amount and IN_WON.match(text, match.end(1))):
             continue
@@ -126,10 +142,16 @@ def _holds_one_with_more_to_prove(text: str) -> bool:
             if pattern is DATED and IN_WON.match(text, match.end(1)):
                 continue  # `지역 주민 24.01.15 1500000원`
             is_proof = pattern is not DATED and not match[1].isdecimal()
-            needs_name = pattern is DATED and not SIGN_BETWEEN.search(match[1])
-            if has_word_before(NAMED if needs_name else SAID, text, match.start()) or (is_proof and _checksum_fits(digits)):
+            start, needs_name = match.start(), pattern is DATED and not SIGN_BETWEEN.search(match[1])
+            is_said = _is_named(digits, text, max(0, start - WORD_REACH), start) if needs_name else has_word_before(SAID, text, start)
+            if is_said or (is_proof and _checksum_fits(digits)):
                 return True
     return False
+
+
+def _is_named(digits: str, text: str, start: int, end: int) -> bool:
+    """Whether a word there names the number of these digits."""
+    return bool(NAMED.search(text, start, end) or (not digits.endswith(ROUND) and NAMED_BY_ANY.search(text, start, end)))
 
 
 def _born(digits: str) -> date | None:
