@@ -238,7 +238,7 @@ class AnswerStore:
         model and example."""
         found = []
         for outcome, names, (suite, metric, digest) in self._outcomes("suite_sha256 = coalesce(?1, suite_sha256)", suite_sha256):
-            seconds = [at for name, at in names.items() if model in (None, name.partition("/")[2])]
+            seconds = [at for name, at in names.items() if model in (None, outcome.model, name.partition("/")[2])]
             if seconds:
                 kept = KeptOutcome(outcome=outcome, metric=metric, model_digest=digest, unix_seconds=max(seconds))
                 found.append((-kept.unix_seconds, suite, digest, outcome.example_id, kept))

@@ -69,9 +69,11 @@ def _kept_notes(run: Asking) -> Iterator[str]:
         return
     count = f"{len(run.kept(run.model.engine, run.suite.examples)):,} of {len(run.suite.examples):,}"
     yield f"`{run.model.ref}` is not asked: it has answered {count} of these questions before, and those answers are used"
+    suite = run.model.engine.suite
     if num_other := sum(map(run.is_in_other_words, run.examples)):
-        suite = run.model.engine.suite
         yield f"{num_other:,} of {len(run.examples):,} questions were asked in other words in `{suite}`: answers are paired by id"
+    if num_other := sum(map(run.has_other_room, run.examples)):
+        yield f"{num_other:,} of {len(run.examples):,} questions had another limit of new tokens, or other stops, in `{suite}`"
     if run.version is not None:
         yield from named_otherwise(run.model.engine, run.version)
 
