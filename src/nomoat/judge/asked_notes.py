@@ -72,8 +72,14 @@ def _kept_notes(run: Asking) -> Iterator[str]:
     suite = run.model.engine.suite
     if num_other := sum(map(run.is_in_other_words, run.examples)):
         yield f"{num_other:,} of {len(run.examples):,} questions were asked in other words in `{suite}`: answers are paired by id"
+    if num_other := sum(map(run.has_other_target, run.examples)):
+        yield (
+            f"{num_other:,} of these had other right answers in `{suite}`: an id that means another question there pairs what does "
+            "not belong together"
+        )
     if num_other := sum(map(run.has_other_room, run.examples)):
-        yield f"{num_other:,} of {len(run.examples):,} questions had another limit of new tokens, or other stops, in `{suite}`"
+        total = len(run.examples)
+        yield f"{num_other:,} of {total:,} questions had another limit of new tokens, or other stops, in `{suite}`"
     if run.version is not None:
         yield from named_otherwise(run.model.engine, run.version)
 

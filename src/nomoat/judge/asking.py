@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -295,6 +296,11 @@ class Asking:
         now, then = self._now_and_then(example)
         return then is not None and _words(then) != _words(now)
 
+    def has_other_target(self, example: Example) -> bool:
+        """Whether the question that an answer in other words is paired with had other right answers: it may be another question."""
+        then = self.version.targets.get(example.id) if self.version is not None else ""
+        return self.is_in_other_words(example) and bool(then) and then != _target_digest(example)
+
     def has_other_room(self, example: Example) -> bool:
         """Whether a kept answer in writing to the same words had another limit, or other stops, than the suite has now."""
         (request, offered), (now, _) = self._question(example), self._asked_now(example)
@@ -358,7 +364,12 @@ class Asking:
             ended="" if ran is None else ran.outcome,
             said="" if ran is None else ran.said,
             answer_key=key,
+            target_digest=_target_digest(example),
         )
+
+
+def _target_digest(example: Example) -> str:
+    return hashlib.sha256("\0".join((example.target, *example.other_targets)).encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def _words(question: Question) -> tuple[object, ...]:
