@@ -346,9 +346,22 @@ def test_rows_that_are_others_now_and_in_other_words_are_told_by_their_targets()
     examples = tuple(dataclasses.replace(e, target="yes" if at % 2 else "no") for at, e in enumerate(suite.examples))
     suite = dataclasses.replace(suite, examples=examples)
     run_suite(versed("m", 10, 0), suite)
-    assert not any("right answers" in note for note in run_suite("stored:quiz/m", reworded(suite)).notes)
-    told = "9 of these had other right answers in `quiz`: an id that means another question there pairs what does not belong together"
-    assert told in run_suite("stored:quiz/m", reworded(shifted(suite, "other"))).notes
+    same = run_suite("stored:quiz/m", reworded(suite))
+    assert same.partial == "" and not any("right answers" in note for note in same.notes)
+    moved = run_suite("stored:quiz/m", reworded(shifted(suite, "other")))
+    why = "9 of 10 answers are paired by an id whose question had other right answers in `quiz`: it may be another question"
+    assert (moved.partial, moved.tells_little, moved.notes.count(f"PARTIAL: {why}")) == (why, why, 1) and why not in moved.notes
+
+
+def test_some_right_answers_that_were_corrected_are_told_and_leave_a_winner() -> None:
+    run_suite(versed("m", 40, 0), quiz(40))
+    suite = reworded(quiz(40))
+    corrected = tuple(dataclasses.replace(e, target="no") if int(e.id) < 3 else e for e in suite.examples)
+    verdict = run_duel(
+        "stored:quiz/m", versed("other", 0, 0), dataclasses.replace(suite, examples=corrected), stop_early=False
+    ).verdict
+    why = "3 of 40 answers are paired by an id whose question had other right answers in `quiz`: it may be another question"
+    assert (verdict.winner, verdict.partial) == ("left", "") and why in verdict.notes
 
 
 def test_same_questions_under_no_common_id_are_paired_by_their_words() -> None:

@@ -298,8 +298,8 @@ class Asking:
 
     def has_other_target(self, example: Example) -> bool:
         """Whether the question that an answer in other words is paired with had other right answers: it may be another question."""
-        then = self.version.targets.get(example.id) if self.version is not None else ""
-        return self.is_in_other_words(example) and bool(then) and then != _target_digest(example)
+        then = "" if self.version is None else self.version.targets.get(example.id, "")
+        return then not in ("", _target_digest(example)) and self.is_in_other_words(example)
 
     def has_other_room(self, example: Example) -> bool:
         """Whether a kept answer in writing to the same words had another limit, or other stops, than the suite has now."""
