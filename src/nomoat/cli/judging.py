@@ -210,7 +210,8 @@ def _repeatable(context: typer.Context, result: Any, sides: Sequence[Evaluation]
 
 def end(partial: str, hint: str = "") -> None:
     """Say on stderr, and by the exit code, that a result is not over all questions, or that most answers to them never began, are
-    read as no choice, may be to others or hold no task; `partial` names the bound that was met. `hint`: what to do where that was no bound of ours."""
+    read as no choice, may be to others or hold no task; `partial` names the bound that was met. `hint`: what to do where that was no
+    bound of ours."""
     if partial:
         reached = REACHED.search(partial)
         higher = f" with a higher {OPTIONS[str(reached.lastgroup)]}" if reached else ""
