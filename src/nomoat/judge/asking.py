@@ -123,7 +123,7 @@ class Asking:
         self.then = {}
         for example in self.suite.examples:
             by_id = asked.get(example.id)
-            if (same := there.get(now.get(example.id))) is not None:
+            if (same := there.get(now.get(example.id, ()))) is not None:
                 self.then[example.id] = same
             elif by_id is None or _words(by_id) in is_now or self._has_other_letters(example, by_id):
                 continue
