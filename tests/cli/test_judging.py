@@ -66,6 +66,16 @@ def test_answers_that_are_no_choice_are_helped_by_other_words(capsys: pytest.Cap
     )
 
 
+def test_answers_that_may_be_to_other_questions_are_helped_by_ids_and_not_by_the_same_command(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    partial = "9 of 9 answers are paired by an id whose question had other right answers in `s`: it may be another question"
+    with pytest.raises(typer.Exit):
+        judging.end(partial)
+    said = "give the same questions the same ids in both suites, or ask the model itself"
+    assert " ".join(capsys.readouterr().err.split()) == f"partial: {partial}; {said}"
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What bars and logs take for the time, in seconds."""

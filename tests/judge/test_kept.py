@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import pytest
 from quiz import knowing, quiz
@@ -13,7 +13,7 @@ from scripted import Asked
 from nomoat.asking.store import AnswerStore
 from nomoat.engine import served_scores_digest
 from nomoat.engine.fake import FakeEngine
-from nomoat.errors import DataError, UnknownModelError
+from nomoat.errors import DataError, UnknownModelError, UnsupportedError
 from nomoat.judge.duel import run_duel
 from nomoat.judge.judged import run_graded, run_judged_duel, run_judged_table
 from nomoat.judge.kept import is_kept
@@ -21,7 +21,7 @@ from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.table import run_table
-from nomoat.records import ContinuationScore, Example, Message, Request
+from nomoat.records import Chunk, ContinuationScore, Example, Message, Request, Usage
 from nomoat.responder import Responder
 
 ALL_KNOWN = {f"question {at}": "yes" for at in range(60)}
@@ -323,6 +323,100 @@ def test_answers_to_another_suite_are_never_those_to_the_one_that_is_asked() -> 
         "`good` answered 4 examples of `far`, and none has the id of one of the 8 examples of `quiz`: answers are paired by id",
         "name answers to `quiz`, or give the same questions the same ids in both",
     )
+
+
+def shifted(suite: Suite, name: str) -> Suite:
+    """One question more at the beginning: where ids are numbers of rows, each other one gets the next one's."""
+    first = dataclasses.replace(suite.examples[0], messages=(Message(role="user", content="a new one"),))
+    moved = [dataclasses.replace(e, id=str(at)) for at, e in enumerate((first, *suite.examples))]
+    return dataclasses.replace(suite, name=name, examples=tuple(moved), sha256=f"{suite.sha256}, shifted")
+
+
+@pytest.mark.parametrize("name", ["quiz", "other"])
+def test_rows_whose_numbers_are_others_now_keep_their_answers(name: str) -> None:
+    run_suite(knowing("m", range(0, 10, 2)), quiz(10))
+    suite = shifted(quiz(10), name)
+    said = run_suite("stored:quiz/m", suite)
+    assert [(one.example_id, one.score) for one in said.outcomes] == [(str(at + 1), float(at % 2 == 0)) for at in range(10)]
+    assert not any("other words" in note for note in said.notes)
+
+
+def test_rows_that_are_others_now_and_in_other_words_are_told_by_their_targets() -> None:
+    suite = quiz(10)
+    examples = tuple(dataclasses.replace(e, target="yes" if at % 2 else "no") for at, e in enumerate(suite.examples))
+    suite = dataclasses.replace(suite, examples=examples)
+    run_suite(versed("m", 10, 0), suite)
+    same = run_suite("stored:quiz/m", reworded(suite))
+    assert same.partial == "" and not any("right answers" in note for note in same.notes)
+    moved = run_suite("stored:quiz/m", reworded(shifted(suite, "other")))
+    why = "9 of 10 answers are paired by an id whose question had other right answers in `quiz`: it may be another question"
+    assert (moved.partial, moved.tells_little, moved.notes.count(f"PARTIAL: {why}")) == (why, why, 1) and why not in moved.notes
+
+
+def test_some_right_answers_that_were_corrected_are_told_and_leave_a_winner() -> None:
+    run_suite(versed("m", 40, 0), quiz(40))
+    suite = reworded(quiz(40))
+    corrected = tuple(dataclasses.replace(e, target="no") if int(e.id) < 3 else e for e in suite.examples)
+    verdict = run_duel(
+        "stored:quiz/m", versed("other", 0, 0), dataclasses.replace(suite, examples=corrected), stop_early=False
+    ).verdict
+    why = "3 of 40 answers are paired by an id whose question had other right answers in `quiz`: it may be another question"
+    assert (verdict.winner, verdict.partial) == ("left", "") and why in verdict.notes
+
+
+def test_same_questions_under_no_common_id_are_paired_by_their_words() -> None:
+    run_suite(knowing("m", 3), quiz(10))
+    far = dataclasses.replace(quiz(10), examples=tuple(dataclasses.replace(e, id=f"far {e.id}") for e in quiz(10).examples))
+    assert run_suite("stored:quiz/m", dataclasses.replace(far, name="far", sha256="far")).side.score == 0.3
+
+
+@pytest.mark.parametrize(("before", "now"), [({"max_new_tokens": 1}, {"max_new_tokens": 8}), ({"stop": (".",)}, {"stop": ("!",)})])
+def test_answers_within_another_limit_are_those_of_then_though_those_of_now_are_kept(
+    before: dict[str, object], now: dict[str, object]
+) -> None:
+    """As where CI has asked both versions of a suite, and a sha256 tells them not apart."""
+    model = Responder("m", FakeEngine(answers={f"question {at}": "yes it is" for at in range(4)}))
+    old, new = (dataclasses.replace(quiz(4), **settings) for settings in (before, now))
+    run_suite(model, dataclasses.replace(new, name="new"))
+    run_suite(model, old)
+    said = run_suite("stored:quiz/m", dataclasses.replace(new, name="new"))
+    assert {outcome.answer for outcome in said.outcomes} == {"yes" if "max_new_tokens" in before else "yes it is"}
+    assert "4 of 4 questions had another limit of new tokens, or other stops, in `quiz`" in said.notes
+
+
+def test_letter_that_stood_for_another_choice_is_no_answer() -> None:
+    class Writes(FakeEngine):
+        """Writes the letter of `red`."""
+
+        def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+            raise UnsupportedError("no likelihoods", hint="")
+
+        def _words(self, request: Request) -> Generator[Chunk]:
+            letter = next(line[0] for line in request.messages[-1].content.splitlines() if line.endswith(". red"))
+            yield Chunk(text=letter)
+            yield Chunk(
+                text="", finish_reason="stop",
+                usage=Usage(prompt_tokens=1, completion_tokens=1, prefill_seconds=0.0, decode_seconds=0.0),
+            )  # fmt: skip
+
+    suite = quiz(8, "choice", choices=("red", "green", "blue"), target="red")
+    run_suite(Responder("m", Writes()), suite)
+    assert run_suite("stored:quiz/m", reworded(suite)).side.score == 1.0
+    turned = tuple(dataclasses.replace(e, choices=("blue", "green", "red")) for e in suite.examples)
+    with pytest.raises(DataError, match="holds no answers to these questions"):
+        run_suite("stored:quiz/m", reworded(dataclasses.replace(suite, examples=turned)))
+
+
+def test_likelihoods_of_choices_in_another_order_are_not_told_as_those_of_now() -> None:
+    run_suite(Responder("m", Likes()), quiz(4, "choice", choices=("yes", "no", "maybe")))
+    said = run_suite("stored:quiz/m", reworded(quiz(4, "choice", choices=("yes", "maybe", "no"))))
+    assert (said.side.score, said.likelihoods) == (1.0, {})
+
+
+def test_outcomes_of_a_suite_whose_name_has_a_slash_are_found_by_their_model() -> None:
+    run_suite(knowing("m", 2), quiz(4, name="team/quiz"))
+    with AnswerStore() as store:
+        assert len(store.outcomes(model="m")) == 4
 
 
 def test_version_of_a_suite_is_named_by_its_digest() -> None:

@@ -34,7 +34,7 @@ MAKERS = {
     "engine/remote.py": ["_about_it"],
     "engine/safetensors.py": ["_notes"],
     "judge/agreement.py": ["sentence", "order_words", "agreed_share", "share"],
-    "judge/asked_notes.py": ["notes", "_kept_notes", "missing", "unbegun"],
+    "judge/asked_notes.py": ["notes", "_kept_notes", "mispaired", "missing", "unbegun"],
     "judge/duel.py": ["run_duel", "_order_note", "_caveats", "_last", "_ask_all"],
     "judge/groups.py": ["_copies_note", "_group_note"],
     "judge/judged.py": ["run_graded", "_partial_note", "_pair_notes", "_judge_note"],

@@ -100,7 +100,8 @@ class KeptOutcome:
 class Answered:
     """What one version of a model was asked of one version of a suite, under a name of each. `unix_seconds`: when last.
 
-    `keys`: what its answers are kept under (see `AnswerStore.question`), by metric and example.
+    `keys`: what its answers are kept under (see `AnswerStore.question`), by metric and example. `targets`: `Outcome.target_digest` of
+    each example.
     """
 
     suite_sha256: str
@@ -108,6 +109,7 @@ class Answered:
     model: str
     unix_seconds: float
     keys: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+    targets: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def default_path() -> Path:
@@ -238,7 +240,7 @@ class AnswerStore:
         model and example."""
         found = []
         for outcome, names, (suite, metric, digest) in self._outcomes("suite_sha256 = coalesce(?1, suite_sha256)", suite_sha256):
-            seconds = [at for name, at in names.items() if model in (None, name.partition("/")[2])]
+            seconds = [at for name, at in names.items() if model in (None, outcome.model, name.partition("/")[2])]
             if seconds:
                 kept = KeptOutcome(outcome=outcome, metric=metric, model_digest=digest, unix_seconds=max(seconds))
                 found.append((-kept.unix_seconds, suite, digest, outcome.example_id, kept))
@@ -256,6 +258,7 @@ class AnswerStore:
                     one = found.setdefault((sha256, digest, model), one)
                     one.unix_seconds = max(one.unix_seconds, seconds)
                     one.keys.setdefault(metric, {})[outcome.example_id] = outcome.answer_key
+                    one.targets[outcome.example_id] = outcome.target_digest
         return sorted(found.values(), key=lambda one: (-one.unix_seconds, one.suite_sha256, one.model_digest))
 
     def _outcomes(self, where: str, value: str | None) -> Iterator[tuple[Outcome, dict[str, float], tuple[str, str, str]]]:

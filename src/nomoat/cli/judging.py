@@ -30,6 +30,7 @@ INSTEAD = {
     "are read as none of the choices": (
         "look at the answers (--report), and ask in words that they keep to (of a table: --instruction)"
     ),
+    "whose question had other right answers": "give the same questions the same ids in both suites, or ask the model itself",
     "held no whole task": "another teacher, other seeds (--seeds) or fewer tasks at once (--per-request) may do better",
 }
 KEPT = re.compile(r"kept answers of `(?P<model>[^`]+)`")
@@ -209,7 +210,8 @@ def _repeatable(context: typer.Context, result: Any, sides: Sequence[Evaluation]
 
 def end(partial: str, hint: str = "") -> None:
     """Say on stderr, and by the exit code, that a result is not over all questions, or that most answers to them never began, are
-    read as no choice or hold no task; `partial` names the bound that was met. `hint`: what to do where that was no bound of ours."""
+    read as no choice, may be to others or hold no task; `partial` names the bound that was met. `hint`: what to do where that was no
+    bound of ours."""
     if partial:
         reached = REACHED.search(partial)
         higher = f" with a higher {OPTIONS[str(reached.lastgroup)]}" if reached else ""

@@ -60,7 +60,19 @@ def unread(run: Asking) -> str:
 
 def tells_little(run: Asking) -> str:
     """Why no winner may be named over these answers; empty if one may."""
-    return unbegun(run) or unread(run)
+    num_mispaired = sum(map(run.has_other_target, run.examples))
+    return unbegun(run) or unread(run) or (mispaired(run) if 4 * num_mispaired > len(run.examples) else "")
+
+
+def mispaired(run: Asking) -> str:
+    """That kept answers may be to other questions than those that they are held against; empty if nothing shows it."""
+    num, total = sum(map(run.has_other_target, run.examples)), len(run.examples)
+    if not num or not isinstance(run.model.engine, KeptEngine):
+        return ""
+    return (
+        f"{num:,} of {total:,} answers are paired by an id whose question had other right answers in `{run.model.engine.suite}`: "
+        "it may be another question"
+    )
 
 
 def _kept_notes(run: Asking) -> Iterator[str]:
@@ -69,9 +81,14 @@ def _kept_notes(run: Asking) -> Iterator[str]:
         return
     count = f"{len(run.kept(run.model.engine, run.suite.examples)):,} of {len(run.suite.examples):,}"
     yield f"`{run.model.ref}` is not asked: it has answered {count} of these questions before, and those answers are used"
+    suite = run.model.engine.suite
     if num_other := sum(map(run.is_in_other_words, run.examples)):
-        suite = run.model.engine.suite
         yield f"{num_other:,} of {len(run.examples):,} questions were asked in other words in `{suite}`: answers are paired by id"
+    if (why := mispaired(run)) != tells_little(run):
+        yield why
+    if num_other := sum(map(run.has_other_room, run.examples)):
+        total = len(run.examples)
+        yield f"{num_other:,} of {total:,} questions had another limit of new tokens, or other stops, in `{suite}`"
     if run.version is not None:
         yield from named_otherwise(run.model.engine, run.version)
 

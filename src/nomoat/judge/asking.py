@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, N
 from nomoat.judge import asked_notes, choices, code, sandbox
 from nomoat.judge.askable import require_context, template_of
 from nomoat.judge.groups import conversations_of, grouped, groups_in
-from nomoat.judge.kept import KeptEngine, asked_then
+from nomoat.judge.kept import KeptEngine, asked_then, is_of_another, require_common
 from nomoat.judge.metrics import score_text
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
@@ -100,16 +101,45 @@ class Asking:
 
     def _find_kept(self, engine: KeptEngine) -> set[str]:
         self.show(0)
-        self.version, self.then = asked_then(engine, self.suite, self.store)
-        is_asked_its_own = engine.suite == self.suite.name or self.version.suite_sha256 == self.suite.sha256
-        examples = [example for example in self.suite.examples if is_asked_its_own or example.id in self.then]
+        self.version, asked = asked_then(engine, self.suite, self.store)
+        examples = self._pair(engine, asked)
         if self.suite.metric == "choice":
             if scored := self._scored_before(engine, examples):
                 return scored
             self.writes_choices = True
+            examples = self._pair(engine, asked)
         found = {example.id for example in self.answered(examples)}
         self.num_left_out = len(self._cut_before(found, examples))
         return found
+
+    def _pair(self, engine: KeptEngine, asked: Mapping[str, Question]) -> list[Example]:
+        """Set what each example was asked as, of these questions by their ids then; return the examples that may have been asked.
+
+        The same words are the same question, whatever its id: a row's number is another one once a row comes before it. What is left
+        goes by the id. Raises DataError where nothing goes together, of another suite.
+        """
+        now = {example.id: _words(self._asked_now(example)) for example in self.suite.examples if not example.follows}
+        there, is_now = {_words(question): question for question in asked.values()}, set(now.values())
+        self.then = {}
+        for example in self.suite.examples:
+            by_id = asked.get(example.id)
+            if (same := there.get(now.get(example.id, ()))) is not None:
+                self.then[example.id] = same
+            elif by_id is None or _words(by_id) in is_now or self._has_other_letters(example, by_id):
+                continue
+            elif not example.follows or self.then.get(example.follows) is asked.get(example.follows):
+                self.then[example.id] = by_id
+        if self.version is None or not is_of_another(engine, self.version, self.suite):
+            return [*self.suite.examples]
+        if not self.then:
+            require_common(engine, self.suite, asked)
+        return [example for example in self.suite.examples if example.id in self.then]
+
+    def _has_other_letters(self, example: Example, then: Question) -> bool:
+        """Whether a letter that answers what was asked then stands for another choice than it would now."""
+        asked = "".join(message.content for message in then[0].messages[-1:])
+        same = choices.letters_of(example) if self.lettered else None
+        return self.suite.metric == "choice" and asked.endswith(choices.LETTERS_END) and not (same and asked.endswith(same))
 
     def answered(self, examples: Sequence[Example]) -> list[Example]:
         """Those whose answer is in the store; of a conversation, to the very words that came before. They are remembered."""
@@ -247,14 +277,35 @@ class Asking:
     def _question(self, example: Example) -> Question:
         """What is asked, with the choices whose likelihoods are taken. Of a model that is not here and was asked it in other words, or
         with other choices, what it was asked then."""
+        now, then = self._now_and_then(example)
+        is_of_then = isinstance(self.model.engine, KeptEngine) and self.model.engine.suite != self.suite.name
+        return then if then is not None and (is_of_then or _words(then) != _words(now)) else now
+
+    def _now_and_then(self, example: Example) -> tuple[Question, Question | None]:
+        """`then` is None where it was not asked, or where only one of them is about likelihoods."""
+        now, then = self._asked_now(example), self.then.get(example.id)
+        return now, then if then is not None and bool(then[1]) == bool(now[1]) else None
+
+    def _asked_now(self, example: Example) -> Question:
         is_written = self.suite.metric != "choice" or self.writes_choices
         offered = () if is_written else tuple(f"{self.suite.delimiter}{choice}" for choice in example.choices)
-        now, then = (self._usual(example), offered), self.then.get(example.id)
-        return now if then is None or bool(then[1]) == is_written or _words(then) == _words(now) else then
+        return self._usual(example), offered
 
     def is_in_other_words(self, example: Example) -> bool:
         """Whether a kept answer is to other words, or choices, than the suite has now."""
-        return example.id in self.then and self._question(example) is self.then[example.id]
+        now, then = self._now_and_then(example)
+        return then is not None and _words(then) != _words(now)
+
+    def has_other_target(self, example: Example) -> bool:
+        """Whether the question that an answer in other words is paired with had other right answers: it may be another question."""
+        then = "" if self.version is None else self.version.targets.get(example.id, "")
+        return then not in ("", _target_digest(example)) and self.is_in_other_words(example)
+
+    def has_other_room(self, example: Example) -> bool:
+        """Whether a kept answer in writing to the same words had another limit, or other stops, than the suite has now."""
+        (request, offered), (now, _) = self._question(example), self._asked_now(example)
+        room = (now.stop, now.max_new_tokens if self.settings.max_new_tokens is None else request.max_new_tokens)
+        return not offered and (request.stop, request.max_new_tokens) != room and not self.is_in_other_words(example)
 
     def _usual(self, example: Example) -> Request:
         """With the suite's limit. Who offers no plain continuation of a text is asked in a chat, whatever the suite says."""
@@ -313,7 +364,12 @@ class Asking:
             ended="" if ran is None else ran.outcome,
             said="" if ran is None else ran.said,
             answer_key=key,
+            target_digest=_target_digest(example),
         )
+
+
+def _target_digest(example: Example) -> str:
+    return hashlib.sha256("\0".join((example.target, *example.other_targets)).encode(errors="surrogatepass")).hexdigest()[:16]
 
 
 def _words(question: Question) -> tuple[object, ...]:
@@ -347,8 +403,11 @@ def _by_choice(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
             raise scored
         request, offered = run.scored(example)
         at = matching.likeliest(scored.scores, per_token=run.suite.per_token)
-        answer = choices.choice_offered(example, offered[at]) if run.is_in_other_words(example) else example.choices[at]
-        if len(offered) == len(example.choices) and answer == example.choices[at]:
+        meant = example.choices
+        if run.is_in_other_words(example):
+            meant = tuple(choices.choice_offered(example, one) for one in offered)
+        answer = meant[at]
+        if meant == example.choices:
             run.likelihoods[example.id] = scored.scores
         key, score = run.store.key(run.model.scores_digest, request, offered), choices.is_right(example, answer)
         outcomes.append(run.outcome(example, answer=answer, score=score, seconds=scored.seconds, key=key))

@@ -13,7 +13,7 @@ from nomoat.judge import scorers
 from nomoat.judge.suites import Suite
 from nomoat.records import Example, Message
 
-LETTER_QUESTION = "{question}\n\n{choices}\n\nAnswer with the letter of the right choice only."
+LETTERS_END = "Answer with the letter of the right choice only."
 
 
 def by_letter(suite: Suite) -> bool:
@@ -27,10 +27,14 @@ def written_question(example: Example, *, lettered: bool) -> tuple[Message, ...]
     """The conversation that asks for a choice in writing; `lettered` if its suite's are asked for `by_letter`."""
     if not lettered:
         return example.messages
-    lines = [f"{scorers.LETTERS[at]}. {example.choices[index]}" for at, index in enumerate(_order(example))]
     *before, last = example.messages
-    question = LETTER_QUESTION.replace("{choices}", "\n".join(lines)).replace("{question}", last.content)
-    return (*before, Message(role="user", content=question))
+    return (*before, Message(role="user", content=f"{last.content}{letters_of(example)}"))
+
+
+def letters_of(example: Example) -> str:
+    """What follows a question whose choice is asked for by letter: which letter stands for which, and that one is to be written."""
+    lines = [f"{scorers.LETTERS[at]}. {example.choices[index]}" for at, index in enumerate(_order(example))]
+    return "\n\n".join(("", "\n".join(lines), LETTERS_END))
 
 
 def written_choice(example: Example, answer: str, *, lettered: bool) -> str | None:

@@ -6,7 +6,7 @@ another one, or in other words, by the ids of its examples. What was never asked
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -118,10 +118,10 @@ def kept_responder(ref: str, store: AnswerStore) -> Responder:
 
 
 def asked_then(engine: KeptEngine, suite: Suite, store: AnswerStore) -> tuple[Answered, dict[str, Question]]:
-    """What the model was asked in the suite that its reference names, by example: the questions of `suite` itself where it was asked
-    those, else the last ones.
+    """What the model was asked in the suite that its reference names, by the examples' ids then: the questions of `suite` itself where
+    it was asked those, else the last ones.
 
-    Raises DataError where these are of another suite, and none has an id of this one.
+    Raises DataError where these are of another suite, and none is kept.
     """
     version = next((one for one in engine.versions if one.suite_sha256 == suite.sha256), engine.versions[0])
     is_judged = suite.metric == "judge"
@@ -130,23 +130,30 @@ def asked_then(engine: KeptEngine, suite: Suite, store: AnswerStore) -> tuple[An
         for metric, kept in version.keys.items() if (metric in BY_A_JUDGE) == is_judged
         for example_id, key in kept.items()
     }  # fmt: skip
-    ids = {example.id for example in suite.examples}
-    found = {example_id: store.question(keys[example_id]) for example_id in ids & keys.keys()}
+    found = {example_id: store.question(key) for example_id, key in keys.items()}
     questions = {example_id: question for example_id, question in found.items() if question is not None}
-    is_other = engine.suite != suite.name and version.suite_sha256 != suite.sha256
-    if is_other and keys and not found:
-        raise DataError(
-            f"`{engine.model}` answered {counted(len(keys), 'example')} of `{engine.suite}`, and none has the id of one of the "
-            f"{counted(len(ids), 'example')} of `{suite.name}`: answers are paired by id",
-            hint=f"name answers to `{suite.name}`, or give the same questions the same ids in both",
-        )
-    if is_other and not questions:
+    if is_of_another(engine, version, suite) and not questions:
         how = "with" if is_judged else "without"
         raise DataError(
             f"what `{engine.model}` was asked in `{engine.suite}` {how} a judge is not kept beside its answers",
             hint=f"run `nomoat eval` over `{engine.suite}` once more, {how} a judge: nothing that is kept is asked for twice",
         )
     return version, questions
+
+
+def is_of_another(engine: KeptEngine, version: Answered, suite: Suite) -> bool:
+    """Whether what the reference names are answers to another suite than this one."""
+    return engine.suite != suite.name and version.suite_sha256 != suite.sha256
+
+
+def require_common(engine: KeptEngine, suite: Suite, asked: Collection[str]) -> None:
+    """Raise DataError where no example of the suite has an id of then."""
+    if not any(example.id in asked for example in suite.examples):
+        raise DataError(
+            f"`{engine.model}` answered {counted(len(asked), 'example')} of `{engine.suite}`, and none has the id of one of the "
+            f"{counted(len(suite.examples), 'example')} of `{suite.name}`: answers are paired by id",
+            hint=f"name answers to `{suite.name}`, or give the same questions the same ids in both",
+        )
 
 
 def named_otherwise(engine: KeptEngine, version: Answered) -> Iterator[str]:
