@@ -25,12 +25,13 @@ from nomoat.errors import (
     UnsupportedError,
 )
 from nomoat.judge import sandbox
+from nomoat.judge.kept import BY_A_JUDGE
 from nomoat.judge.opened import opened_store
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.records import Example, Message
 from nomoat.references import AUTO, STORED
-from nomoat.responder import Responder
+from nomoat.responder import Responder, ref_of
 
 if TYPE_CHECKING:
     from nomoat.judge.asking import Asking
@@ -89,7 +90,8 @@ def require_askable(
     for model in models:
         _require(model, chat, settings)
     if judge is not None:
-        _require(judge, replace(FOR_A_JUDGE, scored_tokens=_longest(suite)), settings)
+        were_judged = partial(_were_judged, models, suite, settings)
+        _require(judge, replace(FOR_A_JUDGE, scored_tokens=_longest(suite), are_kept=lambda _ref: were_judged()), settings)
     asked = [*models, *([] if judge is None else [judge])]
     settings.spending.require_one_server(model.ref if isinstance(model, Responder) else references.named(model) for model in asked)
 
@@ -127,6 +129,17 @@ def _likelihoods_are_kept(ref: str, suite: Suite, settings: RunSettings) -> bool
             if one.metric == "choice" and is_it:
                 kept.add(one.outcome.example_id)
     return {example.id for example in suite.examples} <= kept
+
+
+def _were_judged(models: Sequence[str | Responder], suite: Suite, settings: RunSettings) -> bool:
+    """Whether what a judge said is kept of all examples. Of which one is not told: another one is refused once it is asked.
+
+    Stored answers have no outcomes of their own; nothing is lost where their judge is refused that late.
+    """
+    examples = {example.id for example in suite.examples}
+    with opened_store(settings) as store:
+        kept = [store.outcomes(suite_sha256=suite.sha256, model=ref) for ref in map(ref_of, models) if not ref.startswith(STORED)]
+    return all(examples <= {one.outcome.example_id for one in found if one.metric in BY_A_JUDGE} for found in kept)
 
 
 def _longest(suite: Suite) -> int:
