@@ -466,11 +466,13 @@ def model_sizes(source: ModelSource, context_tokens: int | None) -> ModelSizes:
     Raises BadFileError, and UnsupportedError for what does not run here.
     """
     from nomoat.engine import importer
+    from nomoat.engine.optimum import ForeignFolder
 
     stored = importer.planned(source)
     sizes = importer.read_sizes(source, context_tokens=context_tokens or config.context_tokens())
     family = str(source.require("general.architecture"))
-    return _as_counted(sizes, source.num_values, stored.bytes_of(source, sizes), stored.has_tiles, family)
+    counted = _as_counted(sizes, source.num_values, stored.bytes_of(source, sizes), stored.has_tiles, family)
+    return replace(counted, is_converted=isinstance(source, ForeignFolder))
 
 
 def _load_local(

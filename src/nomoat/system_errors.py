@@ -184,7 +184,17 @@ def _elsewhere(path: Path, *, disk: bool) -> str:
 
 def free_disk_bytes(folder: Path) -> int:
     """What is free on the folder's disk. The folder itself need not exist yet."""
-    return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+    return shutil.disk_usage(_nearest(folder)).free
+
+
+def is_one_disk(one: Path, other: Path) -> bool:
+    """Whether two folders, which need not exist yet, lie or would lie on one disk."""
+    return _nearest(one).stat().st_dev == _nearest(other).stat().st_dev
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or what is there of those above it; itself where nothing is, as on a drive of Windows that is not there."""
+    return next((path for path in (folder, *folder.parents) if path.exists()), folder)
 
 
 def require_free_disk(folder: Path, needed_bytes: int, cause: BaseException | None = None, *, what: str = "") -> None:

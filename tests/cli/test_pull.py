@@ -192,6 +192,49 @@ def test_pull_says_what_the_first_start_writes_where_the_disk_has_no_room_for_it
         assert notes == ([] if free == size + later else [said])
 
 
+def test_what_a_pull_that_was_cut_off_has_fetched_is_not_counted_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = cards.card("smollm2-135m")
+    need, source = memory.memory_need(card), card.sources[0]
+    assert need is not None
+    assert source.size_bytes is not None
+    later, arrived = need.weights_bytes + 32_000_000, 90_000_000
+    part = paths.models() / card.id / f".{source.file_name}.part"
+    part.parent.mkdir(parents=True)
+    with part.open("wb") as file:
+        file.truncate(arrived)
+    rest = source.size_bytes - arrived
+    for free in (rest + later, rest + later - 1):
+        monkeypatch.setattr("shutil.disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+        _explain(card.id, card)
+        said = f"note: the rest of the file takes {paths.shown_size(rest)}, and the first start writes"
+        assert (said in capsys.readouterr().err) == (free < rest + later)
+
+
+def test_models_on_another_disk_than_what_is_made_of_them(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As behind a link: the disk of the models has no room to give, nor to lack, for what the first start writes."""
+    card = cards.card("smollm2-135m")
+    need = memory.memory_need(card)
+    assert need is not None
+    later, free = need.weights_bytes + 32_000_000, {}
+    monkeypatch.setattr("nomoat.system_errors.is_one_disk", lambda one, other: False)
+    monkeypatch.setattr("nomoat.system_errors.free_disk_bytes", lambda folder: free[folder])
+    for free[paths.models()], free[paths.cache()] in ((0, later), (10**12, later - 1)):
+        _explain(card.id, card)
+        then, there = paths.shown_size(later), paths.shown_size(later - 1)
+        said = f"note: the first start writes about {then}; the disk of `{paths.cache()}` has {there} free"
+        notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+        assert notes == ([said] if free[paths.cache()] < later else [])
+
+
+def test_a_drive_that_is_not_there_is_for_the_pull_to_say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As on Windows, where nothing is above it."""
+    monkeypatch.setattr(Path, "exists", lambda self: False)
+    _explain("smollm2-135m", cards.card("smollm2-135m"))
+    assert "note: " not in capsys.readouterr().err
+
+
 @pytest.mark.skipif(hardware.memory_total_bytes().value > 51e9, reason="this machine holds 70 billion parameters")
 def test_pull_of_what_cannot_fit_is_refused_without_a_terminal_unless_forced(nomoat: Nomoat) -> None:
     done = nomoat(

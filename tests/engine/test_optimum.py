@@ -25,6 +25,7 @@ from nomoat.engine.safetensors import SafetensorsFolder
 from nomoat.engine.source import open_source
 from nomoat.errors import UnsupportedError
 from nomoat.records import Request
+from nomoat.responder import memory_need
 from nomoat.tune import prepare
 
 
@@ -104,6 +105,13 @@ def test_what_the_converter_writes_is_int8_rows_at_every_quality(variant: Path, 
     assert source.require("general.architecture") == "llama"
     stored = layout.storage(source, source.sizes, quality)
     assert (stored.forms, stored.fused, stored.reason) == ({"": layout.ROWS}, False, "optimum-intel writes int8 rows")
+
+
+def test_choosing_by_likelihood_takes_the_served_weights_of_what_was_converted_once_more(variant: Path) -> None:
+    """And no float32, however much memory there is."""
+    need = memory_need(optimum.ForeignFolder(variant), None)
+    assert importer.fits_exactly(variant) is None
+    assert need.scoring_bytes == need.weights_bytes > 0
 
 
 def test_what_was_converted_is_not_taken_for_what_nomoat_makes_itself(variant: Path, monkeypatch: pytest.MonkeyPatch) -> None:

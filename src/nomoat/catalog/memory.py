@@ -56,6 +56,7 @@ class ModelSizes:
     architecture: str | None = None
     experts: int = 0  # of a mixture
     context_tokens: int | None = None  # the longest texts that the model was made for, where it says so
+    is_converted: bool = False  # by optimum-intel: likelihoods are of the served form, on every machine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +145,7 @@ def need_at(sizes: ModelSizes, context_tokens: int | None = None) -> MemoryNeed:
         # LLaMA 7B has 2 * 32 * 32 * 128 values a token; layers times width grow as parameters to the power of two thirds
         token_bytes = of_16_bits = footprint.KV_BYTES_PER_VALUE * round(262_144 * (sizes.parameters / 6.74e9) ** (2 / 3))
         note += ", KV cache guessed from the number of parameters"
-    exact = footprint.exact_bytes(sizes.parameters, sizes.experts)
+    exact = None if sizes.is_converted else footprint.exact_bytes(sizes.parameters, sizes.experts)
     served_again = 0 if _keeps_codes(sizes) else weights
     return MemoryNeed(
         weights_bytes=weights,

@@ -107,7 +107,7 @@ def part_of(target: Path, purpose: net.Purpose, report: Callable[[int, int | Non
 
     If it does not, a part with something in it stays to be resumed, unless the disk is full or the bytes are wrong.
     """
-    path = _path(target)
+    path = path_of(target)
     with system_errors.translate_disk_errors(target):
         paths.make_folder(target.parent)
         opened = _opened_alone(path, target.name)
@@ -133,7 +133,7 @@ def held(target: Path) -> Iterator[None]:
 
     Where its part cannot be opened, as on a full disk, nobody is kept away; nor on Windows, which removes no file that is open.
     """
-    path = _path(target)
+    path = path_of(target)
     try:
         file = _opened_alone(path, target.name)
     except OSError:
@@ -150,7 +150,7 @@ def held(target: Path) -> Iterator[None]:
                     path.unlink()
 
 
-def _path(target: Path) -> Path:
+def path_of(target: Path) -> Path:
     return target.with_name(f".{target.name}.part")
 
 

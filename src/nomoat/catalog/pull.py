@@ -230,6 +230,11 @@ def _files(ref: str) -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
+def bytes_arrived(ref: str) -> int:
+    """What is here already of a card's file, of a pull that was cut off."""
+    return sum(path.stat().st_size for target in _targets(ref) if (path := part.path_of(target)).is_file())
+
+
 def _targets(ref: str) -> list[Path]:
     """Where the files of a model belong."""
     try:

@@ -131,13 +131,21 @@ def _explain(ref: str, card: ModelCard | None) -> None:
 
 
 def _say_if_disk_is_short(card: ModelCard, need: memory.MemoryNeed) -> None:
-    """For the file and what the first start writes beside it."""
+    """For what is still to come of the file, and what the first start writes, beside it or on another disk."""
+    from nomoat.catalog import pull as catalogue
+
     size = max((source.size_bytes or 0 for source in card.sources), default=0)
-    later, free = footprint.import_bytes(need.weights_bytes), system_errors.free_disk_bytes(paths.models())
-    if size and free < size + later:
-        now, then, there = map(paths.shown_size, (size, later, free))
-        disk = f"the disk of `{paths.home()}` has {there} free"
-        console.say(f"note: the file takes {now}, and the first start writes about {then} more; {disk}")
+    missing, later = max(0, size - catalogue.bytes_arrived(card.id)), footprint.import_bytes(need.weights_bytes)
+    with suppress(OSError):  # of a disk that is not there, which the pull itself says
+        free = system_errors.free_disk_bytes(paths.cache())
+        now, then, there = map(paths.shown_size, (missing, later, free))
+        if not system_errors.is_one_disk(paths.models(), paths.cache()):  # the file's own disk is looked at when it is fetched
+            if free < later:
+                console.say(f"note: the first start writes about {then}; the disk of `{paths.cache()}` has {there} free")
+        elif size and free < missing + later:
+            file = "the file" if missing == size else "the rest of the file"
+            disk = f"the disk of `{paths.home()}` has {there} free"
+            console.say(f"note: {file} takes {now}, and the first start writes about {then} more; {disk}")
 
 
 def _require_consent(card: ModelCard, yes: bool) -> None:

@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from nomoat import bounds, hardware, references
 from nomoat import responder as responders
 from nomoat.catalog import memory
 from nomoat.engine import KvCache
-from nomoat.engine.source import open_source
+from nomoat.engine.source import ModelSource, open_source
 from nomoat.errors import NO_TEMPLATE, NomoatError, NoTemplateError, SettingError, UnknownModelError, UsageError
 from nomoat.records import Request
 from nomoat.responder import Responder
@@ -83,7 +84,7 @@ def from_references(
     needs = [need for need, _ in foreseen]
     spare_bytes = _spare_bytes([need.total_bytes for need in needs if need is not None], memory_bytes)
     loaders = []
-    for group, (need, own_template) in zip(groups, foreseen, strict=True):
+    for group, (need, own) in zip(groups, foreseen, strict=True):
         names = tuple(references.shown_name(ref) for ref in group)
         refs_of = dict(zip(names, group, strict=True))
         planned, cache = 0, None
@@ -95,23 +96,41 @@ def from_references(
             names=names, planned_bytes=planned, cache_bytes=cache, is_local=functools.partial(references.is_local, group[0]),
             load=functools.partial(_load_what_can_be, load, group),
             what_is_wrong=functools.partial(_what_is_wrong, refs_of),
-            chats=functools.partial(_chats, refs_of, template, own_template),
+            chats=functools.partial(_chats, refs_of, template, own),
             question=functools.partial(_question, refs_of),
         )  # fmt: skip
         loaders.append(loader)
     return Models(loaders=loaders, memory_bytes=memory_bytes)
 
 
-def _foresee(ref: str, context_tokens: int | None) -> tuple[memory.MemoryNeed | None, str | None]:
-    """Of weights on this disk the memory that they will take, and the chat template that they bring, "" where that cannot be read."""
+@dataclass(slots=True)
+class _OwnTemplate:
+    """The chat template that weights bring, "" where it cannot be read, and by which it is told that they are other ones now."""
+
+    text: str | None = None
+    state: object = None
+
+    def of(self, weights: Path, source: ModelSource | None = None) -> str | None:
+        """Of weights on this disk, which are opened where they are other ones than those looked at last."""
+        state = [(path.stat().st_size, path.stat().st_mtime_ns) for path in sorted([weights, *weights.glob("*.*")]) if path.exists()]
+        if state != self.state:
+            try:
+                self.text = (source or open_source(weights)).chat_template
+            except NomoatError:
+                self.text = ""
+            self.state = state
+        return self.text
+
+
+def _foresee(ref: str, context_tokens: int | None) -> tuple[memory.MemoryNeed | None, _OwnTemplate]:
+    """Of weights on this disk the memory that they will take, and the chat template that they bring."""
+    own = _OwnTemplate()
     if not references.names_weights(ref):
-        return None, None
-    source = open_source(references.find_files(ref).weights)
-    need = responders.memory_need(source, context_tokens)
-    try:
-        return need, source.chat_template
-    except NomoatError:
-        return need, ""
+        return None, own
+    weights = references.find_files(ref).weights
+    source = open_source(weights)
+    own.of(weights, source)
+    return responders.memory_need(source, context_tokens), own
 
 
 def _spare_bytes(needed: Sequence[int], memory_bytes: int) -> int:
@@ -175,11 +194,12 @@ def _what_is_wrong(refs: Mapping[str, str], name: str) -> NomoatError | None:
     return responders.what_is_wrong(refs[name])
 
 
-def _chats(refs: Mapping[str, str], template: str | None, own_template: str | None, name: str) -> bool | None:
+def _chats(refs: Mapping[str, str], template: str | None, own: _OwnTemplate, name: str) -> bool | None:
     """None also where a template cannot be read: whoever loads it says so."""
-    with suppress(NomoatError):
+    with suppress(NomoatError, OSError):
         if references.names_weights(refs[name]):
-            found = references.find_files(refs[name]).template_text(asked=template, own=own_template)
+            files = references.find_files(refs[name])
+            found = files.template_text(asked=template, own=own.of(files.weights))
             return None if found == "" else found is not None
     return None
 
