@@ -146,8 +146,8 @@ class LocalFiles:
         """The name of the chat template to use in place of what is there, and why; None for the one that is `brought`, else `own`.
 
         What is asked for comes first, then what the adapter was tuned with, then, where neither its folder nor the file, whose `own`
-        is told, has one, what the model's card names, then the fallback. A card is known by its id, or by its file's name. A file may
-        name one in place of its text.
+        is told, has one, what the model's card names, then the fallback. A card is known by its id, or by its file's name. A file, or
+        an adapter's folder, may name one in place of its text.
         """
         from nomoat.engine.templates import NAMED
 
@@ -155,8 +155,9 @@ class LocalFiles:
             return Detected(asked, "as asked")
         if named := tuned.template_of(self.provenance):
             return Detected(named, "as it was tuned")
-        if self.brought is None and own in NAMED:
-            return Detected(own, "as its file names it")
+        said = own if self.brought is None else self.brought.text
+        if said in NAMED:
+            return Detected(said, "as its file names it")
         if own is not None or self.brought is not None:
             return None
         from nomoat.catalog import cards

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from tiny import TEMPLATE, write_tiny_gguf
+from tiny import TEMPLATE, write_adapter, write_tiny_gguf
 
 from nomoat import references, responder
 from nomoat.catalog import cards
@@ -144,13 +144,25 @@ def test_a_template_that_shows_no_question_is_none(text: str, tmp_path: Path) ->
 
 def test_a_file_may_name_its_template(tmp_path: Path) -> None:
     """As llama.cpp takes the name `chatml`."""
-    path = write_tiny_gguf(tmp_path / "chatml.gguf", template="chatml")
+    path = write_tiny_gguf(tmp_path / "chatml.gguf", template="chatml\n")
     with responder.load(str(path)) as model:
         assert model.template == Detected("chatml", "as its file names it")
         assert model.engine.count_tokens(Request(messages=(U1,))) == model.engine.count_tokens(
             Request(prompt="<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n")
         )
     assert references.find_files(str(path)).read_tokenizer(GGUFFile(path)).chat_template == templates.NAMED["chatml"].text
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "tokenizer_config.json"])
+def test_so_may_an_adapters_folder(name: str, tiny_gguf: Path, tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "a")
+    (adapter / name).write_text("falcon\n" if name.endswith("jinja") else '{"chat_template": "falcon"}')
+    with responder.load(f"{tiny_gguf}+{adapter}") as model:
+        assert model.template == Detected("falcon", "as its file names it")
+        assert model.engine.tokenizer is not None
+        assert model.engine.tokenizer.prompt_text(Request(messages=(U1,))) == ("User: hi\n\nAssistant:", True)
+    files = references.find_files(f"{tiny_gguf}+{adapter}")
+    assert files.read_tokenizer(GGUFFile(tiny_gguf)).chat_template == templates.NAMED["falcon"].text
 
 
 def test_where_the_only_template_is_the_one_with_functions_every_conversation_has_it(tmp_path: Path) -> None:

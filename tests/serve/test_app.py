@@ -440,6 +440,7 @@ def test_guard_stands_in_front_of_web_sockets_too(key: str | None, headers: dict
      ("/v1/rerank", "`/v1/rerank` is not served; likelihoods of texts: `/v1/completions` with `echo`, `logprobs` and `max_tokens` 0"),
      ("/api/tags",
       "GET /api/tags: not found; this is OpenAI's API, not Ollama's or LM Studio's: its clients take a base URL that ends in /v1"),
+     ("/metrics/", "GET /metrics/: not found; `/metrics` is served, without a slash at its end"),
      ("/reports/score", "GET /reports/score: not found; the API is under /v1, as in /v1/chat/completions"),
      ("/v1/chat/completions", "GET /v1/chat/completions: method not allowed")],
 )  # fmt: skip

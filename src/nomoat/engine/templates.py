@@ -144,8 +144,8 @@ def of_file(default: object, with_tools: object) -> tuple[str | None, str | None
     is left, every conversation has it, as in llama.cpp (common/chat.cpp).
     """
     own, other = (text if isinstance(text, str) and "messages" in text else None for text in (default, with_tools))
-    if isinstance(default, str) and default in NAMED:
-        own = default
+    if isinstance(default, str) and default.strip() in NAMED:  # a file of its own may end in a line break
+        own = default.strip()
     return (other, None) if own is None else (own, other)
 
 

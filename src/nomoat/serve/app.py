@@ -297,6 +297,8 @@ async def _http_error(request: HttpRequest, error: Exception) -> Response:
         message, code = f"`{path}` is not served; served are {', '.join(_calls(request.app))}", "unsupported"
     elif error.status_code == 404 and path.startswith("/api/"):
         message += "; this is OpenAI's API, not Ollama's or LM Studio's: its clients take a base URL that ends in /v1"
+    elif error.status_code == 404 and (served := path.rstrip("/")) in _paths(request.app):
+        message += f"; `{served}` is served, without a slash at its end"
     elif error.status_code == 404:
         message += "; the API is under /v1, as in /v1/chat/completions"
     return JSONResponse(replies.error_body(message, code=code), status_code=error.status_code, headers=error.headers)
@@ -304,5 +306,8 @@ async def _http_error(request: HttpRequest, error: Exception) -> Response:
 
 def _calls(app: FastAPI) -> list[str]:
     """The paths of the API."""
-    paths = [route.path for route in app.routes if isinstance(route, Route)]
-    return [path for path in paths if path.startswith("/v1/") and not path.endswith(("/", "}"))]
+    return [path for path in _paths(app) if path.startswith("/v1/") and not path.endswith(("/", "}"))]
+
+
+def _paths(app: FastAPI) -> list[str]:
+    return [route.path for route in app.routes if isinstance(route, Route)]
