@@ -468,6 +468,17 @@ def test_a_and_i_that_are_chosen_are_letters(answer: str, index: int) -> None:
         ("6조입니다", "6조 원", 1.0),  # where the target is that large
         ("3천조", "3천조 원", 1.0),
         ("6조", "6", 1.0),
+        ("만 2천원", "12,000", 1.0),
+        ("1,200 만 원입니다", "1,200만원", 1.0),
+        ("모두 삼만 오천원입니다", "35000", 1.0),
+        ("백이십삼만사천오백육십 원", "1234560", 1.0),
+        ("천만원", "10,000,000원", 1.0),
+        ("만원", "1만원", 1.0),
+        ("3 억 5천만 원", "350000000", 1.0),
+        ("5명 가운데 일원입니다", "5", 1.0),
+        ("7개로 수천 원을 구원했다", "7", 1.0),
+        ("사과 3 만큼", "3", 1.0),
+        ("3만 원 2천 원", "2000", 1.0),
     ],
 )
 def test_last_number_is_the_answer(answer: str, target: str, score: float) -> None:
@@ -485,11 +496,11 @@ def test_a_number_is_looked_for_in_time_that_grows_with_the_spaces_not_their_squ
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("1,234.5", True), ("+３", True), ("3만 5천", True), ("5만 원", False), ("10²", False), ("½", False), ("25㎡", False),
-        ("18 = 36/2", False),
+        ("1,234.5", True), ("+３", True), ("3만 5천", True), ("5만 원", True), ("10²", False), ("½", False), ("25㎡", False),
+        ("18 = 36/2", False), ("12,000원", True), ("₩12,000", True), ("만 2천원", True), ("5만 개", False), ("5만 원입니다", False),
     ],
 )  # fmt: skip
-def test_a_number_alone_has_no_exponent_fraction_or_unit(text: str, expected: bool) -> None:
+def test_a_number_alone_has_no_exponent_fraction_or_unit_but_that_of_money(text: str, expected: bool) -> None:
     assert is_number(text) is expected
 
 
