@@ -18,15 +18,24 @@ KEPT_BEFORE = re.compile(r"-\.?\d|(?<!\.)\.\d|(?<!#)#\w|%")  # "# Yes" and "## Y
 KEPT_BEHIND = re.compile(r"%|(?<=\w)#")
 # What stands around a choice in a sentence that says nothing else, once normalised: "정답은 긍정입니다", "the answer is positive".
 NAMED = "answer|label|category|class|classification|sentiment|prediction"
-KOREAN = "정답|답변|최종 답|답|분류(?: 결과)?|라벨|레이블|감정|감성|카테고리|범주"
+KOREAN = "정답|답변|최종 답|답|분류(?: 결과)?|라벨|레이블|(?:감정|감성)(?: (?:분류|분석))?(?: 결과)?|카테고리|범주"
 A_TEXT = "(?:the|this) (?:text|message|sentence|review|comment|e-?mail|tweet|post)"
-KOREAN_TEXT = "(?:이|해당|위) (?:텍스트|메시지|문장|리뷰|댓글|글|메일|트윗)"
+# Names of answers, too, but not within reasons, where they may be those of something else.
+KOREAN_KIND = "(?:문의 ?)?유형|주제|결과|예측"
+KOREAN_TEXTS = "텍스트|메시지|문장|리뷰|댓글|게시글|글|이?메일|트윗|(?:고객 )?문의|문자|기사|뉴스|후기|상품평|질문|내용|의견"
+KOREAN_TEXT = rf"(?:이|해당|위|주어진) (?:{KOREAN_TEXTS})"
 ANSWER_IS = (
     rf"(?:the )?(?:correct |right |final )?(?:{NAMED})(?: (?:of|for) {A_TEXT})?(?: is\b ?:?|\W*?:)|(?:{KOREAN})\W*?:"
-    rf"|{A_TEXT} is\b(?: (?:classified|categori[sz]ed|labell?ed) as\b)? ?:?|(?:{KOREAN_TEXT}(?:의 (?:{KOREAN}))?|{KOREAN})[은는]"
+    rf"|{A_TEXT} is\b(?: (?:classified|categori[sz]ed|labell?ed) as\b)? ?:?"
+    rf"|(?:{KOREAN_TEXT}(?:의 (?:{KOREAN}|{KOREAN_KIND}))?|{KOREAN})[은는]"
 )
-BEGINS = re.compile(rf"^(?:{ANSWER_IS})")
-ENDS = re.compile(r"(?:입니다|이에요|예요|이다|임|으?로 분류(?:됩니다|된다|됨))$")
+BEGINS = re.compile(rf"^(?:{ANSWER_IS}|(?:{KOREAN_KIND})(?:\W*?:|[은는]))")
+ENDS = re.compile(
+    r"(?:입니다|이?네요|이에요|예요|이요|이다|(?<=\w\w)다|임|으?로 (?:분류|판단)(?:됩니다|된다|됨|합니다|할 수 있습니다)"
+    r"|에 (?:해당|속)(?:합니다|한다|함))$"
+)
+ENDS_AS_ADJECTIVE = re.compile(rf"(?<=\w\w)(?:적(?:인(?: (?:{KOREAN_TEXTS}))?)?| (?:{KOREAN_TEXTS}))$")  # "긍정적인 리뷰", "스팸 메일"
+SPELLED_TWICE = {"아니요": "아니오", "아니오": "아니요", "네": "예", "예": "네"}  # the same word, as often written so as so
 WRAPPED = re.compile(  # "1. ham", "<ham>", and TeX's "$\boxed{ham}$"
     r"^(?:\d+[.)] )?(?:<(?P<marked>[^<>]+)>|\$*\\?boxed\{(?:\\text\{)?(?P<boxed>[^{}]+)\}*\$*|(?P<bare>.+))$"
 )
@@ -93,9 +102,9 @@ def likeliest(scores: Sequence[ContinuationScore], *, per_token: bool = False) -
 def matching_choice(answer: str, choices: Sequence[str]) -> int | None:
     """Index of the choice that a written answer is, or that a sentence names which says nothing else; None if it is none, or several.
 
-    "정답은 긍정입니다.", "Label: positive", "<positive>" and "1. positive" name one. "It is positive, I think" does not: the
-    text is not searched. A draft before it is no part of it, nor are reasons behind an empty line, unless they say at last that
-    the answer is another choice.
+    "정답은 긍정입니다.", "이 리뷰는 긍정적입니다.", "Label: positive", "<positive>" and "1. positive" name one, and "아니요" is
+    "아니오". "It is positive, I think" does not: the text is not searched. A draft before it is no part of it, nor are reasons behind
+    an empty line, unless they say at last that the answer is another choice.
     """
     said, places = without_draft(answer), _places(choices)
     index = _named_choice(said, places)
@@ -126,7 +135,9 @@ def _named_choice(said: str, places: Mapping[str, int]) -> int | None:
     bare = BEGINS.sub("", given)
     wrapped = WRAPPED.match(bare.strip())
     inner = (wrapped["marked"] or wrapped["boxed"] or wrapped["bare"]) if wrapped else bare
-    tries = (normalise_answer(one) for one in (given, bare, ENDS.sub("", bare), inner))
+    ended = ENDS.sub("", bare)
+    tries = [normalise_answer(one) for one in (given, bare, ended, inner, ENDS_AS_ADJECTIVE.sub("", normalise_answer(ended)))]
+    tries += [SPELLED_TWICE[name] for name in tries if name in SPELLED_TWICE]
     return next((places[name] for name in tries if name in places), None)
 
 

@@ -158,7 +158,8 @@ def test_table_prints_a_leaderboard_and_writes_a_report(vicuna_folder: Path, tmp
     [
         (
             ["fake:", "--suite", "test.csv"],
-            "error: a duel has two sides, and 1 was named\nhint: name LEFT and RIGHT, or put several in order with --table\n",
+            "error: a duel has two sides, and 1 was named\n"
+            "hint: name LEFT and RIGHT, and the suite with --suite; or put several in order with --table\n",
         ),
         (
             ["fake:", "fake:"],

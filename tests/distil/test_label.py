@@ -27,7 +27,7 @@ from nomoat.distil.label import (
     parse_labels,
     requests_for,
 )
-from nomoat.errors import UsageError
+from nomoat.errors import DataError, UsageError
 from nomoat.records import Completion, Usage
 from nomoat.responder import load
 
@@ -279,6 +279,8 @@ def test_labels_are_a_list_or_a_file_and_differ(tmp_path: Path) -> None:
     assert parse_labels(decomposed("긍정,부정")) == ("긍정", "부정")
     many = [f"label_number_{number}" for number in range(77)]  # longer than any name of a file
     assert parse_labels(",".join(many)) == tuple(many)
+    with pytest.raises(DataError, match="there is no such file"):
+        parse_labels(str(tmp_path / "분류.txt"))
     for bad in ("ham", "Ham,ham.", ""):
         with pytest.raises(UsageError, match="the labels are"):
             parse_labels(bad)

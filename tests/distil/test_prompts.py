@@ -70,6 +70,26 @@ WANTED = [
         "\n이 과제들이 도움이 되길 바랍니다!",
         '```json\n[{"instruction": "Sort the words.", "input": "b a", "output": "a\\nb"},\n'
         ' {"Instruction": "Name the largest planet.", "Input": null, "Output": "Jupiter"}]\n```',
+        "### 과제 4\n지시: Sort the words.\n입력: b a\n출력: a\nb\n\n### 과제 5\n지시: Name the largest planet.\n출력: Jupiter",
+        "**과제 4: 낱말**\n지시어: Sort the words.\n입력값: b a\n출력값: a\nb\n\n**과제 5: 행성**\n지시어: Name the largest planet.\n"
+        "입력값: 입력없음\n출력값: Jupiter",
+        "4번 과제\n지시: Sort the words.\n입력: b a\n출력: a\nb\n\n5번 과제:\n지시: Name the largest planet.\n입력: 해당없음\n"
+        "출력: Jupiter",
+        "Example 4:\nInstruction: Sort the words.\nInput: b a\nOutput: a\nb\n\nExample 5:\nInstruction: Name the largest planet.\n"
+        "Output: Jupiter",
+        "예시 4번. 명령어: Sort the words.\n입력: b a\n응답: a\nb\n\n예시 5번. 명령어: Name the largest planet.\n응답: Jupiter",
+        "4. [지시] Sort the words.\n[입력] b a\n[출력] a\nb\n\n5. [지시]: Name the largest planet.\n"
+        "[입력]: 없습니다.\n[출력]: Jupiter",
+        "4. <지시>: Sort the words.\n<입력>: b a\n<출력>: a\nb\n5. <지시>: Name the largest planet.\n<출력>: Jupiter",
+        "4. 지시(Instruction): Sort the words.\n입력 (Input): b a\n출력(Output): a\nb\n\n5. 지시(Instruction): "
+        "Name the largest planet.\n출력(Output): Jupiter",
+        "## 4\n### Instruction\nSort the words.\n### Input\nb a\n### Output\na\nb\n\n## 5\n### Instruction\n"
+        "Name the largest planet.\n### Output\nJupiter",
+        "**4. 지시**\nSort the words.\n**입력**\nb a\n**출력**\na\nb\n\n**5. 지시**\nName the largest planet.\n**출력**\nJupiter",
+        '{"작업": "Two tasks.", "과제": [{"지시": "Sort the words.", "입력": "b a", "출력": "a\\nb"},\n'
+        '{"task": "5", "지시사항": "Name the largest planet.", "입력": "필요 없음", "답변": "Jupiter"}]}',
+        '[{"task": "Sort the words.", "input": "b a", "answer": "a\\nb"},\n'
+        '{"task": "Name the largest planet.", "response": "Jupiter"}]',
         '{"tasks": [{"instruction": "Sort the words.", "input": "b a", "output": "a\\nb"},\n'
         '{"instruction": "Name the largest planet.", "input": "<noinput>", "output": "Jupiter"}, {"instruction": "Cut',
     ],
@@ -83,6 +103,11 @@ def test_lines_of_an_output_that_look_like_fields_are_part_of_it() -> None:
         "1. Instruction: Write a form for a lab.\nInput: <noinput>\nOutput: Name:\nInput: the sample\nTask: weigh it"
     )
     assert task.output == "Name:\nInput: the sample\nTask: weigh it"
+
+
+@pytest.mark.parametrize("line", ["결과", "<output>", "#### Step 1", "과제를 정리했습니다.", "예시 2개", "Input"])
+def test_a_line_with_a_field_s_name_and_no_mark_begins_none(line: str) -> None:
+    assert parse_tasks(f"1. Instruction: Repair it.\nInput: <form>\n{line}\nOutput: Done.")[0].input == f"<form>\n{line}"
 
 
 def test_an_output_that_is_a_number_keeps_it() -> None:

@@ -551,6 +551,7 @@ def test_few_answers_that_repeat_are_labels(tmp_path: Path) -> None:
         (["바람과 함께 사라지다", "부산", "대구"], "char-f1"),
         (["서울은 대한민국의 수도이고 아주 큰 도시이다", "부산", "대구"], "char-f1"),
         (['{"item": "coffee", "count": 2}', '["tea", "milk"]'], "json"),
+        (["12,000원", "3억", "만 2천원"], "numeric"),
         (['{"배송": "늦음"}', '{"배송": "늦음"}', '{"배송": "빠름"}', '{"배송": "제때"}'], "json"),
         (['["spam"]', '["ham"]', '["ham"]', '["spam"]'], "choice"),
         (['{"item": "coffee"', "[1]"], "exact"),
@@ -788,8 +789,10 @@ def test_beside_a_question_and_its_answer_a_class_is_a_remark(header: str, tmp_p
     assert [example.target for example in suite_from_file(path).suite.examples] == [f"{answer}1", f"{answer}2"]
 
 
-@pytest.mark.parametrize("header", ["question,A,B", "Q,A,B", "question,A,B,C,D,category", "질문,A,B,유형", "text,a,b,category"])
-def test_a_quiz_without_an_answer_asks_for_its_column(header: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "header", ["번호,문의내용", "ID,text", "question,A,B", "Q,A,B", "question,A,B,C,D,category", "질문,A,B,유형", "text,a,b,category"]
+)
+def test_a_table_without_an_answer_asks_for_its_column(header: str, tmp_path: Path) -> None:
     path = tmp_path / "quiz.csv"
     path.write_text(f"{header}\n{header}\n", encoding="utf-8")
     with pytest.raises(UsageError) as caught:

@@ -122,6 +122,11 @@ def test_written_answer_matches_a_choice_whole_or_not_at_all() -> None:
     [
         "긍정입니다", "긍정입니다.", "정답: 긍정", "정답은 긍정", "정답은 '긍정'입니다.", "분류: 긍정", "레이블: 긍정", "Label: 긍정",
         "라벨：긍정", "**정답:** 긍정이에요", "답은 **긍정**이다.", "Label:\n긍정", decomposed("정답은 긍정입니다."),
+        "긍정적", "긍정적입니다", "긍정적이에요!", "긍정적인 리뷰입니다.", "이 리뷰는 긍정적입니다.",
+        "긍정적으로 분류됩니다", "이 글의 감정은 **긍정적**입니다.",
+        "해당 문의는 '긍정'입니다.", "주어진 문장의 감정 분석 결과는 긍정입니다.",
+        "결과: 긍정", "유형은 긍정이네요", "긍정으로 판단됩니다.",
+        "긍정에 해당합니다.", "이 문장은 긍정적인 문장입니다.", decomposed("이 후기는 긍정적입니다."),
     ],
 )  # fmt: skip
 def test_a_korean_sentence_that_names_a_choice_and_says_nothing_else_is_that_choice(answer: str) -> None:
@@ -231,17 +236,35 @@ def test_signs_that_say_something_are_not_taken_off(answer: str) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        "긍정이 아닙니다", "정답은 긍정이 아니라 부정입니다", "긍정적입니다", "긍정 또는 부정입니다", "정답: ", "입니다",
+        "긍정이 아닙니다", "정답은 긍정이 아니라 부정입니다", "긍정적이지 않습니다", "긍정 또는 부정입니다", "정답: ", "입니다",
         "The answer is not positive", "I think the answer is positive", "The text is not positive.",
-        "긍정임에도 부정", "긍정적으로 분류됩니다",
+        "긍정임에도 부정", "부정확", "부정확합니다", "부정확한 리뷰입니다", "긍정적인 면도 있는 리뷰입니다",
+        "긍정적이라고 할 수 없습니다", "긍정으로 판단되지 않습니다",
     ],
 )  # fmt: skip
 def test_a_sentence_that_says_more_is_no_choice(answer: str) -> None:
     assert matching_choice(answer, ("부정", "긍정", "negative", "positive")) is None
 
 
+@pytest.mark.parametrize(
+    ("answer", "choices", "index"),
+    [
+        ("아니요", "예,아니오", 1), ("정답은 아니요입니다.", "예,아니오", 1), ("네", "예,아니오", 0), ("네.", "아니요,예", 1),
+        ("예", "네,아니요", 0), ("네", "예,네", 1), ("예시", "예,아니오", None), ("아니", "예,아니오", None),
+        ("거짓말", "참,거짓", None), ("참고", "참,거짓", None), ("거짓이다", "참,거짓", 1), ("여자다", "남자,여자", 1),
+        ("비정상 메일입니다", "스팸,정상", None), ("스팸 메일입니다.", "스팸,정상", 0), ("배송 문의입니다", "배송,환불", 0),
+        ("배송 문의입니다", "배송,배송 문의", 1), ("목적", "목,발", None), ("가수다", "가수,가수다", 1),
+    ],
+)  # fmt: skip
+def test_korean_words_are_known_by_their_other_spelling_and_not_by_their_beginning(
+    answer: str, choices: str, index: int | None
+) -> None:
+    assert matching_choice(answer, choices.split(",")) == index
+
+
 def test_as_little_as_possible_is_taken_off_an_answer() -> None:
     assert matching_choice("정답은 학생이다", ("학생", "학생이다")) == 1
+    assert matching_choice("부정적이에요", ("부정", "부정적")) == 1
     assert matching_choice("분류: 답", ("답", "분류: 답")) == 1
     assert matching_choice("Answer: -5", ("5", "-5")) == 1
     assert matching_choice("<a>", ("a", "<a>")) == 1
@@ -445,6 +468,17 @@ def test_a_and_i_that_are_chosen_are_letters(answer: str, index: int) -> None:
         ("6조입니다", "6조 원", 1.0),  # where the target is that large
         ("3천조", "3천조 원", 1.0),
         ("6조", "6", 1.0),
+        ("만 2천원", "12,000", 1.0),
+        ("1,200 만 원입니다", "1,200만원", 1.0),
+        ("모두 삼만 오천원입니다", "35000", 1.0),
+        ("백이십삼만사천오백육십 원", "1234560", 1.0),
+        ("천만원", "10,000,000원", 1.0),
+        ("만원", "1만원", 1.0),
+        ("3 억 5천만 원", "350000000", 1.0),
+        ("5명 가운데 일원입니다", "5", 1.0),
+        ("7개로 수천 원을 구원했다", "7", 1.0),
+        ("사과 3 만큼", "3", 1.0),
+        ("3만 원 2천 원", "2000", 1.0),
     ],
 )
 def test_last_number_is_the_answer(answer: str, target: str, score: float) -> None:
@@ -462,11 +496,11 @@ def test_a_number_is_looked_for_in_time_that_grows_with_the_spaces_not_their_squ
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("1,234.5", True), ("+３", True), ("3만 5천", True), ("5만 원", False), ("10²", False), ("½", False), ("25㎡", False),
-        ("18 = 36/2", False),
+        ("1,234.5", True), ("+３", True), ("3만 5천", True), ("5만 원", True), ("10²", False), ("½", False), ("25㎡", False),
+        ("18 = 36/2", False), ("12,000원", True), ("₩12,000", True), ("만 2천원", True), ("5만 개", False), ("5만 원입니다", False),
     ],
 )  # fmt: skip
-def test_a_number_alone_has_no_exponent_fraction_or_unit(text: str, expected: bool) -> None:
+def test_a_number_alone_has_no_exponent_fraction_or_unit_but_that_of_money(text: str, expected: bool) -> None:
     assert is_number(text) is expected
 
 

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import threading
+import unicodedata
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -550,6 +551,7 @@ def test_names_are_found_or_refused_with_the_known_ones(shelf: Shelf) -> None:
     assert Models(loaders=[shelf.loader("a")]).find(None) == "a"
     models = Models(loaders=[shelf.loader("a"), shelf.loader("b")])
     assert models.find("b") == "b"
+    assert Models(loaders=[shelf.loader("a+분류"), shelf.loader("b")]).find(unicodedata.normalize("NFD", "a+분류")) == "a+분류"
     for name, message in ((None, "the request names no model"), ("c", "there is no model `c` here")):
         with pytest.raises(UnknownModelError, match=message) as caught:
             models.find(name)

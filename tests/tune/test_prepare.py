@@ -906,7 +906,7 @@ def test_a_card_s_file_that_is_another_since_it_was_pulled_is_not_tuned(tiny_ggu
         prepare("smollm2-135m", write(tmp_path / "t.csv", ("one", "a"), ("two", "b")), **COLUMNS)
 
 
-def test_labels_that_case_spaces_or_the_writing_of_a_number_alone_tell_apart_are_named(
+def test_labels_that_case_spaces_signs_or_the_writing_of_a_number_alone_tell_apart_are_named(
     tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [("one", "True"), ("two", "true"), ("three", "TRUE "), ("four", "매우 나쁨"), ("five", "매우  나쁨"), ("six", "매우나쁨")]
@@ -925,10 +925,13 @@ def test_labels_that_case_spaces_or_the_writing_of_a_number_alone_tell_apart_are
     say_survey(prepare(str(tiny_gguf), path, **COLUMNS))
     said = "".join(line for line in capsys.readouterr().err.splitlines() if line.startswith("note: labels"))
     assert said == (
-        "note: labels that differ only in upper and lower case, in width, in spaces and what is not seen, or in how a number is "
-        "written: `True`, `true`, `TRUE`; `매우 나쁨`, `매우  나쁨`, `매우나쁨`; `1`, `1.0`, `+1`; `긍정`, `긍정⟨U+200B⟩`, "
-        "`긍⟨U+FEFF⟩정`, `긍정⟨U+3164⟩`; `ｎｏ`, `no`"
+        "note: labels that differ only in upper and lower case, in width, in spaces and what is not seen, in signs around them, "
+        "or in how a number is written: `True`, `true`, `TRUE`; `매우 나쁨`, `매우  나쁨`, `매우나쁨`; `1`, `1.0`, `+1`; `긍정`, "
+        "`긍정⟨U+200B⟩`, `긍⟨U+FEFF⟩정`, `긍정⟨U+3164⟩`; `ｎｏ`, `no`"
     )
+    signs = ("one", "긍정"), ("two", "긍정."), ("three", "C"), ("four", "C++"), ("five", "-5"), ("six", "5")
+    say_survey(prepare(str(tiny_gguf), write(path, *signs), **COLUMNS))
+    assert "is written: `긍정`, `긍정.`\n" in capsys.readouterr().err
     say_survey(prepare(str(tiny_gguf), write(path, ("one", "true"), ("two", "no")), **COLUMNS))
     assert "upper and lower case" not in capsys.readouterr().err
 

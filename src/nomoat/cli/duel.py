@@ -228,7 +228,7 @@ def _sides(models: list[str], *, table: bool, rope: float | None, num_suites: in
         kind = IncompleteError if len(models) < 2 else UsageError
         raise kind(
             f"a duel has two sides, and {len(models)} {'was' if len(models) == 1 else 'were'} named",
-            hint="name LEFT and RIGHT, or put several in order with --table",
+            hint="name LEFT and RIGHT, and the suite with --suite; or put several in order with --table",
         )
     return models[0], models[1]
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import regex
 
-from nomoat.distil.prompts import Task
+from nomoat.distil.prompts import FORM, Task
 from nomoat.rouge import LETTER, ON_LETTER, rouge_l
 
 MIN_WORDS, MAX_WORDS = 4, 150
@@ -42,6 +42,9 @@ def reason_to_drop(task: Task) -> str | None:
     checks = {
         "no instruction": not instruction,
         "no answer": not task.output,
+        "copied from the request": any(
+            said.strip("<>[] .").lower() == form for said, form in ((instruction, FORM.instruction), (task.output, FORM.output))
+        ),
         "too short": length < MIN_WORDS,
         "too long": length > MAX_WORDS,
         "begins with no letter or digit": not instruction.lstrip(OPENING)[:1].isalnum(),

@@ -14,37 +14,50 @@ from dataclasses import dataclass
 from nomoat import matching
 
 NO_INPUT = "<noinput>"
-EMPTY_INPUTS = {
-    "noinput", "none", "n/a", "no input", "no input needed", "no input required", "no input necessary", "not applicable", "empty",
-    "null", "-", "–", "—",
-    "없음", "입력 없음", "해당 없음", "필요 없음", "입력 필요 없음", "无", "無", "无输入", "なし", "入力なし",
+EMPTY_INPUTS = {  # without their spaces, which Korean may leave out
+    "noinput", "none", "n/a", "noinputneeded", "noinputrequired", "noinputnecessary", "notapplicable", "empty", "null", "-", "–", "—",
+    "없음", "입력없음", "해당없음", "필요없음", "입력필요없음", "없습니다", "필요하지않음", "불필요",
+    "无", "無", "无输入", "なし", "入力なし",
 }  # fmt: skip
 AROUND_INPUTS = "*_`\"'. <>()[]"
-# The names of the fields. One that is usual in texts counts only where an answer has no other for that field.
+# The names of the fields. One that is usual in texts counts only where an answer has no other for that field. Of a JSON object that
+# has several for a field the first counts.
 FIELDS = {
-    "instruction": "instruction", "task": "instruction", "지시": "instruction", "지시문": "instruction", "지시사항": "instruction",
-    "지시 사항": "instruction", "指令": "instruction", "指示": "instruction",
-    "input": "input", "입력": "input", "输入": "input", "輸入": "input", "入力": "input",
-    "output": "output", "출력": "output", "输出": "output", "輸出": "output", "出力": "output",
+    "instruction": "instruction", "지시": "instruction", "지시문": "instruction", "지시사항": "instruction",
+    "지시 사항": "instruction",
+    "지시어": "instruction", "지침": "instruction", "指令": "instruction", "指示": "instruction", "task": "instruction",
+    "input": "input", "입력": "input", "입력값": "input", "입력 내용": "input", "입력 텍스트": "input",
+    "输入": "input", "輸入": "input", "入力": "input",
+    "output": "output", "출력": "output", "출력값": "output", "출력 결과": "output",
+    "输出": "output", "輸出": "output", "出力": "output",
 }  # fmt: skip
 USUAL_WORDS = {
-    "명령": "instruction", "명령문": "instruction", "과제": "instruction",
+    "명령": "instruction", "명령문": "instruction", "명령어": "instruction", "요청": "instruction", "과제": "instruction",
+    "작업": "instruction",
     "answer": "output", "expected output": "output", "response": "output", "result": "output",
-    "결과": "output", "답변": "output", "답": "output", "回答": "output", "答案": "output",
+    "결과": "output", "답변": "output", "응답": "output", "답": "output", "回答": "output", "答案": "output",
 }  # fmt: skip
 # A teacher may get stuck and write one line of thousands of signs. What repeats gives nothing back (`*+`, `(?>…)`), or the time would
 # grow with the square of the line's length; and int() takes no number of thousands of digits.
-NUMBER = r"(?:task\s*+)?(?:(?P<number>\d{1,9})\s*+[.):：]?)?"
+A_TASK = "(?:task|example|과제|작업|예시|예제)"  # as headings count it
+NUMBER = rf"(?:{A_TASK}\s*+)?(?:(?P<number>\d{{1,9}})\s*+번?[.):：]?)?"
+NAMES = "|".join([*FIELDS, *USUAL_WORDS])
+# Behind the name a colon, or brackets or a second name around it ("[지시]", "지시(Instruction):"), or nothing, where it is a heading.
 FIELD = re.compile(
-    rf"^[\s#*_>•·-]*+{NUMBER}[\s*_#]*+(?P<name>{'|'.join([*FIELDS, *USUAL_WORDS])})(?:\s*+#?(?P<behind>\d{{1,9}}))?"
-    r"\s*+(?:\*\*|__)?\s*+[:：](?:\*\*|__)?[ \t]*(?P<text>.*)$",
+    rf"^\s*+(?P<mark>#{{1,6}}+|\*\*)?+[\s#*_>•·-]*+{NUMBER}[\s*_#]*+(?P<open>[\[【])?<?(?P<name>{NAMES})"
+    rf"(?:\s*+#?(?P<behind>\d{{1,9}}))?(?:\s*+\((?:{NAMES})\))?>?(?(open)[\]】])\s*+(?:\*\*|__)?\s*+"
+    r"(?:[:：](?:\*\*|__)?|(?(open)|(?(mark)(?=\s*+$)|(?!))))[ \t]*(?P<text>.*)$",
     re.IGNORECASE,
 )
 RULE = re.compile(r"^\s*+(?:#{2,}+|-{3,}+|\*{3,}+)?\s*+$")
 HEADING = re.compile(
-    r"^\s*+(?P<mark>#{0,6}+\s*+(?:\*\*)?)(?P<task>task\s*+)?(?P<number>\d{1,9})(?(task)[.):：]?|[.):：])(?:\*\*)?\s*+$", re.IGNORECASE
+    rf"^\s*+(?P<mark>(?P<hash>#{{1,6}}+)?\s*+(?:\*\*)?)(?P<task>{A_TASK}\s*+)?(?P<number>\d{{1,9}})(?P<counted>번\s*+{A_TASK})?"
+    r"(?(task)[.):：]?|(?(counted)[.):：]?|(?(hash)[.):：]?|[.):：])))(?:\*\*)?[.:：]?\s*+$",
+    re.IGNORECASE,
 )
-TITLE = re.compile(r"^\s*+(?:#++\s*+(?:\*\*)?|\*\*)task\s*+(?P<number>\d{1,9})\s*+[.):：-].*$", re.IGNORECASE)  # "### Task 4: Colours"
+TITLE = re.compile(  # "### Task 4: Colours"
+    rf"^\s*+(?:#++\s*+(?:\*\*)?|\*\*){A_TASK}\s*+(?P<number>\d{{1,9}})\s*+[.):：-].*$", re.IGNORECASE
+)
 FENCE = re.compile(r"^\s*```\w*\s*$")
 CLOSING_FENCE = re.compile(r"^\s*```\s*$")
 # What is said to whoever asked, behind the last task: only the hope that the tasks are of use, or an offer of more. Letters and plans
@@ -79,9 +92,9 @@ Write {num_new} more of them.
 
 Write them in the form of the examples, numbered from {first_new} to {last_new}, and nothing else. Each has its three parts:
 
-{first_new}. Instruction: what is to be done
-Input: the text it is done with, or {no_input}
-Output: the result"""
+{first_new}. Instruction: {form.instruction}
+Input: {form.input}, or {no_input}
+Output: {form.output}"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +106,9 @@ class Task:
     output: str
 
 
+FORM = Task(instruction="what is to be done", input="the text it is done with", output="the result")  # which small teachers copy
+
+
 def render_request(examples: Sequence[Task], num_new: int, *, language: str | None) -> str:
     """What the teacher is asked: the examples, and `num_new` tasks more, in `language` where one is named."""
     shown = [render_example(number, task) for number, task in enumerate(examples, start=1)]
@@ -101,6 +117,7 @@ def render_request(examples: Sequence[Task], num_new: int, *, language: str | No
         num_new=num_new,
         language=f", in {language}, and so are input and output" if language else "",
         no_input=NO_INPUT,
+        form=FORM,
         first_new=len(examples) + 1,
         last_new=len(examples) + num_new,
         examples="\n\n".join(shown),
@@ -219,14 +236,22 @@ def _json_tasks(answer: str) -> list[Task]:
             value, end = decoder.raw_decode(answer, at)
         except (ValueError, RecursionError):
             value, end = {}, at + 1
-        lowered = {name.lower(): one for name, one in value.items()}
-        if isinstance(lowered.get("instruction"), str):
-            texts = {name: lowered.get(name) or "" for name in ("instruction", "input", "output")}
-            found.append(_task({name: [_text_of(one)] for name, one in texts.items()}))
+        if texts := _json_fields(value):
+            found.append(_task({name: [_text_of(texts.get(name) or "")] for name in ("instruction", "input", "output")}))
             at = end
         else:
             at += 1
     return found
+
+
+def _json_fields(value: dict[str, object]) -> dict[str, object]:
+    """The fields of an object; none where it is no task: one that has only a word such as "task" in it may hold all of them."""
+    named = {name.strip().lower(): one for name, one in value.items()}
+    found = dict[str, object]()
+    for name, field in {**FIELDS, **USUAL_WORDS}.items():
+        if isinstance(named.get(name), str) or (field != "instruction" and named.get(name) is not None):
+            found.setdefault(field, named[name])
+    return found if "instruction" in found and ("output" in found or "instruction" in named) else {}
 
 
 def _text_of(value: object) -> str:
@@ -244,7 +269,7 @@ def _cut_heading(text: list[str], number: int | None, *, is_numbered: bool) -> i
             led = int(title["number"])
         elif (heading := HEADING.match(text[-1])) and led is None:
             is_next = number is None or int(heading["number"]) == number + 1
-            if not (heading["mark"].strip() or heading["task"] or (is_next and not is_numbered)):
+            if not (heading["mark"].strip() or heading["task"] or heading["counted"] or (is_next and not is_numbered)):
                 break
             led = int(heading["number"])
         elif not RULE.match(text[-1]):
@@ -270,7 +295,7 @@ def render_example(number: int, task: Task) -> str:
 
 def _task(fields: dict[str, list[str]]) -> Task:
     texts = {name: _joined(lines) for name, lines in fields.items()}
-    if texts["input"].strip(AROUND_INPUTS).lower() in EMPTY_INPUTS:
+    if "".join(texts["input"].strip(AROUND_INPUTS).lower().split()) in EMPTY_INPUTS:
         texts["input"] = ""
     return Task(**texts)
 

@@ -43,6 +43,7 @@ from nomoat.words import apart, counted, has_several_words, listed, trimmed
 OF_A_MODEL = frozenset(
     ("model", "pred", "predicted", "prediction", "llm", "ai", "bot", "assistant", "generated", "rejected")
 )  # no target
+ROW_NUMBERS = ("id", "no", "no.", "idx", "index", "번호", "순번", "연번")  # columns that say which row it is, and answer nothing
 QUESTION_IN_TWO = {"instruction", "input"}
 NO_PART = ("prompt",)  # beside a question it is the question written out, or the same words in each row
 OTHER_METRIC = "choose another metric with --metric (in Python: `metric`)"
@@ -309,7 +310,7 @@ def _column(
     others = [column for column in free if is_last and column not in alike and column.strip().startswith(KOREAN_LABELS)]
     if len(alike) == 1 and not others and not OF_A_MODEL.intersection(_words(alike[0])):
         return alike[0], f"{role}: column `{alike[0]}` (by the end of its name)"
-    if is_last and len(free) == 1:
+    if is_last and len(free) == 1 and free[0].strip().lower() not in ROW_NUMBERS:
         return free[0], f"{role}: column `{free[0]}` (the only other one)"
     raise UsageError(f"`{path}`: no column is named like a usual {role}", hint=hint)
 

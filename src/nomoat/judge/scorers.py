@@ -99,6 +99,13 @@ MYRIAD = rf"(?:만(?!큼)|억|{TRILLION})"
 TRILLION_ALONE = re.compile(rf"(?<=[\d십백천])(?!{TRILLION})조")
 KOREAN_BEGINS = re.compile(rf"(?<![\d.,제])(?<!제 )(?={COUNT}(?:[십백천]|{MYRIAD}))")
 KOREAN_PART = re.compile(rf" ?(?P<count>{COUNT})(?P<ten>[십백천])?+(?P<myriad>{MYRIAD})?+")
+# Before a currency the number may be in words, its 1 left out and its unit apart: "삼만 오천원", "만 2천원", "1,200 만원".
+CURRENCY = "(?:원|달러|엔|유로|위안)"
+KOREAN_DIGITS = {digit: str(at) for at, digit in enumerate("일이삼사오육칠팔구", start=1)}
+ONE_COUNT = rf"(?:[{''.join(KOREAN_DIGITS)}]|{COUNT})"
+IN_WORDS = re.compile(rf"(?<![\w.,])(?<!\d )(?!억)(?:{ONE_COUNT}?+[십백천만억] ?){{1,9}}{ONE_COUNT}?(?= ?{CURRENCY})")
+ONE_LEFT_OUT = re.compile(r"(?<!\d)[십백천]|(?<![\d십백천])만")
+UNIT_APART = re.compile(rf"(?<=\d) (?=(?:[십백천]?[만억조]|[십백천])(?: ?{COUNT}[십백천]?만?){{0,3}} ?{CURRENCY})")
 NO_LAST_PART = re.compile(r" ?[/⁄^:%]|[.,]\d")  # behind a number without a power of ten: it is one of its own
 EXPONENT = re.compile(r"(?<=[^ \t])[ \t]{0,9}\^[ \t]*+(?:[{(][ \t]*+)?[+-]?\d+(?:\.\d+)?(?:[ \t]*+[})])?")  # "m^2", "cm^{2}"
 
@@ -108,8 +115,8 @@ def number_in(text: str) -> Decimal | None:
 
     Fractions are "1/2" and "½", powers "10^2" and "10²". Thousands separators and a dollar sign are left out: "$1,234.50" is 1234.5;
     "1e5" is 100,000; "25 m²" and "25 m^2" are 25. A number that is said to equal a fraction counts, and not the fraction: "18 = 36/2"
-    is 18; "3만 5천" is 35,000. Not the flexible-extract filter of EleutherAI/lm-evaluation-harness, gsm8k, which takes the last number
-    anywhere and compares it as text.
+    is 18; "3만 5천" is 35,000, and so is "삼만 오천" before "원". Not the flexible-extract filter of
+    EleutherAI/lm-evaluation-harness, gsm8k, which takes the last number anywhere and compares it as text.
     """
     before, after = _numbers(text)
     return _value(after[0] if after else before[-1]) if after or before else None
@@ -148,8 +155,9 @@ def _value(number: re.Match[str]) -> Decimal | None:
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a number, as `number_in` reads it, and nothing else."""
-    return re.fullmatch(ONE, _plain_signs(text).strip().removeprefix("+")) is not None and number_in(text) is not None
+    """Whether a text is a number, as `number_in` reads it, and nothing else but a sign of money or its Korean word."""
+    alone = re.fullmatch(rf"₩?{ONE}(?: ?{CURRENCY})?", _plain_signs(text).strip().removeprefix("+"))
+    return alone is not None and number_in(text) is not None
 
 
 def _plain_signs(text: str) -> str:
@@ -160,12 +168,18 @@ def _plain_signs(text: str) -> str:
 
 def _in_digits(text: str) -> str:
     """The text with its Korean powers of ten behind digits written out."""
+    text = IN_WORDS.sub(_in_digits_and_units, UNIT_APART.sub("", text))
     done, written = 0, ""
     while begins := KOREAN_BEGINS.search(text, done):
         value, end = _korean_number(text, begins.end())
         written += f"{text[done : begins.end()]}{value:f}"
         done = end
     return written + text[done:]
+
+
+def _in_digits_and_units(number: re.Match[str]) -> str:
+    """`삼만 오천` as `3만 5천`, `만 2천` as `1만 2천`."""
+    return ONE_LEFT_OUT.sub(r"1\g<0>", "".join(KOREAN_DIGITS.get(char, char) for char in number[0]))
 
 
 def _korean_number(text: str, start: int) -> tuple[Decimal, int]:

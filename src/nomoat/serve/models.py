@@ -26,6 +26,7 @@ from nomoat.errors import NO_TEMPLATE, NomoatError, NoTemplateError, SettingErro
 from nomoat.records import Request
 from nomoat.responder import Responder
 from nomoat.serve.sharing import stopped
+from nomoat.textfiles import composed
 from nomoat.words import first_few
 
 HEARTBEAT_SECONDS = 0.5  # between looks whether whoever waits has gone
@@ -290,11 +291,12 @@ class Models:
         """The name a request means; None means the only one there is. Raises UnknownModelError."""
         if name is None and len(self._units) == 1:
             return next(iter(self._units))
-        known = f"known: {', '.join(self._units)}"
+        all_known = f"known: {', '.join(self._units)}"
         if name is None:
-            raise UnknownModelError("the request names no model", hint=known)
+            raise UnknownModelError("the request names no model", hint=all_known)
+        name = next((known for known in self._units if composed(known) == composed(name)), name)  # macOS writes Korean in parts
         if name not in self._units:
-            raise UnknownModelError(f"there is no model `{name}` here", hint=known)
+            raise UnknownModelError(f"there is no model `{name}` here", hint=all_known)
         return name
 
     def loaded(self) -> dict[str, Responder]:

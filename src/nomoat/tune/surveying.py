@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 
-from nomoat import labelling
+from nomoat import labelling, matching
 from nomoat.catalog import licences
 from nomoat.tune.adapter import Start
 from nomoat.tune.prepare import Prepared, most_held_out, split
@@ -123,16 +123,16 @@ def _labels_alike(prepared: Prepared) -> Iterator[str]:
         alike[_bare(label)].append(label)
     if same := [f"`{'`, `'.join(in_sight(label[:LONGEST_NAME]) for label in group)}`" for group in alike.values() if len(group) > 1]:
         yield (
-            "note: labels that differ only in upper and lower case, in width, in spaces and what is not seen, or in how a number is "
-            f"written: {'; '.join(same[:MANY_LABELS])}"
+            "note: labels that differ only in upper and lower case, in width, in spaces and what is not seen, in signs around them, "
+            f"or in how a number is written: {'; '.join(same[:MANY_LABELS])}"
         )
     if none := [f"{apart(label)} {count:,}" for label, count in prepared.survey.labels.items() if NO_VALUE.fullmatch(label)]:
         yield f"note: labels that tables write where there is nothing, or a fault: {first_few(none, MANY_LABELS)}"
 
 
 def _bare(label: str) -> str | Decimal:
-    """Without case, width, spaces and what is not seen; of a number (`1`, `1.0`, `+1`) its value."""
-    plain = unicodedata.normalize("NFKC", label).casefold()
+    """Without case, width, spaces, signs around it and what is not seen; of a number (`1`, `1.0`, `+1`) its value."""
+    plain = matching.normalise_answer(label) or unicodedata.normalize("NFKC", label).casefold()
     kept = places_in_signs(plain)
     bare = "".join(char for at, char in enumerate(plain) if at in kept or not is_blank(char))
     return Decimal(bare) if NUMBER.fullmatch(bare) else bare
