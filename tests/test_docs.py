@@ -104,7 +104,7 @@ def test_the_session_of_the_readme_prints_what_it_shows_and_its_python_runs_afte
     assert "smollm2-135m+reviews" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["run.md", "serve.md", "suites.md", "duel.md"])
+@pytest.mark.parametrize("name", ["run.md", "serve.md", "suites.md", "duel.md", "python.md"])
 def test_the_python_of_a_page_runs_on_the_engine_of_tests(name: str, empty_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Models are `fake:`, which has no adapter and no price; what asks a server with `openai` is left out."""
     suites = empty_home / "suites"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nomoat.errors import UsageError
-from nomoat.records import Message, Request, Usage
+from nomoat.records import Completion, Message, Outcome, Request, Side, TokenLikelihood, Usage
 
 
 def test_half_a_character_is_refused_before_anything_is_asked() -> None:
@@ -47,6 +47,20 @@ def test_a_mistyped_role_is_refused_with_those_there_are(role: Any) -> None:
 def test_an_answer_of_no_tokens_is_refused(count: int) -> None:
     with pytest.raises(UsageError, match=f"an answer of at most {count} tokens is asked for"):
         Request(prompt="x", max_new_tokens=count)
+
+
+def test_records_show_no_defaults_and_shorten_what_is_long() -> None:
+    assert repr(Message(role="user", content="Hi")) == "Message(role='user', content='Hi')"
+    assert len(repr(Message(role="user", content="x" * 100_000))) < 300
+    usage = Usage(prompt_tokens=1, completion_tokens=1, prefill_seconds=0.5, decode_seconds=0.5)
+    tokens = tuple(TokenLikelihood(token_id=token, content=b"x", log_probability=-1.0) for token in range(1000))
+    shown = repr(Completion(text="x" * 100_000, finish_reason="stop", usage=usage, likelihoods=tokens))
+    assert shown.startswith("Completion(text='xxx") and len(shown) < 2000
+    outcome = Outcome(suite="s", example_id="1", model="m", answer="yes", score=1.0, answer_key="never shown")
+    assert repr(outcome) == "Outcome(suite='s', example_id='1', model='m', answer='yes', score=1.0)"
+    measured = {"score": 1.0, "score_low": 0.5, "score_high": 1.0, "seconds_p50": None, "seconds_p95": None, "cost_usd_per_1000": None}
+    side = Side(model="m", licence="mit", bytes_out=0, facts={}, **measured)  # type: ignore[arg-type]
+    assert repr(side).endswith("cost_usd_per_1000=None)")
 
 
 def test_a_request_shows_what_was_given_and_shortens_what_is_long() -> None:

@@ -8,6 +8,7 @@ import importlib
 import inspect
 import json
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -314,8 +315,10 @@ def test_what_is_no_whole_text_is_refused_also_beside_requests() -> None:
         for ask in asks:
             with pytest.raises(UsageError, match="its character 1 is half of one"):
                 ask(["moat", "\ud800"])
-            with pytest.raises(UsageError, match="is of the type NoneType, not a text"):
-                ask([None])
+            for cell in (None, float("nan")):
+                with pytest.raises(UsageError, match=f"is of the type {type(cell).__name__}, not a text") as caught:
+                    ask([cell])
+                assert "`dropna()`" in str(caught.value.hint)
 
 
 def test_no_answers_at_once_are_refused_when_they_are_asked_for() -> None:
@@ -333,6 +336,13 @@ def test_a_model_is_named_by_a_path_too_and_by_nothing_else(tiny_gguf: Path) -> 
         assert (model.ref, model.complete(asked).text) == (str(tiny_gguf), same.complete(asked).text)
     with pytest.raises(UsageError, match="a model is named by a text or a path, and this is of the type NoneType"):
         responder.load(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("option", ["template", "fallback_template"])
+def test_a_chat_template_that_nobody_knows_is_refused_whichever_way_it_is_named(tiny_gguf: Path, option: str) -> None:
+    for wrong, message in (("x", "no chat template is called `x`"), (5, "a chat template's name is of the type int, not a text")):
+        with pytest.raises(UsageError, match=f"^{message}"):
+            responder.load(tiny_gguf, **{option: wrong})  # type: ignore[arg-type]
 
 
 def test_a_model_tells_which_it_is_and_whether_it_is_closed() -> None:
@@ -398,6 +408,21 @@ def test_a_stream_can_be_closed() -> None:
         with closing(model.stream("a b c")) as chunks:
             assert next(chunks).text == "c"
         assert list(chunks) == []
+
+
+def test_what_nomoat_offers_is_told_by_help_and_dir_and_is_there() -> None:
+    assert dir(nomoat) == sorted(nomoat.__all__)
+    told, _, modules = str(nomoat.__doc__).partition("in modules:\n")
+    assert set(re.findall(r"^(\w+)\(", told, re.MULTILINE)) == {*nomoat.__all__} - {"__version__"}
+    found = re.findall(r"^nomoat\.(\S+) +(.+)$", modules, re.MULTILINE)
+    assert len(found) > 10
+    page = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
+    for name, words in found:
+        module = importlib.import_module(f"nomoat.{name}")
+        # What is named stands before a colon and what is said of it, or alone.
+        names = [one for part in words.split("; ") for one in re.findall(r"\b(?:[a-z]+_[a-z_]+|[A-Z][a-z]\w+)\b", part)]
+        assert all(hasattr(module, one) for one in names), (name, names)
+        assert f"nomoat.{name}" in page, name
 
 
 WITHOUT_EXTRAS = """

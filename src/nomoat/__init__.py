@@ -1,4 +1,32 @@
-"""Run, tune and prove open language models on an ordinary PC."""
+"""Run, tune and prove open language models on an ordinary PC.
+
+load(ref)                     a model that answers: complete, stream, complete_many, score, embed, close
+tune(base, data, name=...)    fine-tunes it on a file or a data frame; the result is named BASE+NAME
+evaluate(ref, suite)          its answers to a suite, scored
+duel(left, right, suite)      which of two is better, and how sure that is
+serve(refs)                   an OpenAI-compatible API, and a page to talk to the model
+
+What they take and give, and what else the command line does, is in modules:
+
+nomoat.records                Message and Request, which a model is asked; Completion, Outcome, Verdict
+nomoat.errors                 NomoatError: all that goes wrong, with a `message` and a `hint`
+nomoat.asking.spending        Spending: a budget, and prices
+nomoat.asking.store           AnswerStore: the answers that are kept
+nomoat.judge.suites           load_suite, write_suite
+nomoat.judge.run              run_suite: as evaluate, with everything a report needs
+nomoat.judge.duel             run_duel, run_duels: as duel, with everything a report needs
+nomoat.judge.judged           run_graded, run_judged_duel, run_judged_table: with another model as the judge
+nomoat.judge.table            run_table: a leaderboard
+nomoat.judge.report           write_evaluation_report, write_duel_report, write_table_report
+nomoat.distil.label           label: a teacher's labels for texts
+nomoat.distil.instructions    distil: new tasks that a teacher writes
+nomoat.distil.origin          load_seeds, parents_of: whose terms these are under
+nomoat.route.router           load_auto: the model `auto`; explain: where a text would go
+nomoat.catalog.pull           pull_model, installed, remove
+nomoat.catalog.cards          cards: the catalogue
+nomoat.tune.export            merged_gguf, lora_gguf
+nomoat.serve.app              create_app: the API for a server of your own
+"""
 
 from __future__ import annotations
 
@@ -47,4 +75,4 @@ if not TYPE_CHECKING:  # to a type checker any name would be there
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return __all__.copy()

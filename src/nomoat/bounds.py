@@ -25,6 +25,8 @@ MOST_DIGITS = 100  # of whole numbers: Python and JSON write them, and a float h
 WHOLE_NUMBERS = ("max_new_tokens", "top_k", "top_logprobs", "seed")
 SEVERAL_TEXTS = ("stop", "tools", "may_call", "must_call")
 AS_JSON = ("json_schema", "template_variables")
+MISSING = ("NAType", "NaTType")  # pandas', by the name of their types
+GAP_HINT = 'give "…"; empty cells of a data frame are left out by `dropna()` (pandas) or `drop_nulls()` (polars)'
 TOOLS_HINT = 'such as {"type": "function", "function": {"name": "…", "description": "…", "parameters": {a JSON schema}}}'
 MESSAGES_HINT = 'give messages=(Message(role="user", content="…"), …); one question can be asked as a text: model.complete("…")'
 
@@ -192,6 +194,16 @@ def in_order(given: Any) -> Any:
     return sorted(given, key=lambda one: one if isinstance(one, str) else "") if isinstance(given, set | frozenset) else given
 
 
+def is_missing(given: Any) -> bool:
+    """Whether it is an empty cell of a data frame: None, NaN, and NA and NaT of pandas."""
+    return given is None or type(given).__name__ in MISSING or (isinstance(given, float | Decimal) and math.isnan(given))
+
+
+def text_hint(given: Any, *, otherwise: str = 'give "…"') -> str:
+    """What to do where this is given in place of a text."""
+    return GAP_HINT if is_missing(given) else otherwise
+
+
 def require_texts(name: str, given: Sequence[Any]) -> None:
     """As `require_text`, of each of several that are given as `name`: the error says which one it is."""
     for at, text in enumerate(given):
@@ -223,7 +235,8 @@ def require_text(text: Any, what: str) -> None:
     """Raises UsageError for what is none, and for half a character: JSON and shell arguments can carry such (a lone surrogate), which
     no tokenizer and no server reads."""
     if not isinstance(text, str):
-        raise UsageError(f"{what} is of the type {type(text).__name__}, not a text", hint='give "…"')
+        hint = 'give "…"' if text is None and "[" not in what else text_hint(text)  # a setting that is None is no cell
+        raise UsageError(f"{what} is of the type {type(text).__name__}, not a text", hint=hint)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as exc:

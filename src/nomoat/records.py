@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from nomoat import bounds
@@ -49,6 +49,17 @@ def known_fields(kind: type[Record], facts: Mapping[str, Any]) -> Record:
     return kind(**{one.name: facts[one.name] for one in fields(kind) if one.name in facts})
 
 
+def in_short(record: DataclassInstance) -> str:
+    """As a dataclass's `repr`, without what is a default, and what is long shortened: notebooks show a record whole."""
+    given = {one.name: getattr(record, one.name) for one in fields(record) if one.repr and not _is_default(record, one)}
+    return f"{type(record).__name__}({', '.join(f'{name}={_SHORT.repr(value)}' for name, value in given.items())})"
+
+
+def _is_default(record: DataclassInstance, one: Field[Any]) -> bool:
+    default = one.default if one.default_factory is MISSING else one.default_factory()
+    return bool(getattr(record, one.name) == default)
+
+
 # ---------------------------------------------------------------- asking and answering
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
@@ -59,6 +70,8 @@ class Message:
     role: TurnRole
     content: str
     name: str = ""
+
+    __repr__ = in_short
 
     def __post_init__(self) -> None:
         bounds.require_one_of("role", self.role, TURN_ROLES)
@@ -75,6 +88,8 @@ class ToolCall:
     arguments: str
     extra_content: str = ""  # a JSON object that a server wants back with it (Gemini's `thought_signature`)
 
+    __repr__ = in_short
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallingTurn(Message):
@@ -82,12 +97,16 @@ class CallingTurn(Message):
 
     calls: tuple[ToolCall, ...]
 
+    __repr__ = in_short
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolResult(Message):
     """What the call of that id came to, as `content`. Its role is `tool`."""
 
     call_id: str
+
+    __repr__ = in_short
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,10 +183,7 @@ class Request:
         if self.tools and (not self.messages or self.answer_start):
             raise UsageError("functions are called in conversations, by answers that nobody has begun", hint="leave `tools` out")
 
-    def __repr__(self) -> str:
-        """Those of its fields that are no defaults, what is long shortened: notebooks show a request whole."""
-        given = {one.name: getattr(self, one.name) for one in fields(self) if getattr(self, one.name) != one.default}
-        return f"Request({', '.join(f'{name}={_SHORT.repr(value)}' for name, value in given.items())})"
+    __repr__ = in_short
 
     @property
     def texts(self) -> list[str]:
@@ -252,6 +268,8 @@ class TokenLikelihood:
     log_probability: float | None
     top: tuple[TokenLikelihood, ...] = ()
 
+    __repr__ = in_short
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
@@ -269,6 +287,8 @@ class Chunk:
     calls: tuple[ToolCall, ...] = ()
     begun: bool = False
 
+    __repr__ = in_short
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
@@ -279,6 +299,8 @@ class Completion:
     usage: Usage
     likelihoods: tuple[TokenLikelihood, ...] = ()
     calls: tuple[ToolCall, ...] = ()
+
+    __repr__ = in_short
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -393,6 +415,8 @@ class ModelCard:
     licence_source: str = ""
     licence_confirmed: Confirmation = "memory"
 
+    __repr__ = in_short
+
 
 # ---------------------------------------------------------------- judging
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -413,6 +437,8 @@ class Example:
     follows: str = ""
     group: str = ""
     alpaca_question: str = ""
+
+    __repr__ = in_short
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -441,6 +467,8 @@ class Outcome:
     said: str = ""
     answer_key: str = field(default="", repr=False, compare=False)
 
+    __repr__ = in_short
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
@@ -464,6 +492,8 @@ class Side:
     price: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
     num_reused: int = 0
+
+    __repr__ = in_short
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -527,6 +557,8 @@ class Verdict:
     num_needed: int | None = None
     why_none: str = ""
 
+    __repr__ = in_short
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
@@ -543,6 +575,8 @@ class Standing:
     difference_low: float | None = None
     difference_high: float | None = None
     p_value: float | None = None
+
+    __repr__ = in_short
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -573,3 +607,5 @@ class Leaderboard:
     alpha: float = 0.05
     pairs: tuple[Pairing, ...] = ()
     partial: str = ""
+
+    __repr__ = in_short

@@ -284,7 +284,9 @@ def _require_question(request: Request | str, what: str) -> None:
     elif not isinstance(request, Request):
         raise UsageError(
             f"a model is asked a text or a `nomoat.records.Request`, and {what} is of the type {type(request).__name__}",
-            hint='give "…", or for a conversation Request(messages=(Message(role="user", content="…"), …))',
+            hint=bounds.text_hint(
+                request, otherwise='give "…", or for a conversation Request(messages=(Message(role="user", content="…"), …))'
+            ),
         )
 
 
@@ -339,6 +341,10 @@ def load(
             hint="name the model; `nomoat run`, `nomoat serve` and `load_auto()` of nomoat.route.router know `auto`",
         )
     require_template_taken([ref], template)
+    for named in filter(None, (template, fallback_template)):
+        from nomoat.engine import templates
+
+        templates.named(named)
     if ref == references.FAKE:
         from nomoat.engine.fake import FakeEngine
 

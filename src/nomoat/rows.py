@@ -7,7 +7,6 @@ by what it offers.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from nomoat import paths, textfiles
+from nomoat.bounds import is_missing
 from nomoat.errors import DataError, UsageError
 
 AS_ROWS = 'give a list of dicts ([{"text": "…", "label": "…"}, …]), or a table of pandas, polars, pyarrow or datasets'
 AS_TEXTS = (date, time, timedelta, Decimal)  # pandas' Timestamp is a date, too
-MISSING = ("NAType", "NaTType")  # pandas', by the name of their types
 # Floats that Python's own are wider than, as the libraries call them in small letters, and numpy's word for each.
 NARROW = {"float16": "float16", "halffloat": "float16", "float32": "float32", "float": "float32"}
 TIMES = ("M", "m")  # kinds of numpy's, of which `tolist` may make numbers
@@ -200,8 +199,7 @@ def _value(value: Any, column: str) -> Any:
 def _scalar(value: Any, column: str) -> str | float | None:
     if isinstance(value, str):
         return str.__str__(value)  # of an enumeration its value
-    kind = type(value).__name__
-    if value is None or kind in MISSING or (isinstance(value, float | Decimal) and math.isnan(value)):
+    if is_missing(value):
         return None
     if isinstance(value, bool):
         return value
@@ -211,4 +209,4 @@ def _scalar(value: Any, column: str) -> str | float | None:
         return float.__float__(value)
     if isinstance(value, AS_TEXTS):
         return str(value)
-    raise TypeError(f"`{column}` holds an object of the type {kind}")
+    raise TypeError(f"`{column}` holds an object of the type {type(value).__name__}")

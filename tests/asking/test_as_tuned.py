@@ -129,7 +129,7 @@ def test_labels_that_a_model_never_learned_are_named_where_it_is_asked_in_its_wo
     )
 
 
-def test_evaluate_warns_of_labels_that_the_model_never_learned() -> None:
+def test_evaluate_and_duel_warn_of_labels_that_the_model_never_learned() -> None:
     """As of whole numbers that a data frame has made floats."""
     model = Responder(write_adapter("spam", "0", "1"), FakeEngine())
     rows = [{"text": "fine", "label": 0.0}, {"text": "win", "label": 1.0}]
@@ -138,7 +138,13 @@ def test_evaluate_warns_of_labels_that_the_model_never_learned() -> None:
         outcomes = nomoat.evaluate(model, rows, **COLUMNS)
     assert said in outcomes.notes
     assert [one.filename for one in warned] == [__file__]
-    nomoat.evaluate(model, [{**row, "label": int(row["label"])} for row in rows], **COLUMNS)  # says nothing
+    with pytest.warns(UserWarning, match=f"^{re.escape(said)}$") as warned:
+        verdict = nomoat.duel(model, "fake:", rows, **COLUMNS)
+    assert said in verdict.notes
+    assert [one.filename for one in warned] == [__file__]
+    whole = [{**row, "label": int(row["label"])} for row in rows]
+    nomoat.evaluate(model, whole, **COLUMNS)  # says nothing
+    nomoat.duel(model, "fake:", whole, **COLUMNS)
 
 
 def test_where_warnings_are_errors_nothing_is_asked_of_a_model_that_never_learned_the_labels() -> None:

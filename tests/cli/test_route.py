@@ -70,8 +70,8 @@ def test_policy_without_a_file_keeps_everything_here() -> None:
         "default            local  (default)\n"
         "if_cloud_fails     error  (default)\n"
         "max_wait_seconds   120.0  (default)\n"
-        "never_leaves       resident_number, identity_document, phone, business_number, customs_code, bank_account, card, email, "
-        "address, api_key, name  (default)\n"
+        "never_leaves       resident_number, identity_document, number_plate, phone, business_number, customs_code, bank_account, "
+        "card, email, address, api_key, name  (default)\n"
         "names              none  (default)\n"
         "patterns           none  (default)\n"
         "allowed            wherever cloud is asked  (default)\n"
@@ -98,7 +98,8 @@ def test_policy_and_explain_say_which_kinds_a_list_of_ones_own_leaves_out(comman
     done = nomoat("route", *command)
     assert (done.returncode, done.stderr) == (
         0,
-        "note: never_leaves does not name identity_document, customs_code, email, address, api_key: such data may leave\n",
+        "note: never_leaves does not name identity_document, number_plate, customs_code, email, address, api_key: "
+        "such data may leave\n",
     )
 
 

@@ -404,7 +404,9 @@ def test_a_chat_template_that_none_of_the_models_would_use_is_refused() -> None:
 def test_what_the_policy_of_auto_does_not_keep_here_is_said_before_it_is_served() -> None:
     default_path().parent.mkdir(parents=True)
     default_path().write_text('local = "gone.gguf"\ncloud = "openai:big"\nnever_leaves = ["phone", "name"]')
-    left_out = "resident_number, identity_document, business_number, customs_code, bank_account, card, email, address, api_key"
+    left_out = (
+        "resident_number, identity_document, number_plate, business_number, customs_code, bank_account, card, email, address, api_key"
+    )
     note, error, _ = shell.program("serve", "auto", "--port", "0").stderr.splitlines()
     assert of_log(note) == f"note: never_leaves does not name {left_out}: such data may leave"
     assert error == "error: no file at `gone.gguf`"

@@ -18,6 +18,7 @@ from nomoat.distil.label import (
     CUT_OFF,
     NO_ANSWER,
     NO_LABEL,
+    NO_TEXT,
     TOO_LONG_TEXT,
     Label,
     Labelled,
@@ -33,7 +34,7 @@ from nomoat.responder import load
 TEXTS = ["WIN a prize", "see you at noon", "당첨되셨습니다"]
 
 
-def labelled(ref: str, texts: list[str] = TEXTS, labels: tuple[str, ...] = ("ham", "spam")) -> Labelled:
+def labelled(ref: str, texts: list[Any] = TEXTS, labels: tuple[str, ...] = ("ham", "spam")) -> Labelled:
     with load(ref) as teacher, AnswerStore() as store:
         return label(teacher, texts, labels, store=store)
 
@@ -244,7 +245,10 @@ def test_one_text_and_labels_that_do_not_differ_are_refused_from_python() -> Non
     table = {"text": TEXTS, "label": ["ham", "spam"]}
     assert refused(table, ["ham", "spam"]) == "several texts are labelled at once, and of this dict only the names would be taken"
     assert refused([b"text"], ["ham", "spam"]) == "`texts[0]` is of the type bytes, not a text"
-    assert refused(["text", " "], ["ham", "spam"]) == "`texts[1]` is empty"
+    others: dict[str, Any] = {"max_tokens": 0, "reasoning_effort": "x", "spending": 5, "progress": 5}
+    for name, wrong in (*others.items(), ("max_tokens", "9")):
+        with AnswerStore() as store, pytest.raises(UsageError, match=f"^`{name}` is {wrong!r}"):
+            label(Responder("fake:", FakeEngine()), TEXTS, ("ham", "spam"), store=store, **{name: wrong})
     assert refused(TEXTS, ["ham", 1]) == "`labels[1]` is of the type int, not a text"
     with pytest.raises(UsageError, match="`store` is None"):
         label(Responder("fake:", FakeEngine()), TEXTS, ("ham", "spam"), store=None)  # type: ignore[arg-type]
@@ -253,6 +257,19 @@ def test_one_text_and_labels_that_do_not_differ_are_refused_from_python() -> Non
     for labels, named in (([], "none"), (["ham"], "`ham`"), (["ham", "ham"], "`ham`"), (["a, b", "A, b."], "`a, b`, `A, b.`")):
         assert refused(TEXTS, labels) == f"the labels are {named}"
     assert len(labelled("fake:", (text for text in TEXTS), ("ham", "spam")).labels) == 3  # type: ignore[arg-type]
+
+
+def test_empty_texts_and_cells_have_no_label_and_keep_their_places() -> None:
+    import numpy as np
+
+    class NAType:  # as pandas' is called
+        pass
+
+    found = labelled("fake:", ["WIN", None, "", float("nan"), np.float64("nan"), NAType(), "\u200b", "noon"], ("ham", "spam"))
+    assert [isinstance(one, Label) for one in found.results] == [True, *[False] * 6, True]
+    assert len(left_out(found, NO_TEXT)) == 6 and found.spent.num_answers == 2 and not found.partial
+    with pytest.raises(UsageError, match="`texts\\[1\\]` is of the type int"):
+        labelled("fake:", ["WIN", 5], ("ham", "spam"))
 
 
 def test_labels_are_a_list_or_a_file_and_differ(tmp_path: Path) -> None:

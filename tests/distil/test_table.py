@@ -9,7 +9,7 @@ from letters import decomposed
 
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
-from nomoat.distil.label import NO_LABEL, Label, Labelled, LeftOut
+from nomoat.distil.label import NO_LABEL, NO_TEXT, Label, Labelled, LeftOut
 from nomoat.distil.table import labelled_table, left_out_table, read_texts
 from nomoat.errors import DataError, NomoatError, UsageError
 from nomoat.responder import load
@@ -129,7 +129,11 @@ def test_every_row_is_in_one_of_two_tables_with_all_its_columns(tmp_path: Path) 
     path = tmp_path / "t.csv"
     path.write_text("id,body\n1, WIN \n2,\n3,noon\n")
     texts = read_texts(path, input_column="body")
-    result = found(Label(text="WIN", label="spam", confidence=0.75), LeftOut(text="noon", why=NO_LABEL, answer="Hm.\nHam?"))
+    result = found(
+        Label(text="WIN", label="spam", confidence=0.75),
+        LeftOut(text="", why=NO_TEXT),
+        LeftOut(text="noon", why=NO_LABEL, answer="Hm.\nHam?"),
+    )
     assert labelled_table(texts, result) == (
         ["id", "body", "label", "confidence"], [{"id": "1", "body": " WIN ", "label": "spam", "confidence": "0.7500"}],
     )  # fmt: skip

@@ -28,7 +28,7 @@ from nomoat.judge import choices, sandbox
 from nomoat.judge.duel import run_duel
 from nomoat.judge.groups import groups_of
 from nomoat.judge.metrics import Metric
-from nomoat.judge.run import evaluate, run_suite
+from nomoat.judge.run import Outcomes, evaluate, run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.stats import clustered_score_interval
 from nomoat.judge.verdict import Rules, in_common, score_interval
@@ -155,8 +155,15 @@ def test_outcomes_have_the_notes_of_their_evaluation_and_say_why_they_are_partia
 
 def test_a_suite_and_its_evaluation_are_shown_without_each_example() -> None:
     duel = run_duel(knowing("m", 200), knowing("n", 0), quiz(200, "choice", choices=("no", "yes")), stop_early=False)
-    for shown in (duel.left.suite, duel.left, duel):
-        assert "question 7" not in repr(shown) and len(repr(shown)) < 10_000
+    for shown in (duel.left.suite, duel.left, duel, duel.verdict, duel.verdict.left):
+        assert "question 7" not in repr(shown) and len(repr(shown)) < 1500, len(repr(shown))
+
+
+def test_outcomes_are_shown_in_a_line_without_each_of_them() -> None:
+    outcomes = nomoat.evaluate(knowing("m", 150), quiz(200))
+    assert repr(outcomes) == "<Outcomes: 200 of m on quiz, mean score 0.75>"
+    assert repr(Outcomes(outcomes, partial="why")) == "<Outcomes: 200 of m on quiz, mean score 0.75, partial: why>"
+    assert repr(Outcomes()) == "<Outcomes: 0>"
 
 
 def test_what_is_no_model_or_no_number_is_refused_before_anything_is_asked() -> None:

@@ -236,7 +236,7 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
     """Labels into a table, what is left out into another, their sidecars, and what is to be said of them."""
     from nomoat.asking.store import AnswerStore
     from nomoat.distil import files
-    from nomoat.distil.label import CUT_OFF, NO_LABEL, TOO_LONG_TEXT, label, requests_for, written_requests
+    from nomoat.distil.label import CUT_OFF, NO_LABEL, NO_TEXT, TOO_LONG_TEXT, label, requests_for, written_requests
 
     settings = {"kind": "labels", "teacher_digest": model.digest, **asked.settings(model.ref)}
     texts, question = asked.texts.asked, asked.question
@@ -249,11 +249,11 @@ def _label(model: Responder, asked: _Texts, parents: Sequence[Parent], how: _How
         _ask_consent(model, _with_bar(requests, len(different)), store, how)
         with judging.counting_bars("texts") as progress:
             found = label(
-                model, texts, question.labels, instruction=question.instruction, store=store, **asked.room, spending=how.spending,
-                concurrency=how.concurrency, progress=lambda done, total: progress(model.ref, done, total),
+                model, asked.texts.of_rows, question.labels, instruction=question.instruction, store=store, **asked.room,
+                spending=how.spending, concurrency=how.concurrency, progress=lambda done, total: progress(model.ref, done, total),
             )  # fmt: skip
         notes = found.spent.notes(model, store, how.spending)
-    without_text = len(asked.texts.rows) - len(texts)
+    without_text = len(found.left_out(NO_TEXT))
     facts = {
         "texts": len(texts),
         "labelled": found.counts(),

@@ -26,7 +26,7 @@ from nomoat.distil.prompts import Task, parse_tasks, render_example, render_requ
 from nomoat.errors import DataError, NomoatError
 from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.progress import Progress
-from nomoat.records import Completion, Effort, FinishReason, Message, Request
+from nomoat.records import Completion, Effort, FinishReason, Message, Request, in_short
 from nomoat.responder import Responder
 from nomoat.textfiles import read_jsonl
 from nomoat.words import counted
@@ -57,6 +57,8 @@ class Seeds:
     sha256: str
     tasks: tuple[Task, ...]
 
+    __repr__ = in_short
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -74,6 +76,8 @@ class Plan:
     language: str | None = None
     max_tokens: int | None = None
     reasoning_effort: Effort | None = None
+
+    __repr__ = in_short
 
     def longest_answer(self) -> int:
         """In tokens."""
@@ -163,6 +167,8 @@ class Distilled:
     partial: str = ""
     hint: str = ""
     context_tokens: int | None = None
+
+    __repr__ = in_short
 
     @property
     def is_in_vain(self) -> bool:

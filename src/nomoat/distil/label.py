@@ -10,9 +10,10 @@ import math
 import os
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import get_args
 
 from nomoat import bounds, labelling, matching, textfiles
 from nomoat.asking import as_tuned
@@ -33,12 +34,13 @@ from nomoat.asking.store import AnswerStore
 from nomoat.errors import ContextExceededError, NomoatError, UnsupportedError, UsageError
 from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.progress import Progress
-from nomoat.records import Completion, ContinuationScore, Effort, Request
+from nomoat.records import Completion, ContinuationScore, Effort, Request, in_short
 from nomoat.responder import Responder
 from nomoat.words import is_blank
 
 # Why a text is left out.
-NO_LABEL, CUT_OFF, TOO_LONG_TEXT, NO_ANSWER = "none of the labels", "cut off", "too long for the teacher", "no answer"
+NO_LABEL, CUT_OFF, TOO_LONG_TEXT = "none of the labels", "cut off", "too long for the teacher"
+NO_ANSWER, NO_TEXT = "no answer", "no text"
 FEW_IN_VAIN = 8  # written answers that all ended at their limit before a label: the others would be cut off, too
 SPARE_TOKENS = 16  # beside those of the longest label, of which a token may be as little as one byte
 
@@ -51,16 +53,20 @@ class Label:
     label: str
     confidence: float | None = None
 
+    __repr__ = in_short
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeftOut:
     """A text without a label. `why`: its answer was none of them, or ended at its limit before it was one; the teacher's context or
-    cache does not hold it; or none came.
+    cache does not hold it; or none came; or the text is empty, and nobody was asked.
     """
 
     text: str
     why: str
     answer: str = ""
+
+    __repr__ = in_short
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,6 +84,8 @@ class Labelled:
     spent: Spent
     partial: str = ""
     hint: str = ""
+
+    __repr__ = in_short
 
     @property
     def labels(self) -> list[Label]:
@@ -137,7 +145,7 @@ def written_requests(
 
 def label(
     teacher: Responder,
-    texts: Iterable[str],
+    texts: Iterable[str | None],
     labels: Iterable[str] | None = None,
     *,
     instruction: str | None = None,
@@ -148,7 +156,8 @@ def label(
     reasoning_effort: Effort | None = None,
     progress: Progress = lambda _done, _total: None,
 ) -> Labelled:
-    """A label for each text, in their order; `progress` is told how many have one, of how many.
+    """A label for each text, in their order; `progress` is told how many have one, of how many. Empty texts, and empty cells of a data
+    frame (None, NaN), have none.
 
     `labels` and `instruction`: those a teacher tuned on a table learned, if not given. `max_tokens`: see `written_requests`; otherwise
     as much as the longest label takes, and a little more. `reasoning_effort`: how long who writes is to think before.
@@ -157,16 +166,20 @@ def label(
     """
     bounds.require_type("teacher", teacher, Responder)
     bounds.require_type("store", store, AnswerStore)
-    texts = bounds.several(texts, "texts are labelled at once")
-    bounds.require_texts("texts", texts)
-    empty = next((at for at, text in enumerate(texts) if is_blank(text)), None)
-    if empty is not None:
-        raise UsageError(f"`texts[{empty}]` is empty", hint="leave it out")
+    bounds.require_type("progress", progress, Callable)
+    spending = Spending() if spending is None else spending
+    bounds.require_type("spending", spending, Spending)
+    if max_tokens is not None and (max_tokens := bounds.whole("max_tokens", max_tokens)) < 1:
+        raise UsageError(f"`max_tokens` is {max_tokens}", hint="it can be 1 or more")
+    if reasoning_effort is not None:
+        bounds.require_one_of("reasoning_effort", reasoning_effort, get_args(Effort))
+    several = ["" if bounds.is_missing(text) else text for text in bounds.several(texts, "texts are labelled at once")]
+    bounds.require_texts("texts", several)
+    filled = [text for text in several if not is_blank(text)]
     question = as_tuned.question_for(teacher.ref, labels, instruction)
     labels, instruction = question.labels, question.instruction
-    spending = Spending() if spending is None else spending
-    requests = list(requests_for(texts, labels, instruction=instruction))
-    asking = _Asking(teacher=teacher, texts=texts, labels=labels, requests=requests, store=store, progress=progress)
+    requests = list(requests_for(filled, labels, instruction=instruction))
+    asking = _Asking(teacher=teacher, texts=filled, labels=labels, requests=requests, store=store, progress=progress)
     spent = Spent(pricing=spending.pricing(teacher))
     found = Labelled(spent=spent, max_tokens=max_tokens or _usual_tokens(labels), notes=question.notes)
     try:
@@ -176,6 +189,8 @@ def label(
         asked = list(written_requests(teacher, requests, store=store, max_tokens=max_tokens, reasoning_effort=reasoning_effort))
         with spending.told():
             _by_text(replace(asking, requests=asked, any_room=max_tokens is not None), found, spending, concurrency)
+    results = iter(found.results)
+    found.results = [LeftOut(text=text, why=NO_TEXT) if is_blank(text) else next(results) for text in several]
     return found
 
 

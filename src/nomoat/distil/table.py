@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from nomoat import tables, textfiles
-from nomoat.distil.label import CUT_OFF, Label, Labelled, LeftOut
+from nomoat.distil.label import CUT_OFF, Label, Labelled
 from nomoat.errors import DataError, UsageError
 from nomoat.words import is_blank, trimmed
 
@@ -18,7 +18,6 @@ KINDS = (  # what they are called where none of them ends a name
     f"files of a text a line in {', '.join(LINES_SUFFIXES)}"
 )
 AS_TSV = "a table between tabs, as Excel's `Unicode Text` is: name it .tsv"
-NO_TEXT = "no text"
 
 Row = Mapping[str, str]
 Table = tuple[list[str], list[Row]]  # the columns, and the rows
@@ -70,7 +69,7 @@ def labelled_table(texts: Texts, found: Labelled) -> Table:
     name, confidence = _free("label", texts.columns), _free("confidence", texts.columns)
     has_confidence = any(one.confidence is not None for one in found.labels)
     rows: list[Row] = []
-    for row, one in _results(texts, found):
+    for row, one in zip(texts.rows, found.results, strict=True):
         if isinstance(one, Label):
             shown = {} if one.confidence is None else {confidence: f"{one.confidence:.4f}"}
             rows.append({**row, name: one.label, **shown})
@@ -81,18 +80,11 @@ def left_out_table(texts: Texts, found: Labelled) -> Table:
     """The rows that have no label, with all their columns, why they have none, and what the teacher answered, as no formula."""
     why, answer = _free("why", texts.columns), _free("answer", texts.columns)
     rows: list[Row] = []
-    for row, one in _results(texts, found):
+    for row, one in zip(texts.rows, found.results, strict=True):
         if not isinstance(one, Label):
-            said = NO_TEXT if one is None else one.why
-            at = f" at {found.max_tokens:,} tokens" if said == CUT_OFF else ""
-            rows.append({**row, why: f"{said}{at}", answer: _no_formula("" if one is None else one.answer)})
+            at = f" at {found.max_tokens:,} tokens" if one.why == CUT_OFF else ""
+            rows.append({**row, why: f"{one.why}{at}", answer: _no_formula(one.answer)})
     return [*texts.columns, why, answer], rows
-
-
-def _results(texts: Texts, found: Labelled) -> Iterable[tuple[Row, Label | LeftOut | None]]:
-    """Each row with what became of its text; None where it has none."""
-    results = iter(found.results)
-    return [(row, next(results) if text else None) for row, text in zip(texts.rows, texts.of_rows, strict=True)]
 
 
 def _no_formula(text: str) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nomoat import bounds
 from nomoat.conversations import ALPACA_INPUT
 from nomoat.errors import UsageError
 
@@ -155,7 +156,8 @@ def choice(token_id: Callable[[str], int | None]) -> str:
 
 
 def named(name: str) -> Template:
-    """The template of that name. Raises UsageError with the names there are."""
+    """The template of that name. Raises UsageError, with the names there are."""
+    bounds.require_text(name, "a chat template's name")
     if name not in NAMED:
         raise UsageError(f"no chat template is called `{name}`", hint=f"known: {', '.join(NAMED)}")
     return NAMED[name]

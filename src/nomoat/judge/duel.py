@@ -22,7 +22,7 @@ from nomoat.judge.kept import KeptEngine, is_kept
 from nomoat.judge.metrics import METRICS
 from nomoat.judge.opened import given, opened, opened_store
 from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
-from nomoat.judge.run import asked_in_turn, drawn
+from nomoat.judge.run import asked_in_turn, drawn, warn_of_unlearned
 from nomoat.judge.sequential import Watch
 from nomoat.judge.settings import Progress, RunSettings
 from nomoat.judge.stored_reviews import StoredReviews, load_reviews
@@ -88,7 +88,10 @@ def duel(
         limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending or Spending(), template=template,
         max_new_tokens=max_new_tokens, reasoning_effort=reasoning_effort,
     )  # fmt: skip
-    return run_duel(left, right, suite, settings, stop_early=stop_early, rules=Rules(alpha=alpha, rope=rope)).verdict
+    rules = Rules(alpha=alpha, rope=rope)
+    if suite is not None:
+        warn_of_unlearned(suite)
+    return run_duel(left, right, suite, settings, stop_early=stop_early, rules=rules).verdict
 
 
 def run_duel(

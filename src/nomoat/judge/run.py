@@ -41,6 +41,13 @@ class Outcomes(list[Outcome]):
         self.notes = notes
         self.partial = partial
 
+    def __repr__(self) -> str:
+        """In a line, without the outcomes: a notebook would show pages of them."""
+        whose = "".join(f" of {one.model} on {one.suite}" for one in self[:1])
+        mean = f", mean score {sum(one.score for one in self) / len(self):.4g}" if self else ""
+        partial = f", partial: {self.partial}" if self.partial else ""
+        return f"<Outcomes: {len(self):,}{whose}{mean}{partial}>"
+
 
 def evaluate(
     responder: str | Path | Responder,
@@ -83,11 +90,15 @@ def evaluate(
         limit=limit, seed=seed, concurrency=concurrency, progress=progress, spending=spending or Spending(), template=template,
         max_new_tokens=max_new_tokens, reasoning_effort=reasoning_effort,
     )  # fmt: skip
-    for note in suite.notes:
-        if as_tuned.is_on_unlearned(note):
-            warnings.warn(note, stacklevel=2)
+    warn_of_unlearned(suite)
     found = run_suite(responder, suite, settings)
     return Outcomes(found.outcomes, notes=found.notes, partial=found.partial)
+
+
+def warn_of_unlearned(suite: Suite) -> None:
+    """Labels that a tuned model never learned, as warnings where the caller's caller stands."""
+    for note in filter(as_tuned.is_on_unlearned, suite.notes):
+        warnings.warn(note, stacklevel=3)
 
 
 def run_suite(responder: str | Responder, suite: str | Path | Suite, settings: RunSettings | None = None) -> Evaluation:

@@ -26,7 +26,7 @@ from nomoat.judge.examples import ANSWER, Frame, digest_of, read_examples, read_
 from nomoat.judge.metrics import METRICS, WRITABLE, Metric
 from nomoat.judge.suite_files import SUFFIXES, SuiteFile, examples_of, find, read_settings, suite_files
 from nomoat.labelling import MAX_LABELS, kept_question, messages_of
-from nomoat.records import Example
+from nomoat.records import Example, in_short
 from nomoat.rows import Given, Rows, Source, read_objects, taken, unit_of
 from nomoat.tables import TABLE_SUFFIXES, read_labelled, require_columns
 from nomoat.textfiles import composed, of_unknown_kind, parse_json, read_text
@@ -69,6 +69,8 @@ class Suite:
     folder: Path | None = None
     notes: tuple[str, ...] = ()
     is_metric_told: bool = field(default=True, compare=False)  # of how it was read, not of what it is
+
+    __repr__ = in_short
 
     def answer_in(self, written: str) -> str:
         """What is compared of what a model wrote, which goes on from `answer_start`; what begins as a draft is no part of it.

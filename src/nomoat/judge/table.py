@@ -25,7 +25,7 @@ from nomoat.judge.run import drawn, in_turn
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suites import Suite
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, same_model_note, score_interval
-from nomoat.records import Leaderboard, Pairing, Side, Standing, Verdict
+from nomoat.records import Leaderboard, Pairing, Side, Standing, Verdict, in_short
 from nomoat.responder import Responder, ref_of
 from nomoat.words import counted, listed
 
@@ -44,6 +44,8 @@ class Table:
     leaderboard: Leaderboard
     evaluations: tuple[Evaluation, ...]
     partials: tuple[str, ...] = ()
+
+    __repr__ = in_short
 
 
 def run_table(

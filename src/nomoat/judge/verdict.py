@@ -14,7 +14,7 @@ from nomoat.judge.groups import grouped, groups_in, groups_of, notes_on
 from nomoat.judge.metrics import METRICS, mean_score
 from nomoat.judge.sequential import ConfidenceSequence, Watch, common_part
 from nomoat.judge.suites import Suite
-from nomoat.records import ContinuationScore, Measure, Outcome, Side, Verdict, Winner
+from nomoat.records import ContinuationScore, Measure, Outcome, Side, Verdict, Winner, in_short
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +60,8 @@ class Evaluation:
     unread: frozenset[str] = field(default=frozenset(), repr=False)
     unread_cut: frozenset[str] = field(default=frozenset(), repr=False)
 
+    __repr__ = in_short
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duel:
@@ -68,6 +70,8 @@ class Duel:
     verdict: Verdict
     left: Evaluation
     right: Evaluation
+
+    __repr__ = in_short
 
 
 def score_interval(

@@ -9,8 +9,8 @@
     if_cloud_fails = "error"            # or "local": what fails in the cloud before its first word is then answered here
     max_wait_seconds = 120              # with "local" there: how long the cloud is waited for until its first word
     never_leaves = [
-        "resident_number", "identity_document", "phone", "business_number", "customs_code", "bank_account", "card", "email", "address",
-        "api_key", "name",
+        "resident_number", "identity_document", "number_plate", "phone", "business_number", "customs_code", "bank_account", "card",
+        "email", "address", "api_key", "name",
     ]
     names = ["김철수", "Project Moat"]  # people, products, whatever must not be told
     patterns = ['환자번호 ?\\d{8}']     # regular expressions of what must not be told

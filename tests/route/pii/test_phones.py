@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from urllib.parse import quote
 
 import pytest
@@ -384,3 +385,11 @@ def test_tables_of_fractions_and_of_shares_hold_no_phone_numbers() -> None:
             rows = (between.join(f"{draw.gauss(0, 1):.4f}" for _ in range(8)) for _ in range(20))
             assert pii.find("[[" + "]\n [".join(rows) + "]]", kinds=["phone"]) == ()
         assert pii.find("\n".join(shares() for _ in range(30)), kinds=["phone"]) == ()
+
+
+def test_a_wide_or_long_table_is_looked_through_once() -> None:
+    wide = "spec," + ",".join(["phone"] * 3_000) + "\nbattery" + ",300-1200" * 3_000
+    long = "spec,phone\n" + "battery,3000-5000\n" * 20_000
+    started = time.process_time()
+    assert kinds(wide, kinds=["phone"]) == kinds(long, kinds=["phone"]) == set()
+    assert time.process_time() - started < 2

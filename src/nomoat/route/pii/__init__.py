@@ -8,9 +8,9 @@ invisible characters, escapes and Markdown's marks make no difference, and lette
 Why not presidio-analyzer, whose recognisers the design names: it installs 51 packages and 374 MB, spaCy among them (measured
 with presidio-analyzer 2.2.366), to match patterns of a few lines. Phone numbers are found by `phonenumberslite` (5 MB).
 
-What this does not cover: names nobody listed, dates of birth, identity documents but for those of `documents`, health, IP addresses,
-keys and passwords of other forms that nothing names; phone numbers of other countries without their `+`; accounts without a bank's
-word beside them or above, and what ends in `원` as amounts do;
+What this does not cover: names nobody listed, dates of birth, identity documents but for those of `documents`, plates but for
+Korean ones, health, IP addresses, keys and passwords of other forms that nothing names; phone numbers of other countries without
+their `+`; accounts without a bank's word beside them or above, and what ends in `원` as amounts do;
 addresses without a house number or with no place beside it, and of countries that `addresses` does not know;
 landline, business and account numbers in several cells of a table or under several keys;
 numbers spelled out in words but for mobile ones, in pictures, or in base64 and such.
@@ -36,16 +36,18 @@ from nomoat.route.pii.names import holds_name
 from nomoat.route.pii.patterns import holds_pattern
 from nomoat.route.pii.phones import holds_phone
 from nomoat.route.pii.plain import readings
+from nomoat.route.pii.plates import holds_number_plate
 from nomoat.route.pii.residents import holds_resident_number
 
 Kind = Literal[
-    "resident_number", "identity_document", "phone", "business_number", "customs_code", "bank_account", "card", "email", "address",
-    "api_key", "name",
+    "resident_number", "identity_document", "number_plate", "phone", "business_number", "customs_code", "bank_account", "card",
+    "email", "address", "api_key", "name",
 ]  # fmt: skip
 KINDS: tuple[Kind, ...] = get_args(Kind)
 KIND_TITLES: dict[Kind, str] = {
     "resident_number": "a resident registration number",
     "identity_document": "an identity document's number",
+    "number_plate": "a car's number plate",
     "phone": "a phone number",
     "business_number": "a business registration number",
     "customs_code": "a personal customs code",
@@ -111,6 +113,7 @@ BROKEN_KINDS = ("resident_number", "phone", "business_number", "card")
 FINDERS: dict[Kind, Finder] = {
     "resident_number": holds_resident_number,
     "identity_document": holds_identity_document,
+    "number_plate": holds_number_plate,
     "phone": holds_phone,
     "business_number": holds_business_number,
     "customs_code": holds_customs_code,

@@ -21,9 +21,12 @@ COUNTERS = (
     "|퍼센트|미터|킬로|세대|가구|평|동|단지|년대|개월|부|편|화|팀|쪽|페이지|대로|코스|구간|호"
 )
 UNITS_OF_SIZE = r"(?:km|m|cm|mm|kg|g|x|%|℃)(?![A-Za-z])"
-PARTICLES = "번지|에서|에|으로|로|까지|부터|입니다|이에요|예요|이야|야|이고|이며|이라|이다|인데|의|은|는|을|를|요"
+PARTICLES = (  # `종로 3가` is a quarter; the last are the plain letters of `ㅋㅋ` and `ㅠㅠ`
+    "번지|에서|에|으로|로|까지|부터|입니다|이(?![상하내후전닝])|예요|야|인데|의|은|는|을|를|요|세요|라[고는서]|랍니다|래요|랑|니까|네요|죠|거든요|였|인[가지]"
+    r"|인\s(?:집|건물|곳)|신가요|(?:(?<!\D\d)가|[와과도염임])(?!\w)|임[다당]|하고|쪽(?:으로|에)|앞|옆|근처|맞은편|건물|지하|맞[아습죠나]|[\u1100-\u11ff]"
+)
 NUMBER_ENDS = (
-    rf"(?!\d|[.:/~-]\d|,\d{{3}}(?![\d동호층])|\s?[~%]|\s(?:{COUNTERS})(?:[을를이가은는의에도만]|씩|으로|까지|부터)?(?!{HANGUL})|\s{UNITS_OF_SIZE})"
+    rf"(?!\d|[.:/~-]\d|,\d{{3}}(?![\d동호층])|\s?(?:%|~(?=\s?\d))|\s(?:{COUNTERS})(?:[을를이가은는의에도만]|씩|으로|까지|부터)?(?!{HANGUL})|\s{UNITS_OF_SIZE})"
     rf"(?:(?={PARTICLES})|(?!\w))"
 )
 # A lot on a hill: `산 58`. What touches the word is a hill's name (`지리산 3`), but before `12-1` or `12번지`.
@@ -72,7 +75,7 @@ SAID = re.compile(
     r"|(?<![A-Za-z])(?<!(?i:ip|ac)\s)(?i:addr(?:ess)?)"
 )
 LIVE, SEND = "살고|살아|사는|삽니다|거주", "배송|배달|택배|보내|발송|부[쳐치]|수령"
-SAID_BEHIND = re.compile(rf"[^\d\n]{{0,6}}?(?:{LIVE}|{SEND}|주소)")
+SAID_BEHIND = re.compile(rf"[^\d\n]{{0,6}}?(?:{LIVE}|{SEND}|주소|앞에\s?[두놓놔])")
 AT_OR_TO = re.compile(  # what something is set to proves nothing: `타임아웃을 임시로 30으로 변경`
     rf"\s?(?:에서?|으?로)\s?[^\d\n]{{0,6}}?(?:{LIVE})|(?:\s?에서?|으?로)\s?[^\d\n]{{0,6}}?(?:{SEND})"
     r"|\s?에\s?[^\d\n]{0,6}?(?:사무실|매장|가게|회사|집|학원|공장|창고)[이가도]?\s?있"

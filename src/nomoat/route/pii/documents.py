@@ -22,12 +22,21 @@ SSN = r"(?!000|666|9)\d{3}(?P<gap>[ .-]%s)(?!00)\d\d(?P=gap)(?!0000)\d{4}"
 NINO = r"[A-CEGHJ-PR-TW-Z]{2}(?P<gap>[ -]?)\d\d(?P=gap)\d\d(?P=gap)\d\d(?P=gap)[A-D]"
 IN_FOURS = r"\d{4}(?P<gap>[ -]?)\d{4}(?P=gap)\d{4}"
 SAID = (  # what its words begin with in small letters, the words, and the number
-    (("여권", "passport", "旅券", "护照", "護照"), r"여권|passport|旅券|护照|護照", r"(?:[A-Z]{1,2}\d{6,8}|[A-Z]\d{3}[A-Z]\d{4})"),
+    (
+        ("여권", "passport", "旅券", "护照", "護照"),
+        r"여권|passport|旅券|护照|護照",
+        r"(?:[A-Z]{1,2}\d{6,8}|[MSRGDP]\s\d{8}|[A-Z]\d{3}[A-Z]\d{4})",
+    ),
     (("여권", "passport"), r"여권\s?번호|passport[\s_-]?(?:(?:no|id)(?![a-z])|num|#)", r"\d{9}"),
     (
         *(("면허",), r"면허(?:증|번호|\s|:)"),
         rf"(?:{NO_TIME}{LICENCE}(?P<gap>[\s.-]?)\d\d(?P=gap)\d{{6}}(?P=gap)\d\d|\d\d-\d{{6}}-\d\d)",
     ),
+    (
+        ("건강", "보험증", "건보증"),
+        r"건보증|건강\s?보험(?:증|카드|\s?증?\s?번호)|보험증",
+        r"\d-?\d{10}(?!원)",
+    ),  # Korean health insurance
     (("면허", "운전", "licen"), r"면허|운전|licen[cs]e", rf"{LICENCE}-\d\d-\d{{6}}-\d\d"),
     (
         *(("ssn", "social"), r"(?<![^\W_])ssn(?![^\W_])|social[\s_]?security(?:[\s_]?(?:num|no(?![a-z])|#)|[\"']?\s?[:=])"),

@@ -76,13 +76,15 @@ ASKED = re.compile(
     re.IGNORECASE,
 )
 # What is asked last of it, to which digits are no password: `비밀번호 오류 코드가 뭐죠?`, but `오류입니다. 다시 입력해 주세요`.
-# And when it was, in the same sentence, to which years and dates are none. Neither where the password is itself asked for right behind
-# the word: `비밀번호 알려 주세요. 접수번호는 나중에 주셔도 돼요`.
+# And when it was, in the same sentence, to which years and dates are none, but to `몇 년생으로 했어요?`. Neither where the password is
+# itself asked for right behind the word: `비밀번호 알려 주세요. 접수번호는 나중에 주셔도 돼요`.
 ASKS_OTHER = re.compile(
     r"(?:(?:접수|인증|내선|오류|에러)\s?(?:번호|코드)|포트(?!폴)|내선(?!으로)|길이|횟수"
     r"|몇\s?(?:회|초|비트|번(?:이나)?\s(?:틀|시도|실패|났|나[와왔]|바[꿨뀌꾸])))[^.!?\d]*[.!?]?\Z"
 )
-ASKS_WHEN = re.compile(r"[^.!?,:]*?(?:(?:만료|변경)\s?(?:일|날짜|기[간한])|언제(?!든)|며칠|몇\s?(?:년|월|일|시|분))[^.!?,:]*[.!?]?\Z")
+ASKS_WHEN = re.compile(
+    r"[^.!?,:]*?(?:(?:만료|변경)\s?(?:일|날짜|기[간한])|언제(?!든)|며칠|몇\s?(?:년|월|일|시|분))(?!생?으?로(?!부터))[^.!?,:]*[.!?]?\Z"
+)
 WHEN = re.compile(r"(?:19|20)\d\d(?:\d{4})?")
 ASKS_FOR_IT = re.compile(
     r"(?:\s?\(?(?:숫자\s?)?\d{1,2}\s?자리(?:\s?숫자)?\)?)?[을를이가은는]?요?\s{0,2}(?:(?:좀|다시|먼저|한번)\s)?"
@@ -127,11 +129,9 @@ EVERYDAY = re.compile(
     r"|keys?|tokens?|string|value|hash|input|form|field|page|[\W_]",
     re.IGNORECASE,
 )
-STANDARD = r"(?:rfc|iso)[_-]?\d{3,6}"
-OF_STANDARDS = (
-    r"(?:ansi|bs|din|draft|en|iec|ieee|ietf|jis|kics|ks|nf|tta|x|cn|jp|kr|a\d?|amd\d|cor\d"
-    r"|basic|compliant|hotp|isms|json|latin1|p|pbkdf2|totp)"
-)
+STANDARD = r"(?:rfc|iso)-?[1-9]\d{2,4}"
+MAKERS = r"(?:ansi|bs|din|draft|en|iec|ieee|ietf|jis|kics|ks|latin1|nf|tta)[/_-](?:x[/_-])?"
+OF_STANDARDS = r"(?:en|cn|jp|kr|a\d?|amd\d|cor\d|basic|compliant|hotp|isms|json|latin1|p|pbkdf2|totp)"
 CODE = re.compile(
     r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+|[\w.+-]+@[\w-]+(?:\.[\w-]+)+|.*://.*|[$%*&!{<].*|pass(?:word|wd)[A-Za-z]\w*"
     # Paths, behind a port, too; `env:DB_PASS2`, `vault:…`, lines of /etc/passwd; names such as `rpassword::read2`.
@@ -139,8 +139,10 @@ CODE = re.compile(
     # Versions, dates, measures, arithmetic, and `12-character`.
     r"|v?\d+(?:\.\d+){1,3}[\w+-]*|\d{4}-\d\d-\d\d.*|\d{1,5}(?:[cdgkmnptu]?(?:[smwgvba]|hz|ib|wh|bits?|bytes?)|min|sec|rpm|px)"
     r"|\d*\.\d+[*/+-]\w+|\w+[*/+-]\d*\.\d+|[a-z]\w{0,2}[*/+@][a-z]\w{0,2}|\d{1,3}[+~-][\d+~-]*[a-z-]+"
-    # Standards, with who made them, what they are of and others beside them; ways to encrypt and to sign in, and types.
-    rf"|(?:{OF_STANDARDS}[/_-])*{STANDARD}(?:[:/._-](?:\d+|{OF_STANDARDS}|{STANDARD}))*|(?:seed|hight)-?(?:64|128|256)(?:[/-][a-z]{{3}})?"
+    # Standards, with who made them, what they are of and others beside them, but no numbers as long as a PIN (`iso27001-2580`); ways
+    # to encrypt and to sign in, and types.
+    rf"|(?:{MAKERS})*{STANDARD}(?:[:/._-](?:{OF_STANDARDS}|\d{{1,3}}|(?:19|20)\d\d)|/{STANDARD}|/\d{{5}})*"
+    r"|(?:seed|hight)-?(?:64|128|256)(?:[/-][a-z]{3})?"
     r"|(?:[a-z0-9]+[/_-])*(?:sha|aes|aria|lea|des|chacha|md|rsa|pbkdf|argon|base|utf|tls|oauth|fido|wpa"
     r"|text|u?int|float|char|varchar)-?\d[\w./+-]*"
     # Products with their version: `비밀번호 Windows10 로그인`.
@@ -158,7 +160,20 @@ WORDS = re.compile(
 )
 BASE64 = re.compile("(?=.*[A-Za-z0-9+]{12})[A-Za-z0-9+/]{22,}")  # of 16 bytes or more
 COUNTER = re.compile(r"\s?(?:에러|오류|코드|자리|글자|자\b|개|회|번|원|년|월|일|분|초|시간|비트|바이트|-|~|\d)")
-PIN = re.compile(r"\d{4,8}[*#]?")
+PIN = re.compile(r"(?=(?:\D?\d){4})[*#]?\d{3,8}(?:[*#]\d{3,8})?[*#]?")
+# Codes of doors, with the buttons that open and end them (`공동현관 1234#`, `호출 #0512#`), or, of a house's common door, of
+# digits alone.
+DOOR = r"(?:현관|출입|도어\s?락|대문|정문|후문|호출|비번|비밀\s?번호)"
+ITS_CODE = r"(?:[\s은는이가:=(,문구키]|출입|비번|비밀\s?번호|번호|코드|호출|방법){0,9}"
+CODE_ENDS = r"[*#]?\d{4,8}(?:#|\*(?!\s?[\d(]))(?![A-Za-z(])"
+IN_WORDS = r"(?:(?:열쇠|별표|우물정|샵)\s?\d{4,8}|\d{4,8}\s?(?:열쇠|별표|우물정|샵)|종(?:\d{3,8}|\s?\d{3,8}\s?종))"
+DOOR_CODE = re.compile(
+    rf"(?:현관|도어\s?락|대문|비번|비밀\s?번호)[^\d\n*#]{{0,14}}(?!20\d\d\*){CODE_ENDS}"
+    rf"|{DOOR}{ITS_CODE}(?:{CODE_ENDS}|(?<!호출\s)(?<!호출)[*#]\s?\d{{4,8}}|{IN_WORDS})"
+    r"|(?:공동\s?현관문?(?:\s?(?:출입)?\s?(?:번호|코드))?|출입\s?(?:번호|코드))[은는]?[\s:]{0,3}(?P<pin>\d{4,8})"
+    r"(?:(?=이[에요]|입니다|으?로|호출|[을를])|(?!\w|[.,~-]\d|\s?[*#]))"
+)
+OF_DOORS = ("현관", "출입", "락", "문", "호출", "비번", "비밀")
 
 
 def holds_password(text: str) -> bool:
@@ -169,6 +184,7 @@ def holds_password(text: str) -> bool:
         or any(map(_is_said_password, PASSWORDS.finditer(text, small)))
         or any(map(_is_asked_password, ASKED_FOR.finditer(text, small)))
         or (has_any(OF_ASKED, small) and any(_is_in_column(value, head) for value, head, _ in cells_under(text, HEAD)))
+        or (has_any(OF_DOORS, small) and any(map(_is_door_code, DOOR_CODE.finditer(text))))
         or any(map(_is_password_of_user, IN_ADDRESS.finditer(text)))
         or any(map(_is_password_of_user, OF_ORACLES.finditer(text, small)))
     )
@@ -245,6 +261,13 @@ def _is_asked_password(found: re.Match[str]) -> bool:
     is_other = ASKS_OTHER.search(asked) if PIN.fullmatch(value) else None
     is_when = ASKS_WHEN.match(asked) if WHEN.fullmatch(value) else None
     return not ((is_other or is_when) and not ASKS_FOR_IT.match(asked)) and _is_said_password(found)
+
+
+def _is_door_code(found: re.Match[str]) -> bool:
+    pin = found["pin"]
+    if pin is None:
+        return True
+    return not (COUNTER.match(found.string, found.end()) or WHEN.fullmatch(pin)) and _is_named_password(pin, is_korean=True)
 
 
 def _is_named_password(value: str, *, is_korean: bool) -> bool:

@@ -79,19 +79,28 @@ WITHOUT_CODE = Near(
     {**WITHOUT_ZERO.words, "\u260e": 0},
 )
 YEAR_TO_YEAR, DATE = re.compile(r"20\d\d-20\d\d"), re.compile(r"20[0-4]\d-(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])")
-# Right before a number these name it one.
+# Right before a number, or at the end of a table's head above its cell, these name it one.
 NAMES_NUMBER = re.compile(
-    rf"(?:(?:(?:{PHONE_WORDS}|대표)[\s_-]?(?:번호|number|no)|폰\s?번호|연락처|(?<=대표)전화|(?<=대표\s)전화|\u260e|(?<![^\W_])tel)(?:[은는이가]|\sis)?"
-    rf"|(?P<as_key>(?:{PHONE_WORDS})[\"']?\s?[:=]))[^\w\n]{{0,4}}\Z",
+    rf"(?:(?:(?:(?:{PHONE_WORDS}|대표)[\s_-]?(?:번호|number|no)|폰\s?번호|연락처|(?<=대표)전화|(?<=대표\s)전화|\u260e|(?<![^\W_])tel)(?:[은는이가]|\sis)?"
+    rf"|(?P<as_key>(?:{PHONE_WORDS})[\"']?\s?[:=]))[^\w\n]{{0,4}}"
+    rf"|(?:(?<=[,;|\t])|(?<=[,;|\t]\s))(?P<as_head>(?:{PHONE_WORDS})(?:[\s_-]?(?:번호|number|no))?)[^\w\n]{{0,4}}\n[^\d\n]{{0,9}}[,;|\t]\s?)\Z",
     re.IGNORECASE,
 )
-# Around what only a `:` names: what makes it a date.
-BEFORE_DATE = re.compile(r"(?:last|next|first|prev(?:ious)?|마지막|최근|다음)[\s_-]?\Z", re.IGNORECASE)
-BEHIND_DATE = re.compile(
-    r"까지|부터|(?:에|\s\d{1,2}:\d\d)?\s?(?:통화(?!\s?[\uac00-\ud7a3])|(?:통화|전화|연락|문자|상담)\s?(?:함|했|드림|드렸|완료))"
+# Around what only a `:` names: what makes it a date, but where it goes on as numbers do (`번으로`, `통화했던 곳`).
+BEFORE_DATE = re.compile(
+    rf"(?:last[\s_-](?:{PHONE_WORDS})|(?:next|first|prev(?:ious)?)[\s_-]?contact|(?:마지막|최근|다음)\s?전화)[\"']?\s?[:=][^\w\n]{{0,4}}\Z",
+    re.IGNORECASE,
 )
-# Heads of columns: of numbers, or of what a telephone has, and beside them those of who has a number.
-HEADS_NUMBERS = re.compile(rf"(?:{PHONE_WORDS})[\s_-]?(?:번호|number|no)?", re.IGNORECASE)
+BEHIND_DATE = re.compile(
+    r"까지|부터|(?:에|\s\d{1,2}:\d\d)?\s?(?:통화|(?:통화|전화|연락|문자|상담)\s?(?:함|했음|드림|드렸음|완료))[.)]?[^\S\n]*+(?:\n|\Z)"
+)
+OF_CALLS = re.compile(r"(?:전화|contact|phone)\W*", re.IGNORECASE)  # no `hp: `
+GOES_ON = re.compile(r"\s?[\uac00-\ud7a3]")
+# Heads of columns: of numbers, of what a telephone has, and of when it was called; and beside them those of who has a number.
+HEADS_NUMBERS = re.compile(rf"(?:{PHONE_WORDS}|cell|contact)(?:[\s_-]?(?:번호|number|no))?[^\w\n]{{0,4}}", re.IGNORECASE)
+HEADS_DEVICES = re.compile(r"(?:휴대폰|핸드폰|phone|mobile)\W*", re.IGNORECASE)
+HEADS_WHAT = re.compile(r"구분|항목|사양|스펙|기종|모델|요금|channel|item|model|plan|price|spec", re.IGNORECASE)
+HEADS_DATES = re.compile(r"날짜|일자|일시|date", re.IGNORECASE)
 HEADS_WHO = re.compile(
     r"이름|성명|성함|고객|환자|회원|직원|학생|담당|보호자|업체|상호|거래처|name|customer|client|patient", re.IGNORECASE
 )
@@ -142,16 +151,18 @@ SERVICE_WORDS = (
 SERVICE_SAID = re.compile(SERVICE_WORDS, re.IGNORECASE)
 SERVICE_SAID_BEHIND = re.compile(rf"번으로|[^\d\n]{{0,10}}?(?:{SERVICE_WORDS})", re.IGNORECASE)
 ITS_ENDING = r"(?:으?로|까지|부터|에서|이상|이하|정도|대|[을를이가은는의에도만과와])?(?![^\W_])"
-COUNTED = re.compile(
-    rf"\s?(?:=|[*+]\s?\d|[십백천만억여]{{0,2}}\s?(?:원|명|개|건|회|년대?|세기|칼로리|킬로|미터|달러|유로|해상도){ITS_ENDING}"
-    r"|(?:kcal|cal|calories|k?m|cm|mm|k?g|mg|ml|[kmg]?hz|rpm|px|mah|[mgt]b|won|krw|usd|dollars|people|years|ad|bc|ce|bce)(?![^\W_])|[%$€£])",
+COUNTED = re.compile(  # `1200여 명`, but `여건이 되면` and such names as `여원`
+    rf"\s?(?:=|[*+]\s?\d|[십백천만억]{{0,2}}(?:(?<!\s)여)?\s?(?:원|명|개|건|회|년대?|세기|칼로리|킬로|미터|달러|유로|해상도){ITS_ENDING}"
+    r"|(?:kcal|cal|calories|k?m|cm|mm|k?g|mg|ml|[kmg]?hz|rpm|won|krw|usd|dollars|people|years|ad|bc|ce|bce)(?![^\W_])|[%$€£])",
     re.IGNORECASE,
 )
-# Of what rises: units that are other words, too (`통 안 받네요`), which stand apart only behind round numbers. `KB` is a bank, too.
+# Of what rises: units that are other words, too (`통 안 받네요`), behind tens, which stand apart only behind round numbers; and sizes,
+# behind eights. `KB` is a bank, too.
 GLUED_UNIT, UNIT_APART = (
-    re.compile(rf"{before}(?!통\D{{0,12}}(?<![\uac00-\ud7a3])(?:안|못))(?:대|통|시){ITS_ENDING}")
-    for before in (r"(?:\s?[십백천만억여]{1,2}\s?)?", r"\s")
+    re.compile(rf"{before}(?!통\D{{0,12}}?(?:(?<![\uac00-\ud7a3])[안못]|[없않]))(?:대|통|시){ITS_ENDING}")
+    for before in (r"(?:\s?[십백천만억]{1,2}여?\s?|여\s?)?", r"\s(?:여(?=대[^\S\n]*+(?:\n|\Z)))?")
 )
+SIZE = re.compile(r"\s?(?:px|mah|[mgt]b)(?![^\W_])", re.IGNORECASE)
 MATTER = re.compile(r"\s[건회]\w+")  # behind a number that a word says to be one: `1577-1577 건은`
 YEARS, CENTURY = range(1500, 2100), 100
 FIRM = re.compile(
@@ -183,11 +194,19 @@ def holds_phone(text: str) -> bool:
 
 
 def _holds_column(text: str, small: str) -> bool:
-    """Whether a number without a code stands in a table, under what names it one or, beside who may have one, under another word."""
+    """Whether a number without a code stands in a table, in a column of such."""
     cells = cells_under(text, HEADS_NUMBERS) if has_any(WITHOUT_ZERO.words, small) else ()
-    return any(
-        LOCAL.fullmatch(cell) and (NAMES_NUMBER.search(head[0]) or any(map(HEADS_WHO.search, heads))) for cell, head, heads in cells
-    )
+    # Each once: a column is long, and so is the head of a wide table.
+    seen = {(head[0], heads, DATE.match(cell) is not None) for cell, head, heads in cells if LOCAL.fullmatch(cell)}
+    return any(_names_column(head, heads, is_date=is_date) for head, heads, is_date in seen)
+
+
+def _names_column(head: str, heads: str, *, is_date: bool) -> bool:
+    """Whether a column holds numbers, and not dates, or what a telephone has."""
+    if NAMES_NUMBER.search(head) or HEADS_WHO.search(heads):
+        return True
+    told = (OF_CALLS, HEADS_DATES) if is_date else (HEADS_DEVICES, HEADS_WHAT)
+    return not (told[0].fullmatch(head) and told[1].search(heads))
 
 
 def _is_range(found: re.Match[str]) -> bool:
@@ -201,14 +220,22 @@ def _is_range(found: re.Match[str]) -> bool:
     named = NAMES_NUMBER.search(text, found.start(), start)
     if not named:
         return is_date or rises
+    if named["as_head"]:
+        begin = text.rfind("\n", 0, found.start()) + 1
+        return (is_date or rises) and not _names_column(named["as_head"], text[begin : named.end("as_head")], is_date=is_date)
     if named["as_key"] is None:
         return False
-    dated = is_date and (BEHIND_DATE.match(text, end) or has_word_before(BEFORE_DATE, text, found.start()))
-    return bool(dated or (rises and UNIT_APART.match(text, end)))
+    is_dated_before = has_word_before(BEFORE_DATE, text, start) and not GOES_ON.match(text, end)
+    is_dated = is_date and (is_dated_before or (OF_CALLS.match(named[0]) and BEHIND_DATE.match(text, end)))
+    return bool(is_dated or (rises and UNIT_APART.match(text, end)))
 
 
 def _is_counted(text: str, end: int, first: int, second: int) -> re.Match[str] | None:
-    return COUNTED.match(text, end) or (GLUED_UNIT.match(text, end) if first < second else None)
+    counted = COUNTED.match(text, end)
+    if counted or first >= second:
+        return counted
+    in_tens, in_eights = (not first % by and not second % by for by in (10, 8))
+    return (GLUED_UNIT.match(text, end) if in_tens else None) or (SIZE.match(text, end) if in_eights else None)
 
 
 def _is_everyday(text: str, start: int, number: str) -> bool:

@@ -5,7 +5,18 @@ from __future__ import annotations
 import re
 from datetime import date
 
-from nomoat.route.pii.numbers import GAP, GAP_OR_CELLS, IN_WON, LAST_FOLLOW, NEXT_KEY, OTHER_CELL, has_word_before
+from nomoat.route.pii.numbers import (
+    GAP,
+    GAP_OR_CELLS,
+    IN_WON,
+    LAST_FOLLOW,
+    NEXT_KEY,
+    OTHER_CELL,
+    REACH,
+    WON,
+    WORD_REACH,
+    has_word_before,
+)
 
 # The first digit of the second half may stand alone, as in forms that mask the rest.
 BETWEEN_HALVES = rf"{GAP_OR_CELLS}|{NEXT_KEY}"
@@ -20,10 +31,15 @@ FULL_YEAR = re.compile(rf"((?:19|20)(?<!\d\d\d)\d{{6}}{GAP}\d{{7}})(?!\d)")
 IN_HALVES = re.compile(rf"(\d(?<!\d\d)\d{{5}}{LAST_FOLLOW}\d{{7}})(?!\d)")
 DATED = re.compile(rf"(\d(?<!\d\d)\d(?:\d\d)?([./-])\d\d\2\d\d{GAP}\d{{7}})(?!\d)")
 SIGN_BETWEEN = re.compile(r"[^\s\d]\s*\d{7}\Z")
-SECOND_HALF = re.compile(  # alone: `주민등록번호 뒷자리: 2134561`
-    r"(?:주민|외국인)(?:\s?등록)?(?:\s?번호)?의?\s?(?:뒷\s?(?:자리|번호|부분)|뒤(?:\s?(?:7|일곱)?\s?자리)?)"
-    r"[은는이가]?[\s:=(\"',|]{0,4}[1-8](?<!\d\d)\d{6}(?!\d)"
+# Alone: `주민등록번호 뒷자리: 2134561`, in the next line, too; and `뒷자리는 2134561`, where no word says whose else.
+SECOND_HALF = re.compile(
+    r"(?:주민|민증|외국인)(?:\s?등록)?(?:\s?번호)?의?\s?(?:뒷\s?(?:(?:7|일곱)\s?)?(?:자리|번호|부분)|(?:끝|마지막)\s?(?:7|일곱)\s?자리|뒤(?:에?\s?(?:7|일곱)?\s?자리)?)"
+    rf"(?:[은는이가]?[\s:=(\"',|]{{0,4}}|(?<!뒤){REACH}(?!\d{{7}}(?:{WON}|명)))[1-8](?<!\d\d)\d{{6}}(?!\d)"
 )
+END_ALONE = re.compile(
+    rf"(?:뒷\s?(?:(?:7|일곱)\s?)?|뒤\s?(?:7|일곱)\s?)자리(?:\s?(?:전체|모두|다))?[은는이가요]?[\s:=>?(]{{0,4}}[1-8]\d{{6}}(?!\d|{WON}|[명회개건])"
+)
+OF_OTHERS = re.compile(r"복권|로또|당첨|추첨|연금|송장|쿠폰|상품|제품|일련|주문|접수|코드")
 SAID = re.compile(r"(?<!입)주민(?!세)|외국인\s?등록|(?<![^\W_])(?:rrn|resident)", re.IGNORECASE)
 # Names the number itself: between a date and an amount, and before them, `주민센터` is no such word, nor is `지역주민`: what a form
 # calls a person has one of these endings (`대표자주민`, `본인주민`).
@@ -33,6 +49,11 @@ NAMED = re.compile(
     r"|외국인\s?등록|(?<![^\W_])(?:rrn|resident[\s_]?(?:reg|no|num|id))",
     re.IGNORECASE,
 )
+# So does any other word but of a place, before what is no round amount: people's names and who they are (`김영희주민`, `며느리주민`).
+NAMED_BY_ANY = re.compile(
+    r"(?<![입거]|\b[원이])(?<!지역|마을|동네|현지|인근|피해|전체|[동서남북]부)(?<!외국인)주민(?=[^\uac00-\ud7a3\d]{0,3}(?:\d{7}|\Z))"
+)
+ROUND = "000"
 LIKE_STAMP = re.compile("1[3-9]")  # milliseconds since 1970, from 2011 to 2033
 # Where time stamps stand bare: behind a key, but for such as `regNo`, and where a log's line begins.
 STAMP_KEY = re.compile(
@@ -67,7 +88,7 @@ def holds_resident_number(text: str) -> bool:
     for match in RESIDENT.finditer(text) if SIX_DIGITS.search(text) else ():
         digits = match[2] + "".join((match[4] or match[5] or match[6]).split())
         born, between = _born(digits), "-" if match[5] else match[3]
-        is_said = has_word_before(SAID, text, match.start()) or NAMED.search(text, *match.span(1)) is not None
+        is_said = has_word_before(SAID, text, match.start()) or _is_named(digits, text, *match.span(1))
         may_be_amount = between is None or not (is_said or between.strip())
         if born is None or (may_be_amount and IN_WON.match(text, match.end(1))):
             continue
@@ -91,7 +112,12 @@ def holds_resident_number(text: str) -> bool:
             return True
     if 0 < len(bare) < MANY or any(fitting and 2 * sum(fitting) >= len(fitting) for fitting in (like_stamps, bare)):
         return True
-    return 2 * sum(in_cells) > len(in_cells) or SECOND_HALF.search(text) is not None or _holds_one_with_more_to_prove(text)
+    return 2 * sum(in_cells) > len(in_cells) or _holds_second_half(text) or _holds_one_with_more_to_prove(text)
+
+
+def _holds_second_half(text: str) -> bool:
+    alone = (found.start() for found in END_ALONE.finditer(text))
+    return SECOND_HALF.search(text) is not None or any(not has_word_before(OF_OTHERS, text, start) for start in alone)
 
 
 def _stands_as_stamp(text: str, start: int, end: int) -> bool:
@@ -116,10 +142,16 @@ def _holds_one_with_more_to_prove(text: str) -> bool:
             if pattern is DATED and IN_WON.match(text, match.end(1)):
                 continue  # `지역 주민 24.01.15 1500000원`
             is_proof = pattern is not DATED and not match[1].isdecimal()
-            needs_name = pattern is DATED and not SIGN_BETWEEN.search(match[1])
-            if has_word_before(NAMED if needs_name else SAID, text, match.start()) or (is_proof and _checksum_fits(digits)):
+            start, needs_name = match.start(), pattern is DATED and not SIGN_BETWEEN.search(match[1])
+            is_said = _is_named(digits, text, max(0, start - WORD_REACH), start) if needs_name else has_word_before(SAID, text, start)
+            if is_said or (is_proof and _checksum_fits(digits)):
                 return True
     return False
+
+
+def _is_named(digits: str, text: str, start: int, end: int) -> bool:
+    """Whether a word there names the number of these digits."""
+    return bool(NAMED.search(text, start, end) or (not digits.endswith(ROUND) and NAMED_BY_ANY.search(text, start, end)))
 
 
 def _born(digits: str) -> date | None:

@@ -1,0 +1,41 @@
+"""Korean number plates (`123가 4567`, `서울 31바 1234`).
+
+What this does not cover: plates of motorcycles, of diplomats and of other countries, and those whose halves stand in two cells.
+"""
+
+from __future__ import annotations
+
+import re
+
+# Of plates: private cars, those for hire (허하호), of firms that carry (바사아자, 배) and of the forces.
+LETTERS = "가나다라마거너더러머버서어저고노도로모보소오조구누두루무부수우주바사아자허하호배육해공국합"
+# `12조 3456`, `50자 1000`: such letters need a word if blanks are beside them.
+COUNTERS = "도로보오조구두부수주호배자사해국무"
+FOR_HIRE = "바사아자배"  # of taxis, buses and lorries, behind a region
+REGIONS = "서울|부산|대구|인천|광주|대전|울산|세종|경기|강원|충북|충남|전북|전남|경북|경남|제주"
+COUNTED = r"(?!\d|[.,~-]\d|[십백천만억조원명개건회년배kKm%]|세대|가구|미터|킬로|보[다단])"
+PLATE = re.compile(
+    rf"\d(?<![\dA-Za-z][.,~-]\d)(?<![\dA-Za-z-]\d)\d{{1,2}}(?P<blank>[^\S\n]?)(?P<letter>[{LETTERS}])(?P<gap>(?:[^\S\n]|-)?)\d{{4}}{COUNTED}"
+)
+REGION = re.compile(rf"(?:{REGIONS})\s?\Z")
+CAR = re.compile(
+    r"차량|번호판|차\s?번호|주차|차주|자동차|승용차|승합차|화물차|트럭|택시|버스|렌[터트]카|대차|입차|출차|견인|접촉\s?사고|블랙박스|차\s?(?:좀\s?)?빼"
+)
+# Cases of courts were called so until 1999: `98다4321`.
+CASE = re.compile(r"판결|결정|선고|사건|판례|대법|법원|항소|상고|재판|헌재|헌마|헌바")
+REACH = 60  # characters to each side
+
+
+def holds_number_plate(text: str) -> bool:
+    """Its form alone where nothing else looks like it; a word of cars near it, or a region before it, elsewhere."""
+    return not text.isascii() and any(map(_is_plate, PLATE.finditer(text)))
+
+
+def _is_plate(found: re.Match[str]) -> bool:
+    text, (start, end) = found.string, found.span()
+    near = text[max(0, start - REACH) : end + REACH]
+    may_be_count = (found["blank"] or found["gap"]) and found["letter"] in COUNTERS
+    is_in_region = REGION.search(text, max(0, start - 3), start) and not (may_be_count and found["letter"] not in FOR_HIRE)
+    if CAR.search(near) or is_in_region:
+        return True
+    return not (found["blank"] or may_be_count or CASE.search(near))
