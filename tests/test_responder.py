@@ -152,6 +152,12 @@ class Failing(FakeEngine):
         "Input was rejected by moderation", "Blocked by moderation", "Request blocked by our moderation system",
         "Access denied by Content-Policy", "Your input violates our content moderation guidelines.",
         "Request blocked due to content policy violation.", "Content policy violation", "Your prompt may violate our content policy",
+        # threats, and what an account restricts
+        "Your prompt was flagged. Repeated violations may result in your account being suspended.",
+        "Your request was flagged: repeated violations may get your account banned",
+        "Your input was flagged. Your account may be suspended, or is disabled if this goes on",
+        "Your prompt was flagged. Users who do so again are banned", "Input was flagged: restricted for users under 18",
+        "The prompt was flagged: such content is restricted by your organization",
     )),
     *(RemoteError(f"`h` answered 500: {said}", status=500) for said in (
         # llama.cpp, Ollama, others
@@ -199,6 +205,8 @@ def test_a_traceback_says_once_what_is_wrong_with_one_of_several_questions_where
         "Your account was blocked by moderation", "Your access has been flagged",
         "Your account has been suspended because your requests violated our usage policies",
         "Too many of your requests were flagged: this API key is disabled", "Your messages were flagged; we terminated your account",
+        "Account suspended: your requests were flagged", "Your requests were flagged. Your API key k-1 of team t has been revoked",
+        "Your prompts were flagged, and the user a@b is now blocked",
         "Request is prohibited by organization's policy. vpcServiceControls",
         "The request violates the service perimeter of the project",
     )),
@@ -319,6 +327,10 @@ def test_what_is_no_whole_text_is_refused_also_beside_requests() -> None:
                 with pytest.raises(UsageError, match=f"is of the type {type(cell).__name__}, not a text") as caught:
                     ask([cell])
                 assert "`dropna()`" in str(caught.value.hint)
+        for one in (None, float("nan")):
+            with pytest.raises(UsageError) as caught:
+                model.complete(one)  # type: ignore[arg-type]
+            assert str(caught.value.hint).startswith('give "…", or for a conversation Request(')
 
 
 def test_no_answers_at_once_are_refused_when_they_are_asked_for() -> None:

@@ -196,12 +196,14 @@ def in_order(given: Any) -> Any:
 
 def is_missing(given: Any) -> bool:
     """Whether it is an empty cell of a data frame: None, NaN, and NA and NaT of pandas."""
-    return given is None or type(given).__name__ in MISSING or (isinstance(given, float | Decimal) and math.isnan(given))
+    if isinstance(given, Decimal):
+        return given.is_nan()  # also a signaling one, which is no float
+    return given is None or type(given).__name__ in MISSING or (isinstance(given, float) and math.isnan(given))
 
 
-def text_hint(given: Any, *, otherwise: str = 'give "…"') -> str:
-    """What to do where this is given in place of a text."""
-    return GAP_HINT if is_missing(given) else otherwise
+def text_hint(given: Any, what: str, *, otherwise: str = 'give "…"') -> str:
+    """What to do where this is given in place of a text. What is not one of several (`texts[0]`) is no cell."""
+    return GAP_HINT if "[" in what and is_missing(given) else otherwise
 
 
 def require_texts(name: str, given: Sequence[Any]) -> None:
@@ -235,8 +237,7 @@ def require_text(text: Any, what: str) -> None:
     """Raises UsageError for what is none, and for half a character: JSON and shell arguments can carry such (a lone surrogate), which
     no tokenizer and no server reads."""
     if not isinstance(text, str):
-        hint = 'give "…"' if text is None and "[" not in what else text_hint(text)  # a setting that is None is no cell
-        raise UsageError(f"{what} is of the type {type(text).__name__}, not a text", hint=hint)
+        raise UsageError(f"{what} is of the type {type(text).__name__}, not a text", hint=text_hint(text, what))
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as exc:

@@ -68,10 +68,16 @@ OF_WHAT_WAS_ASKED = re.compile(
     r"|\b(?:content_filter|content_policy\w*|moderation_blocked)\b",
     re.IGNORECASE,
 )
-# For such texts an account is closed, too: then no other text fares better.
-ACCOUNT = "(?:account|key|organi[sz]ation|project|team|user)s?"
-CLOSED = "(?:banned|deactivated|disabled|restricted|suspended|terminated)"
-OF_AN_ACCOUNT = re.compile(rf"\b(?:{ACCOUNT}\b[^.:;]{{0,60}} {CLOSED}|{CLOSED}\b[^.:;]{{0,60}} {ACCOUNT})\b", re.IGNORECASE)
+# For such texts an account is closed, too: then no other text fares better. That one may be, or forbids a text, is none such.
+ACCOUNT = rf"(?:account|key|organi[sz]ation|project|team|user)s?\b(?! {TEXT})"
+CLOSED = r"(?:banned|blocked|closed|deactivated|disabled|locked|restricted|revoked|suspended|terminated)\b"
+YOURS = rf"\b(?:the|this|your) (?:\w+ ){{0,2}}{ACCOUNT}"
+NO_THREAT = "(?!if|might|may|could|can|will|would|who|which|that)"
+OF_AN_ACCOUNT = re.compile(
+    rf"{YOURS}(?: {NO_THREAT}[^\s.:;,]+){{0,6}}? (?:is|are|was|were|been)(?: (?!not)\w+){{0,2}}? {CLOSED}"
+    rf"|\b{CLOSED} {YOURS}|^(?:\w+ )?{ACCOUNT} {CLOSED}",
+    re.IGNORECASE,
+)
 
 
 class NomoatError(Exception):

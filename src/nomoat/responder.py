@@ -285,7 +285,7 @@ def _require_question(request: Request | str, what: str) -> None:
         raise UsageError(
             f"a model is asked a text or a `nomoat.records.Request`, and {what} is of the type {type(request).__name__}",
             hint=bounds.text_hint(
-                request, otherwise='give "…", or for a conversation Request(messages=(Message(role="user", content="…"), …))'
+                request, what, otherwise='give "…", or for a conversation Request(messages=(Message(role="user", content="…"), …))'
             ),
         )
 

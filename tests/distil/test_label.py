@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -265,9 +266,10 @@ def test_empty_texts_and_cells_have_no_label_and_keep_their_places() -> None:
     class NAType:  # as pandas' is called
         pass
 
-    found = labelled("fake:", ["WIN", None, "", float("nan"), np.float64("nan"), NAType(), "\u200b", "noon"], ("ham", "spam"))
-    assert [isinstance(one, Label) for one in found.results] == [True, *[False] * 6, True]
-    assert len(left_out(found, NO_TEXT)) == 6 and found.spent.num_answers == 2 and not found.partial
+    empty = [None, "", float("nan"), np.float64("nan"), Decimal("sNaN"), NAType(), "\u200b"]
+    found = labelled("fake:", ["WIN", *empty, "noon"], ("ham", "spam"))
+    assert [isinstance(one, Label) for one in found.results] == [True, *[False] * len(empty), True]
+    assert len(left_out(found, NO_TEXT)) == len(empty) and found.spent.num_answers == 2 and not found.partial
     with pytest.raises(UsageError, match="`texts\\[1\\]` is of the type int"):
         labelled("fake:", ["WIN", 5], ("ham", "spam"))
 

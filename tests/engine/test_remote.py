@@ -1218,6 +1218,10 @@ NAMED = (Message(role="user", content="hi", name="alice"), Message(role="assista
     ({1}, "messages.[1].name: unknown field"),
     ({0}, "messages[0]: the name field is not supported"),
     ({0, 1, 2}, "unknown field \"name\" in a message"),
+    ({0}, "messages[0]: Unexpected field 'name'"),
+    ({1}, "messages.1: unexpected keyword argument 'name'"),
+    ({0}, "messages[0] has an unexpected field name \"name\""),
+    ({0}, "unknown field `name`, expected one of `role`, `content` in messages[0]"),
     ({0, 1, 2}, "messages.7.name: Extra inputs are not permitted"),
 ])  # fmt: skip
 def test_names_are_left_out_of_messages_of_the_role_that_is_refused_one(at: set[int], refusal: str) -> None:

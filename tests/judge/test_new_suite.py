@@ -816,11 +816,14 @@ def test_what_a_quiz_lets_choose_from_is_no_answer(header: str, label: str, tmp_
     assert suite_from_file(path).suite.examples[0].target == label
 
 
-@pytest.mark.parametrize("asked", ["{a} {b}", "a"])
+@pytest.mark.parametrize("asked", ["{a} {b}", "a", "b"])
 def test_two_texts_that_are_asked_are_no_choices(asked: str, tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
     path.write_text("id,a,b,class\n1,one,two,same\n2,here,there,other\n", encoding="utf-8")
     assert suite_from_file(path, input_column=asked).suite.examples[0].target == "same"
+    for answer in ("answer", "gold label", "관계 정답"):  # beside which the class is a remark
+        path.write_text(f"id,a,b,class,{answer}\n1,one,two,same,x\n2,here,there,other,y\n", encoding="utf-8")
+        assert suite_from_file(path, input_column=asked).suite.examples[0].target == "x"
     path.write_text("id,question,A,B,class\n1,Which?,one,two,same\n2,Where?,here,there,other\n", encoding="utf-8")
     with pytest.raises(UsageError, match="no column is named like a usual label"):
         suite_from_file(path, input_column="{question} {A} {B}")

@@ -68,6 +68,7 @@ class CountingEngine(FakeEngine):
         ({"max_new_tokens": 0}, "`max_new_tokens` is 0"),
         ({"max_new_tokens": 1.5}, "`max_new_tokens` is 1.5, of the type float"),
         ({"template": 5}, "`template` is of the type int, not a text"),
+        ({"template": "x"}, "no chat template is called `x`"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_is_asked(given: dict[str, Any], message: str) -> None:

@@ -746,6 +746,7 @@ def test_a_question_that_begins_with_the_text_is_put_about_it_unless_it_was_type
         ("### {text}\n###", "### fine\n###", "### fine\n###"),
         ("⭐ {text} ⭐?", "⭐ fine ⭐?", "⭐ fine ⭐?"),
         ("{text} =>", "fine =>", "fine =>"),
+        ("{text} ->", "fine ->", "fine ->"),
         ("{text}?\n", "fine?", "fine??\n"),
         ("<{text}>", "<b>fine</b>", "<<b>fine</b>>"),
         ("`{text}`", "`a` or `b`", "``a` or `b``"),

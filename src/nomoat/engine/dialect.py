@@ -39,12 +39,12 @@ REFUSED = re.compile(
 )
 # Of who speaks: neither a function's, further down in a message, nor one in a request that is repeated, which its value follows, nor
 # one that is proposed in place of another field, or expected (serde's words), nor what another field is called.
-NO_FUNCTION = "(?!tool_call|function(?!-)|expected )"  # `function-after[…]` is how pydantic calls a model with a validator
+NO_FUNCTION = "(?!tool_call|function(?!-))"  # `function-after[…]` is how pydantic calls a model with a validator
 NAME = r"(?:(?<!mean )[\"'`]name[\"'`](?!\s*:)|\bname (?:field|property)\b|\b(?:field|property) name\b(?!:?(?: is)? [\"'`]))"
 NAME_REFUSED = re.compile(
     rf"\bmessages?\b(?:{NO_FUNCTION}(?:[^\s{{}}:;\"'`]|, | -> )){{0,80}}(?:[./]| -> )name\b"
     rf"|{NAME}(?:{NO_FUNCTION}[^{{}}]){{0,200}}\bmessages?\b(?:\W?\d+)?"
-    rf"|\bmessages?\b(?:{NO_FUNCTION}[^{{}}]){{0,200}}{NAME}",
+    rf"|\bmessages?\b(?:{NO_FUNCTION}(?!\bexpected )[^{{}}]){{0,200}}{NAME}",
     re.IGNORECASE,
 )
 ONLY_NAME = re.compile(r"\bonly messages? of role [\"'`]?(\w+)[\"'`]? can have a name\b", re.IGNORECASE)

@@ -317,10 +317,14 @@ def _column(
 
 def _label_names(columns: Sequence[str], asked: Sequence[str] = ()) -> Sequence[str]:
     """What a column of right answers may be called: where `A` and `B` are to choose from, `A` is none, and a class is a remark. Where
-    nothing else is asked, they are no choices."""
+    nothing else is asked, they are no choices, and a class is one if there is no other."""
+    names = [column.strip().lower() for column in columns]
+    if not {"a", "b"} <= {*names}:
+        return LABEL_NAMES
+    others = [name for name in LABEL_NAMES if name not in ("a", *CLASS_NAMES)]
     is_pair = bool(asked) and {column.strip().lower() for column in asked} <= {"a", "b"}
-    has_choices = not is_pair and {"a", "b"} <= {column.strip().lower() for column in columns}
-    return [name for name in LABEL_NAMES if name not in ("a", *CLASS_NAMES)] if has_choices else LABEL_NAMES
+    is_class = is_pair and not any(_ends_in(column, name) for column in columns for name in others)
+    return CLASS_NAMES if is_class else others
 
 
 def _by_name(columns: Sequence[str], names: Sequence[str]) -> list[str]:

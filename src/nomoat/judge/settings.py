@@ -10,6 +10,7 @@ from nomoat import bounds
 from nomoat.asking.spending import Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.asking.workers import Workers
+from nomoat.engine import templates
 from nomoat.errors import UsageError
 from nomoat.pool import DEFAULT_CONCURRENCY, some
 from nomoat.progress import quiet
@@ -25,8 +26,8 @@ class RunSettings:
     `store` None is the user's own, opened for the run. `spending` holds a budget, and prices that no table knows. With `workers`,
     models whose weights are on disk answer there, and `concurrency` is each worker's. `template` names the chat template of local
     models that have none. `max_new_tokens` is the longest written answer, in place of the suite's, and `reasoning_effort` how long who
-    writes it is to think before. Raises UsageError for what is of another type, a `concurrency` or `max_new_tokens` below 1, a `seed`
-    below 0 and an effort that is none of OpenAI's.
+    writes it is to think before. Raises UsageError for what is of another type, a template that nobody knows, a `concurrency` or
+    `max_new_tokens` below 1, a `seed` below 0 and an effort that is none of OpenAI's.
     """
 
     limit: int | None = None
@@ -50,6 +51,8 @@ class RunSettings:
             bounds.require_type("workers", self.workers, Workers)
         if self.template is not None:
             bounds.require_text(self.template, "`template`")
+        if self.template:
+            templates.named(self.template)  # also where nobody uses it
         if self.reasoning_effort is not None:
             bounds.require_one_of("reasoning_effort", self.reasoning_effort, get_args(Effort))
         for name in ("seed", "limit", "max_new_tokens"):

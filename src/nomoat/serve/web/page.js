@@ -611,12 +611,12 @@ function areFit() {
 }
 
 // See `labelling.put_question`; a text that is the whole question already stays. Punctuation alone, and the marks of tags, quotes and
-// code, tell nothing: any text may have them.
+// code, tell nothing: any text may have them. An arrow does.
 function putQuestion(question, text) {
   const place = question.lastIndexOf(TEXT);
   const [before, after] = [question.slice(0, place), question.slice(place + TEXT.length)];
   const [begins, ends] = [before.trimStart(), after.trimEnd()];
-  const isWhole = /[^\p{P}\s<>`]|\n/u.test(begins + ends) && text.startsWith(begins) && text.endsWith(ends);
+  const isWhole = /[^\p{P}\s<>`]|->|\n/u.test(begins + ends) && text.startsWith(begins) && text.endsWith(ends);
   return isWhole ? text : before + text.normalize("NFC") + after;
 }
 
