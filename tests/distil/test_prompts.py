@@ -126,6 +126,12 @@ def test_headings_and_usual_words_in_texts_are_theirs_where_the_fields_have_the_
     ]
 
 
+def test_a_line_with_a_colon_in_a_text_is_its_own_where_the_fields_are_headings() -> None:
+    shown = "### Instruction\nExplain it.\n### Input\nOutput: 5\n### Output\nfive"
+    tasks = parse_tasks(f"### Task 1: Signs\n{shown}\n\n### Task 2: Signs\n{shown}")
+    assert tasks == [Task(instruction="Explain it.", input="Output: 5", output="five")] * 2
+
+
 @pytest.mark.parametrize("last", ["## 2024", "Example 3", "예제 3", "3번 예시", "작업 1\n작업 2"])
 def test_a_last_line_with_a_number_that_is_not_the_next_task_s_stays(last: str) -> None:
     answer = f"4. Instruction: Pick one.\nInput: a\nOutput: It is\n{last}\n\n5. Instruction: Go on.\nInput: a\nOutput: b"

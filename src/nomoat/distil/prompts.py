@@ -38,11 +38,12 @@ USUAL_WORDS = {
     "answer": "output", "expected output": "output", "response": "output", "result": "output",
     "결과": "output", "답변": "output", "응답": "output", "답": "output", "回答": "output", "答案": "output",
 }  # fmt: skip
+FIELD_OF = {**FIELDS, **USUAL_WORDS}
 # A teacher may get stuck and write one line of thousands of signs. What repeats gives nothing back (`*+`, `(?>…)`), or the time would
 # grow with the square of the line's length; and int() takes no number of thousands of digits.
 A_TASK = "(?:task|example|과제|작업|예시|예제)"  # as headings count it
 NUMBER = rf"(?:{A_TASK}\s*+)?(?:(?P<number>\d{{1,9}})\s*+번?[.):：]?)?"
-NAMES = "|".join([*FIELDS, *USUAL_WORDS])
+NAMES = "|".join(FIELD_OF)
 # Behind the name a colon, or brackets or a second name around it ("[지시]", "지시(Instruction):"), or nothing, where it is a heading.
 FIELD = re.compile(
     rf"^\s*+(?P<mark>#{{1,6}}+|\*\*)?+[\s#*_>•·-]*+{NUMBER}[\s*_#]*+(?P<open>[\[【])?<?(?P<name>{NAMES})"
@@ -184,18 +185,15 @@ def _marks_of(lines: Sequence[str]) -> list[_Mark | None]:
     an input or an output, and else is a title.
     """
     matches = [FIELD.match(line) for line in lines]
-    least = dict[str, int]()
-    for match in filter(None, matches):
-        field, rank = _rank_of(match)
-        least[field] = min(rank, least.get(field, rank))
+    form = _form_of(matches)
     marks: list[_Mark | None] = []
     after = ""  # the next field
     for match in reversed(matches):
         mark = None
         if match:
             name = match["name"].lower()
-            field, rank = _rank_of(match)
-            field = field if rank == least[field] else ""
+            field = FIELD_OF[name]
+            field = field if name == "task" or _kind_of(match) == form[field] else ""
             if name == "task" and not match["number"] and not (match["behind"] and after in ("input", "output")):
                 field = ""
             is_behind = match["behind"] is not None and match["number"] is None
@@ -205,15 +203,23 @@ def _marks_of(lines: Sequence[str]) -> list[_Mark | None]:
     return marks[::-1]
 
 
-def _rank_of(match: re.Match[str]) -> tuple[str, int]:
-    """The field of a line, and how far it is from the form that was asked for: each field has only lines of the least rank.
+def _form_of(matches: Sequence[re.Match[str] | None]) -> dict[str, tuple[int, bool]]:
+    """Of which kind each field's lines are: one is usual only where there is no other, and like the first instruction's if one is.
 
-    So neither a heading ("### Output") nor "[Output]" nor a usual word in a text is a field where others begin with "Output:".
+    So neither a heading ("### Output") nor "[Output]" in a text is a field where the answer's own are "Instruction:" and "Output:".
     """
-    name = match["name"].lower()
-    is_bare = match["open"] is not None or match["colon"] is None
-    counts = match["behind"] is not None  # as the heading "과제 4: 낱말" does
-    return (FIELDS[name], int(is_bare)) if name in FIELDS else (USUAL_WORDS[name], 2 + is_bare + counts)
+    kinds = dict[str, list[tuple[int, bool]]]()
+    for match in matches:
+        if match and (name := match["name"].lower()) != "task":
+            kinds.setdefault(FIELD_OF[name], []).append(_kind_of(match))
+    _, is_bare = min(kinds.get("instruction", [(0, False)]), key=lambda kind: kind[0])
+    return {field: min(of_field, key=lambda kind: (kind[0], kind[1] != is_bare)) for field, of_field in kinds.items()}
+
+
+def _kind_of(match: re.Match[str]) -> tuple[int, bool]:
+    """How usual a line's name is in texts, more so with a number behind it ("과제 4: 낱말"), and whether no colon is its mark."""
+    is_usual = match["name"].lower() in USUAL_WORDS
+    return is_usual + (is_usual and match["behind"] is not None), match["open"] is not None or match["colon"] is None
 
 
 def _without_closing(lines: list[str]) -> list[str]:
@@ -264,7 +270,7 @@ def _json_fields(value: dict[str, object]) -> dict[str, object]:
     """The fields of an object; none where it is no task: one that has only a word such as "task" in it may hold all of them."""
     named = {name.strip().lower(): one for name, one in value.items()}
     found = dict[str, object]()
-    for name, field in {**FIELDS, **USUAL_WORDS}.items():
+    for name, field in FIELD_OF.items():
         if isinstance(named.get(name), str) or (field != "instruction" and named.get(name) is not None):
             found.setdefault(field, named[name])
     is_own = any(name in named for name, field in FIELDS.items() if field == "instruction" and name != "task")
