@@ -217,9 +217,10 @@ def _form_of(matches: Sequence[re.Match[str] | None]) -> dict[str, tuple[int, bo
 
 
 def _kind_of(match: re.Match[str]) -> tuple[int, bool]:
-    """How usual a line's name is in texts, more so with a number behind it ("과제 4: 낱말"), and whether no colon is its mark."""
-    is_usual = match["name"].lower() in USUAL_WORDS
-    return is_usual + (is_usual and match["behind"] is not None), match["open"] is not None or match["colon"] is None
+    """How usual a line's name is in texts, most of all that of a title ("과제 4: 낱말"), and whether its mark is no colon."""
+    usual = USUAL_WORDS.get(match["name"].lower())
+    is_title = usual == "instruction" and match["behind"] is not None
+    return bool(usual) + is_title, match["open"] is not None or match["colon"] is None
 
 
 def _without_closing(lines: list[str]) -> list[str]:

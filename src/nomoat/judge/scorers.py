@@ -94,7 +94,9 @@ SMALL_DIGIT = re.compile(r"[\d+−-]")
 TENS = {"십": 10, "백": 100, "천": 1_000}
 MYRIADS = {"만": 10_000, "억": 100_000_000, "조": 1_000_000_000_000}
 COUNT = r"\d[\d,]*+(?:\.\d++)?+"
-TRILLION = rf"조(?:(?<=\.\d조)|(?=여|분의| ?(?:원|달러|엔|유로|위안|개(?![가-힣])|개의)| ?{COUNT}[십백천]?[만억]))"
+TRILLION = (
+    rf"조(?:(?<=\.\d조)|(?=여|분의| ?(?:원|달러|엔|유로|위안|개(?![가-힣])|개의)| ?(?:{COUNT}[십백천]){{0,3}}{COUNT}[십백천]?[만억]))"
+)
 MYRIAD = rf"(?:만(?!큼)|억|{TRILLION})"
 TRILLION_ALONE = re.compile(rf"(?<=[\d십백천])(?!{TRILLION})조")
 KOREAN_BEGINS = re.compile(rf"(?<![\d.,제])(?<!제 )(?={COUNT}(?:[십백천]|{MYRIAD}))")
@@ -106,7 +108,11 @@ ONE_COUNT = rf"(?:[{''.join(KOREAN_DIGITS)}]|{COUNT})"
 # A unit alone is no amount within "(단위: 만원)", nor behind what counts it: "몇 만 원", "10여 만 원"; "이 만 원" may be "this 만 원".
 ONLY_UNITS = r"[십백천만억]++ ?"
 NO_AMOUNT = rf"(?!억|이 |{ONLY_UNITS}{CURRENCY}\)|(?:(?<=[몇\d] )|(?<=\b수 )|(?<=\d여 )|(?<=[십백천만억] )){ONLY_UNITS}{CURRENCY})"
-IN_WORDS = re.compile(rf"(?<![\w.,])(?<!\d ){NO_AMOUNT}(?:(?:{ONE_COUNT} ?)?+[십백천만억조] ?+){{1,9}}{ONE_COUNT}?(?= ?{CURRENCY})")
+TRILLION_IN_WORDS = rf"조(?= ?(?:{ONE_COUNT}?[십백천]){{0,3}}{ONE_COUNT}?억)"  # "구조원" is a rescuer
+IN_WORDS = re.compile(
+    rf"(?<![\w.,])(?<!\d ){NO_AMOUNT}(?:(?:{ONE_COUNT} ?)?+(?:[십백천만억]|{TRILLION_IN_WORDS}) ?+){{1,9}}"
+    rf"{ONE_COUNT}?(?= ?{CURRENCY})"
+)
 MYRIAD_APART = re.compile(r"(?<=[\d십백천]) (?=[만억조])|(?<=\d) (?=[십백천])")
 ONE_LEFT_OUT = re.compile(r"(?<!\d)[십백천]|(?<![\d십백천])만")
 UNIT_APART = re.compile(rf"(?<=\d) (?=(?:[십백천]?[만억조]|[십백천])(?: ?{COUNT}[십백천]?만?){{0,3}} ?{CURRENCY})")
