@@ -30,11 +30,13 @@ ANSWER_IS = (
     rf"|(?:{KOREAN_TEXT}(?:의 (?:{KOREAN}|{KOREAN_KIND}))?|{KOREAN})[은는]"
 )
 BEGINS = re.compile(rf"^(?:{ANSWER_IS}|(?:{KOREAN_KIND})(?:\W*?:|[은는]))")
+BEGINS_A_REASON = re.compile(rf"^(?:{ANSWER_IS})")
 ENDS = re.compile(
     r"(?:입니다|이?네요|이에요|예요|이요|이다|(?<=\w\w)다|임|으?로 (?:분류|판단)(?:됩니다|된다|됨|합니다|할 수 있습니다)"
     r"|에 (?:해당|속)(?:합니다|한다|함))$"
 )
-ENDS_AS_ADJECTIVE = re.compile(rf"(?<=\w\w)(?:적(?:인(?: (?:{KOREAN_TEXTS}))?)?| (?:{KOREAN_TEXTS}))$")  # "긍정적인 리뷰", "스팸 메일"
+A_KIND_OF_TEXT = re.compile(rf"(?<=\w\w) (?P<text>{KOREAN_TEXTS})$")  # "스팸 메일", "긍정적인 리뷰"
+AS_ADJECTIVE = re.compile(r"(?<=\w\w)적(?:인)?$")
 SPELLED_TWICE = {"아니요": "아니오", "아니오": "아니요", "네": "예", "예": "네"}  # the same word, as often written so as so
 WRAPPED = re.compile(  # "1. ham", "<ham>", and TeX's "$\boxed{ham}$"
     r"^(?:\d+[.)] )?(?:<(?P<marked>[^<>]+)>|\$*\\?boxed\{(?:\\text\{)?(?P<boxed>[^{}]+)\}*\$*|(?P<bare>.+))$"
@@ -117,10 +119,11 @@ def matching_choice(answer: str, choices: Sequence[str]) -> int | None:
 
 def _concluded_choice(line: str, places: Mapping[str, int]) -> int | None:
     """The choice that a line of reasons is, or says at last that the answer is; None if it says nothing of the answer."""
-    parts = [line]
-    for said in CONCLUSION_IS.split(normalise_answer(line))[1:]:
-        parts += [CLAUSE_ENDS.split(said, maxsplit=1)[0], said]
-    return next((at for part in reversed(parts) if (at := _named_choice(part, places)) is not None), None)
+    for said in reversed(CONCLUSION_IS.split(normalise_answer(line))[1:]):
+        for part in (said, CLAUSE_ENDS.split(said, maxsplit=1)[0]):
+            if (index := _named_choice(part, places)) is not None:
+                return index
+    return _named_choice(line, places, is_reason=True)
 
 
 def _places(choices: Sequence[str]) -> dict[str, int]:
@@ -130,15 +133,27 @@ def _places(choices: Sequence[str]) -> dict[str, int]:
     return {name: at for at, name in enumerate(names) if name and counts[name] == 1}
 
 
-def _named_choice(said: str, places: Mapping[str, int]) -> int | None:
+def _named_choice(said: str, places: Mapping[str, int], *, is_reason: bool = False) -> int | None:
+    """See `matching_choice`. A line that `is_reason` names none as an adjective, which may be its heading: "긍정적인 내용:"."""
     given = normalise_answer(said)
-    bare = BEGINS.sub("", given)
+    bare = (BEGINS_A_REASON if is_reason else BEGINS).sub("", given)
     wrapped = WRAPPED.match(bare.strip())
     inner = (wrapped["marked"] or wrapped["boxed"] or wrapped["bare"]) if wrapped else bare
-    ended = ENDS.sub("", bare)
-    tries = [normalise_answer(one) for one in (given, bare, ended, inner, ENDS_AS_ADJECTIVE.sub("", normalise_answer(ended)))]
+    ended = normalise_answer(ENDS.sub("", bare))
+    tries = [normalise_answer(one) for one in (given, bare, ended, inner)]
+    if not is_reason or bare != given:
+        tries += _without_kind(ended, places)
     tries += [SPELLED_TWICE[name] for name in tries if name in SPELLED_TWICE]
     return next((places[name] for name in tries if name in places), None)
+
+
+def _without_kind(said: str, places: Mapping[str, int]) -> list[str]:
+    """What "긍정적인 리뷰" may call 긍정적 or 긍정. Of "불만 문의" nothing where 문의 is a choice, too."""
+    kind = A_KIND_OF_TEXT.search(said)
+    if kind and kind["text"] in places:
+        return []
+    adjective = A_KIND_OF_TEXT.sub("", said)
+    return [adjective, re.sub(r"(?<=적)인$", "", adjective), AS_ADJECTIVE.sub("", adjective)]
 
 
 def equal_choice(answer: str, choices: Sequence[str]) -> int | None:

@@ -54,6 +54,12 @@ def test_rules(instruction: str, reason: str | None) -> None:
     assert reason_to_drop(Task(instruction=instruction, input="", output="yes")) == reason
 
 
+def test_a_task_with_the_words_of_the_request_is_dropped() -> None:
+    for copied in ({"input": "<the text it is done with>"}, {"output": "The result."}):
+        task = Task(**{"instruction": "Summarise the text given here.", "input": "", "output": "yes", **copied})
+        assert reason_to_drop(task) == "copied from the request"
+
+
 def test_a_task_without_an_answer_is_dropped() -> None:
     assert reason_to_drop(Task(instruction="Explain why the sky is blue.", input="", output="")) == "no answer"
 

@@ -110,6 +110,50 @@ def test_a_line_with_a_field_s_name_and_no_mark_begins_none(line: str) -> None:
     assert parse_tasks(f"1. Instruction: Repair it.\nInput: <form>\n{line}\nOutput: Done.")[0].input == f"<form>\n{line}"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# Tool\n## Input\na file\n## Output\na table", "**Input**\n3\n**Output**\n9", "[Output] b",
+        "A template\n### Instruction\n{x}", "안내문\n지침: 손을 씻는다\n문의: 1234", "종류\n지시어: 이, 그, 저",
+        "입력값: 3\n출력값: 9", "안내\n**지시**\n앉는다", "예문\n[지시] 앉으세요\n[입력] 표",
+    ],
+)  # fmt: skip
+def test_headings_and_usual_words_in_texts_are_theirs_where_the_fields_have_the_form_asked_for(text: str) -> None:
+    answer = f"1. Instruction: Explain it.\nInput: {text}\nOutput: {text}\n\n2. Instruction: Go on.\nInput: a\nOutput: b"
+    assert parse_tasks(answer) == [
+        Task(instruction="Explain it.", input=text, output=text),
+        Task(instruction="Go on.", input="a", output="b"),
+    ]
+
+
+def test_a_line_with_a_colon_in_a_text_is_its_own_where_the_fields_are_headings() -> None:
+    shown = "### Instruction\nExplain it.\n### Input\nOutput: 5\n### Output\nfive"
+    tasks = parse_tasks(f"### Task 1: Signs\n{shown}\n\n### Task 2: Signs\n{shown}")
+    assert tasks == [Task(instruction="Explain it.", input="Output: 5", output="five")] * 2
+
+
+@pytest.mark.parametrize("last", ["## 2024", "Example 3", "예제 3", "3번 예시", "작업 1\n작업 2"])
+def test_a_last_line_with_a_number_that_is_not_the_next_task_s_stays(last: str) -> None:
+    answer = f"4. Instruction: Pick one.\nInput: a\nOutput: It is\n{last}\n\n5. Instruction: Go on.\nInput: a\nOutput: b"
+    assert parse_tasks(answer)[0].output == f"It is\n{last}"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"task": "generate", "result": [{"instruction": "Sort.", "output": "a"}]}',
+        '{"task": "generate", "output": {"instruction": "Sort.", "output": "a"}}',
+        '{"요청": "과제 하나", "응답": "네", "목록": [{"지시": "Sort.", "출력": "a"}]}',
+    ],
+)
+def test_json_tasks_within_an_object_with_usual_words_are_the_tasks(answer: str) -> None:
+    assert parse_tasks(answer) == [Task(instruction="Sort.", input="", output="a")]
+
+
+def test_letters_apart_are_an_input() -> None:
+    assert parse_tasks("1. Instruction: Join the letters.\nInput: n o n e\nOutput: none")[0].input == "n o n e"
+
+
 def test_an_output_that_is_a_number_keeps_it() -> None:
     assert parse_tasks("1. Instruction: Add the two.\nInput: 40 and 2\nOutput:\n42")[0].output == "42"
     assert parse_tasks("1. Instruction: Add the two.\nInput: 40 and 2\nOutput: they are\n42")[0].output == "they are\n42"

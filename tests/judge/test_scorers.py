@@ -14,6 +14,7 @@ from nomoat.judge.examples import asked
 from nomoat.judge.scorers import (
     bleu,
     bleu_over_all,
+    broken_number,
     broken_schema,
     char_f1,
     chosen_letter,
@@ -194,6 +195,9 @@ def test_a_first_line_that_names_no_choice_or_is_taken_back_is_none(answer: str)
     ("answer", "choices"),
     [
         ("positive\n\nReasons:\n- Acting: positive\n- Ending: negative", "positive,negative"),
+        ("긍정\n\n이유: 연기가 좋음\n- 주제: 부정\n- 결과는 부정", "긍정,부정"),
+        ("긍정\n\n**긍정적인 내용:**\n배우\n**부정적인 내용:**\n결말", "긍정,부정"),
+        ("긍정\n\n긍정적:\n- 배우\n부정적:\n- 결말", "긍정,부정"),
         ("positive\n\n* Sentiment of the food: positive\n* Sentiment of the staff: negative\nOverall: positive", "positive,negative"),
         ("positive\n\nSentiment: negative at first.\nLabel: negative\nCorrection: positive\nThanks.", "positive,negative"),
         ("A\n\nReason: B, C and D are wrong.", "A,B,C,D"), ("politics\n\nNote: sports, in passing, is incidental.", "politics,sports"),
@@ -252,6 +256,8 @@ def test_a_sentence_that_says_more_is_no_choice(answer: str) -> None:
         ("아니요", "예,아니오", 1), ("정답은 아니요입니다.", "예,아니오", 1), ("네", "예,아니오", 0), ("네.", "아니요,예", 1),
         ("예", "네,아니요", 0), ("네", "예,네", 1), ("예시", "예,아니오", None), ("아니", "예,아니오", None),
         ("거짓말", "참,거짓", None), ("참고", "참,거짓", None), ("거짓이다", "참,거짓", 1), ("여자다", "남자,여자", 1),
+        ("불만 문의입니다", "문의,불만", None), ("사실 의견", "의견,사실", None),
+        ("효과적인 후기", "효과,효과적", 1), ("긍정적인 리뷰입니다", "부정적,긍정적", 1), ("긍정적 리뷰", "부정,긍정", 1),
         ("비정상 메일입니다", "스팸,정상", None), ("스팸 메일입니다.", "스팸,정상", 0), ("배송 문의입니다", "배송,환불", 0),
         ("배송 문의입니다", "배송,배송 문의", 1), ("목적", "목,발", None), ("가수다", "가수,가수다", 1),
     ],
@@ -479,10 +485,30 @@ def test_a_and_i_that_are_chosen_are_letters(answer: str, index: int) -> None:
         ("7개로 수천 원을 구원했다", "7", 1.0),
         ("사과 3 만큼", "3", 1.0),
         ("3만 원 2천 원", "2000", 1.0),
+        ("이십 만원", "200000", 1.0),
+        ("이천 만 원", "20000000", 1.0),
+        ("삼 천원을 거슬러 준다", "3000", 1.0),
+        ("이십일 만 이천 원", "212000", 1.0),
+        ("일조 오천억 원", "1500000000000", 1.0),
+        ("10 만 5 천 원", "105000", 1.0),
+        ("이조 삼천오백억 원", "2350000000000", 1.0),
+        ("5명이 물에 빠져 구조원을 불렀다", "5", 1.0),
+        ("5명이 구조 원인을 찾았다", "5", 1.0),
+        ("7명이 몇 만 원씩", "7", 1.0),
+        ("10여 만 원", "10", 1.0),
+        ("35 (단위: 만원)", "35", 1.0),
+        ("12,000 (천 원)", "12000", 1.0),
     ],
 )
 def test_last_number_is_the_answer(answer: str, target: str, score: float) -> None:
     assert numeric(answer, target) == score
+
+
+@pytest.mark.parametrize("target", ["35,000원(삼만 오천 원)", "금 오백만원정 (₩5,000,000)", "35 (만 원)"])
+def test_an_amount_that_brackets_repeat_is_one_number(target: str) -> None:
+    assert broken_number(target) == ""
+    assert "holds 2 numbers" in broken_number("35,000원(삼만 원)")
+    assert "holds 2 numbers" in broken_number("3+3")
 
 
 @pytest.mark.parametrize("text", ["7 ^{}x", "7{}^2", "7 ^2{}", "7 ^{{2{}x", "7 ^{{{}x"])

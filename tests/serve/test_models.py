@@ -552,6 +552,8 @@ def test_names_are_found_or_refused_with_the_known_ones(shelf: Shelf) -> None:
     models = Models(loaders=[shelf.loader("a"), shelf.loader("b")])
     assert models.find("b") == "b"
     assert Models(loaders=[shelf.loader("a+분류"), shelf.loader("b")]).find(unicodedata.normalize("NFD", "a+분류")) == "a+분류"
+    spelled = ["분류", unicodedata.normalize("NFD", "분류")]
+    assert [Models(loaders=[shelf.loader(name) for name in spelled]).find(name) for name in spelled] == spelled
     for name, message in ((None, "the request names no model"), ("c", "there is no model `c` here")):
         with pytest.raises(UnknownModelError, match=message) as caught:
             models.find(name)

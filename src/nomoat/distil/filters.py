@@ -43,7 +43,8 @@ def reason_to_drop(task: Task) -> str | None:
         "no instruction": not instruction,
         "no answer": not task.output,
         "copied from the request": any(
-            said.strip("<>[] .").lower() == form for said, form in ((instruction, FORM.instruction), (task.output, FORM.output))
+            said.strip("<>[] .").lower() == form
+            for said, form in ((instruction, FORM.instruction), (task.input, FORM.input), (task.output, FORM.output))
         ),
         "too short": length < MIN_WORDS,
         "too long": length > MAX_WORDS,

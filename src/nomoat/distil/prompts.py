@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from nomoat import matching
 
 NO_INPUT = "<noinput>"
-EMPTY_INPUTS = {  # without their spaces, which Korean may leave out
-    "noinput", "none", "n/a", "noinputneeded", "noinputrequired", "noinputnecessary", "notapplicable", "empty", "null", "-", "–", "—",
-    "없음", "입력없음", "해당없음", "필요없음", "입력필요없음", "없습니다", "필요하지않음", "불필요",
+EMPTY_INPUTS = {
+    "noinput", "none", "n/a", "no input", "no input needed", "no input required", "no input necessary", "not applicable", "empty",
+    "null", "-", "–", "—",
+    "없음", "입력 없음", "입력없음", "해당 없음", "해당없음", "필요 없음", "필요없음", "입력 필요 없음", "입력 필요없음",
+    "입력필요없음", "없습니다", "필요하지 않음", "필요하지않음", "불필요",
     "无", "無", "无输入", "なし", "入力なし",
 }  # fmt: skip
 AROUND_INPUTS = "*_`\"'. <>()[]"
@@ -24,29 +26,29 @@ AROUND_INPUTS = "*_`\"'. <>()[]"
 # has several for a field the first counts.
 FIELDS = {
     "instruction": "instruction", "지시": "instruction", "지시문": "instruction", "지시사항": "instruction",
-    "지시 사항": "instruction",
-    "지시어": "instruction", "지침": "instruction", "指令": "instruction", "指示": "instruction", "task": "instruction",
-    "input": "input", "입력": "input", "입력값": "input", "입력 내용": "input", "입력 텍스트": "input",
-    "输入": "input", "輸入": "input", "入力": "input",
-    "output": "output", "출력": "output", "출력값": "output", "출력 결과": "output",
-    "输出": "output", "輸出": "output", "出力": "output",
+    "지시 사항": "instruction", "指令": "instruction", "指示": "instruction", "task": "instruction",
+    "input": "input", "입력": "input", "输入": "input", "輸入": "input", "入力": "input",
+    "output": "output", "출력": "output", "输出": "output", "輸出": "output", "出力": "output",
 }  # fmt: skip
 USUAL_WORDS = {
-    "명령": "instruction", "명령문": "instruction", "명령어": "instruction", "요청": "instruction", "과제": "instruction",
-    "작업": "instruction",
+    "지시어": "instruction", "지침": "instruction", "명령": "instruction", "명령문": "instruction", "명령어": "instruction",
+    "요청": "instruction", "과제": "instruction", "작업": "instruction",
+    "입력값": "input", "입력 내용": "input", "입력 텍스트": "input",
+    "출력값": "output", "출력 결과": "output",
     "answer": "output", "expected output": "output", "response": "output", "result": "output",
     "결과": "output", "답변": "output", "응답": "output", "답": "output", "回答": "output", "答案": "output",
 }  # fmt: skip
+FIELD_OF = {**FIELDS, **USUAL_WORDS}
 # A teacher may get stuck and write one line of thousands of signs. What repeats gives nothing back (`*+`, `(?>…)`), or the time would
 # grow with the square of the line's length; and int() takes no number of thousands of digits.
 A_TASK = "(?:task|example|과제|작업|예시|예제)"  # as headings count it
 NUMBER = rf"(?:{A_TASK}\s*+)?(?:(?P<number>\d{{1,9}})\s*+번?[.):：]?)?"
-NAMES = "|".join([*FIELDS, *USUAL_WORDS])
+NAMES = "|".join(FIELD_OF)
 # Behind the name a colon, or brackets or a second name around it ("[지시]", "지시(Instruction):"), or nothing, where it is a heading.
 FIELD = re.compile(
     rf"^\s*+(?P<mark>#{{1,6}}+|\*\*)?+[\s#*_>•·-]*+{NUMBER}[\s*_#]*+(?P<open>[\[【])?<?(?P<name>{NAMES})"
     rf"(?:\s*+#?(?P<behind>\d{{1,9}}))?(?:\s*+\((?:{NAMES})\))?>?(?(open)[\]】])\s*+(?:\*\*|__)?\s*+"
-    r"(?:[:：](?:\*\*|__)?|(?(open)|(?(mark)(?=\s*+$)|(?!))))[ \t]*(?P<text>.*)$",
+    r"(?:(?P<colon>[:：])(?:\*\*|__)?|(?(open)|(?(mark)(?=\s*+$)|(?!))))[ \t]*(?P<text>.*)$",
     re.IGNORECASE,
 )
 RULE = re.compile(r"^\s*+(?:#{2,}+|-{3,}+|\*{3,}+)?\s*+$")
@@ -183,14 +185,15 @@ def _marks_of(lines: Sequence[str]) -> list[_Mark | None]:
     an input or an output, and else is a title.
     """
     matches = [FIELD.match(line) for line in lines]
-    known = {FIELDS[match["name"].lower()] for match in matches if match and match["name"].lower() in FIELDS}
+    form = _form_of(matches)
     marks: list[_Mark | None] = []
     after = ""  # the next field
     for match in reversed(matches):
         mark = None
         if match:
             name = match["name"].lower()
-            field = FIELDS.get(name) or ("" if USUAL_WORDS[name] in known else USUAL_WORDS[name])
+            field = FIELD_OF[name]
+            field = field if name == "task" or _kind_of(match) == form[field] else ""
             if name == "task" and not match["number"] and not (match["behind"] and after in ("input", "output")):
                 field = ""
             is_behind = match["behind"] is not None and match["number"] is None
@@ -198,6 +201,26 @@ def _marks_of(lines: Sequence[str]) -> list[_Mark | None]:
         after = mark.field if mark else after
         marks.append(mark)
     return marks[::-1]
+
+
+def _form_of(matches: Sequence[re.Match[str] | None]) -> dict[str, tuple[int, bool]]:
+    """Of which kind each field's lines are: one is usual only where there is no other, and like the first instruction's if one is.
+
+    So neither a heading ("### Output") nor "[Output]" in a text is a field where the answer's own are "Instruction:" and "Output:".
+    """
+    kinds = dict[str, list[tuple[int, bool]]]()
+    for match in matches:
+        if match and (name := match["name"].lower()) != "task":
+            kinds.setdefault(FIELD_OF[name], []).append(_kind_of(match))
+    _, is_bare = min(kinds.get("instruction", [(0, False)]), key=lambda kind: kind[0])
+    return {field: min(of_field, key=lambda kind: (kind[0], kind[1] != is_bare)) for field, of_field in kinds.items()}
+
+
+def _kind_of(match: re.Match[str]) -> tuple[int, bool]:
+    """How usual a line's name is in texts, most of all that of a title ("과제 4: 낱말"), and whether its mark is no colon."""
+    usual = USUAL_WORDS.get(match["name"].lower())
+    is_title = usual == "instruction" and match["behind"] is not None
+    return bool(usual) + is_title, match["open"] is not None or match["colon"] is None
 
 
 def _without_closing(lines: list[str]) -> list[str]:
@@ -248,10 +271,13 @@ def _json_fields(value: dict[str, object]) -> dict[str, object]:
     """The fields of an object; none where it is no task: one that has only a word such as "task" in it may hold all of them."""
     named = {name.strip().lower(): one for name, one in value.items()}
     found = dict[str, object]()
-    for name, field in {**FIELDS, **USUAL_WORDS}.items():
+    for name, field in FIELD_OF.items():
         if isinstance(named.get(name), str) or (field != "instruction" and named.get(name) is not None):
             found.setdefault(field, named[name])
-    return found if "instruction" in found and ("output" in found or "instruction" in named) else {}
+    is_own = any(name in named for name, field in FIELDS.items() if field == "instruction" and name != "task")
+    parts = [part for one in named.values() for part in (one if isinstance(one, list) else [one])]
+    is_whole = "output" in found and (is_own or not any(isinstance(part, dict) for part in parts))
+    return found if "instruction" in found and (is_whole or "instruction" in named) else {}
 
 
 def _text_of(value: object) -> str:
@@ -261,7 +287,8 @@ def _text_of(value: object) -> str:
 def _cut_heading(text: list[str], number: int | None, *, is_numbered: bool) -> int | None:
     """Take off what only leads to the task that begins behind `text`: empty lines, rules, and a line with its number, which is given.
 
-    A number without a mark is that of the task only where the task has none itself, and it comes after `number`, the last one's.
+    A number without a mark is that of the task only where the task has none itself, and it comes after `number`, the last one's. So
+    must that of "Example 5" and of "## 5", which outputs may end in.
     """
     led = None
     while len(text) > 1:
@@ -269,7 +296,9 @@ def _cut_heading(text: list[str], number: int | None, *, is_numbered: bool) -> i
             led = int(title["number"])
         elif (heading := HEADING.match(text[-1])) and led is None:
             is_next = number is None or int(heading["number"]) == number + 1
-            if not (heading["mark"].strip() or heading["task"] or heading["counted"] or (is_next and not is_numbered)):
+            word = heading["task"] or heading["counted"] or ""
+            is_marked = heading["mark"].strip() and (word or text[-1].rstrip(" *")[-1] in ".):：")
+            if not (is_marked or word.lower().strip() == "task" or (is_next and (heading["mark"].strip() or word or not is_numbered))):
                 break
             led = int(heading["number"])
         elif not RULE.match(text[-1]):
@@ -295,7 +324,7 @@ def render_example(number: int, task: Task) -> str:
 
 def _task(fields: dict[str, list[str]]) -> Task:
     texts = {name: _joined(lines) for name, lines in fields.items()}
-    if "".join(texts["input"].strip(AROUND_INPUTS).lower().split()) in EMPTY_INPUTS:
+    if texts["input"].strip(AROUND_INPUTS).lower() in EMPTY_INPUTS:
         texts["input"] = ""
     return Task(**texts)
 

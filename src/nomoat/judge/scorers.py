@@ -94,16 +94,26 @@ SMALL_DIGIT = re.compile(r"[\d+−-]")
 TENS = {"십": 10, "백": 100, "천": 1_000}
 MYRIADS = {"만": 10_000, "억": 100_000_000, "조": 1_000_000_000_000}
 COUNT = r"\d[\d,]*+(?:\.\d++)?+"
-TRILLION = rf"조(?:(?<=\.\d조)|(?=여|분의| ?(?:원|달러|엔|유로|위안|개(?![가-힣])|개의)| ?{COUNT}[십백천]?[만억]))"
+TRILLION = (
+    rf"조(?:(?<=\.\d조)|(?=여|분의| ?(?:원|달러|엔|유로|위안|개(?![가-힣])|개의)| ?(?:{COUNT}[십백천]){{0,3}}{COUNT}[십백천]?[만억]))"
+)
 MYRIAD = rf"(?:만(?!큼)|억|{TRILLION})"
 TRILLION_ALONE = re.compile(rf"(?<=[\d십백천])(?!{TRILLION})조")
 KOREAN_BEGINS = re.compile(rf"(?<![\d.,제])(?<!제 )(?={COUNT}(?:[십백천]|{MYRIAD}))")
 KOREAN_PART = re.compile(rf" ?(?P<count>{COUNT})(?P<ten>[십백천])?+(?P<myriad>{MYRIAD})?+")
-# Before a currency the number may be in words, its 1 left out and its unit apart: "삼만 오천원", "만 2천원", "1,200 만원".
+# Before a currency a number may be in words, its 1 left out, its unit apart: "삼만 오천원", "이십 만원", "만 2천원", "1,200 만원".
 CURRENCY = "(?:원|달러|엔|유로|위안)"
 KOREAN_DIGITS = {digit: str(at) for at, digit in enumerate("일이삼사오육칠팔구", start=1)}
 ONE_COUNT = rf"(?:[{''.join(KOREAN_DIGITS)}]|{COUNT})"
-IN_WORDS = re.compile(rf"(?<![\w.,])(?<!\d )(?!억)(?:{ONE_COUNT}?+[십백천만억] ?){{1,9}}{ONE_COUNT}?(?= ?{CURRENCY})")
+# A unit alone is no amount within "(단위: 만원)", nor behind what counts it: "몇 만 원", "10여 만 원"; "이 만 원" may be "this 만 원".
+ONLY_UNITS = r"[십백천만억]++ ?"
+NO_AMOUNT = rf"(?!억|이 |{ONLY_UNITS}{CURRENCY}\)|(?:(?<=[몇\d] )|(?<=\b수 )|(?<=\d여 )|(?<=[십백천만억] )){ONLY_UNITS}{CURRENCY})"
+TRILLION_IN_WORDS = rf"조(?= ?(?:{ONE_COUNT}?[십백천]){{0,3}}{ONE_COUNT}?억)"  # "구조원" is a rescuer
+IN_WORDS = re.compile(
+    rf"(?<![\w.,])(?<!\d ){NO_AMOUNT}(?:(?:{ONE_COUNT} ?)?+(?:[십백천만억]|{TRILLION_IN_WORDS}) ?+){{1,9}}"
+    rf"{ONE_COUNT}?(?= ?{CURRENCY})"
+)
+MYRIAD_APART = re.compile(r"(?<=[\d십백천]) (?=[만억조])|(?<=\d) (?=[십백천])")
 ONE_LEFT_OUT = re.compile(r"(?<!\d)[십백천]|(?<![\d십백천])만")
 UNIT_APART = re.compile(rf"(?<=\d) (?=(?:[십백천]?[만억조]|[십백천])(?: ?{COUNT}[십백천]?만?){{0,3}} ?{CURRENCY})")
 NO_LAST_PART = re.compile(r" ?[/⁄^:%]|[.,]\d")  # behind a number without a power of ten: it is one of its own
@@ -128,13 +138,20 @@ def broken_number(target: str) -> str:
     found = after or before
     if not found:
         why = "holds no number"
-    elif len(found) > 1:
+    elif len(found) > 1 and not _is_said_twice(found):
         why = f"holds {len(found)} numbers: write the answer alone, or behind `{FINAL}`"
     elif _value(found[0]) is None:
         why = "is a fraction or a power: write it out, such as 0.5"
     else:
         return ""
     return f"has the target `{target}`, which {why}"
+
+
+def _is_said_twice(found: Sequence[re.Match[str]]) -> bool:
+    """Whether it is one number and, in brackets, the same once more: "35,000원(삼만 오천 원)"."""
+    first, second = found[0], found[1]
+    in_brackets = second.string[: second.start()].rstrip("₩ ").endswith("(")
+    return len(found) == 2 and in_brackets and _value(first) == _value(second)
 
 
 def _numbers(text: str) -> tuple[list[re.Match[str]], list[re.Match[str]]]:
@@ -178,8 +195,9 @@ def _in_digits(text: str) -> str:
 
 
 def _in_digits_and_units(number: re.Match[str]) -> str:
-    """`삼만 오천` as `3만 5천`, `만 2천` as `1만 2천`."""
-    return ONE_LEFT_OUT.sub(r"1\g<0>", "".join(KOREAN_DIGITS.get(char, char) for char in number[0]))
+    """`삼만 오천` as `3만 5천`, `만 2천` as `1만 2천`, `이십 만` as `2십만`."""
+    digits = "".join(KOREAN_DIGITS.get(char, char) for char in number[0])
+    return ONE_LEFT_OUT.sub(r"1\g<0>", MYRIAD_APART.sub("", digits))
 
 
 def _korean_number(text: str, start: int) -> tuple[Decimal, int]:

@@ -294,7 +294,8 @@ class Models:
         all_known = f"known: {', '.join(self._units)}"
         if name is None:
             raise UnknownModelError("the request names no model", hint=all_known)
-        name = next((known for known in self._units if composed(known) == composed(name)), name)  # macOS writes Korean in parts
+        if name not in self._units:  # macOS writes Korean in parts
+            name = next((known for known in self._units if composed(known) == composed(name)), name)
         if name not in self._units:
             raise UnknownModelError(f"there is no model `{name}` here", hint=all_known)
         return name
