@@ -323,7 +323,8 @@ class Asking:
     def has_other_target(self, example: Example) -> bool:
         """Whether the question that an answer in other words is paired with had other right answers: it may be another question."""
         then = "" if self.version is None else self.version.targets.get(example.id, "")
-        return then != "" and not {*then.split()} & {*_target_digest(example).split()} and self.is_in_other_words(example)
+        now = _target_digest(example)
+        return "" not in (then, now) and not {*then.split()} & {*now.split()} and self.is_in_other_words(example)
 
     def has_other_room(self, example: Example) -> bool:
         """Whether a kept answer in writing to the same words had another limit, or other stops, than the suite has now."""
@@ -400,8 +401,9 @@ class Asking:
 
 
 def _target_digest(example: Example) -> str:
-    """Of each right answer as `exact` compares it: who writes one otherwise, or adds another, asks no other question."""
-    targets = {matching.normalise_answer(target) for target in (example.target, *example.other_targets)}
+    """Of each right answer as `exact` compares it: who writes one otherwise, or adds another, asks no other question. "" where there
+    is none, as for a judge."""
+    targets = {matching.normalise_answer(target) for target in (example.target, *example.other_targets) if target}
     return " ".join(sorted(hashlib.sha256(target.encode(errors="surrogatepass")).hexdigest()[:8] for target in targets))
 
 
