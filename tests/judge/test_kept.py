@@ -408,6 +408,14 @@ def test_letter_that_stood_for_another_choice_is_no_answer() -> None:
         run_suite("stored:quiz/m", reworded(dataclasses.replace(suite, examples=turned)))
 
 
+def test_letter_that_stood_for_another_choice_of_two_lines_is_no_answer() -> None:
+    suite = quiz(8, "choice", choices=("a\nfine. red", "a\ngreen", "a\nblue"), target="a\nfine. red")
+    run_suite(Responder("m", Writes()), suite)
+    turned = tuple(dataclasses.replace(e, choices=e.choices[::-1]) for e in suite.examples)
+    with pytest.raises(DataError, match="holds no answers to these questions"):
+        run_suite("stored:quiz/m", reworded(dataclasses.replace(suite, examples=turned)))
+
+
 def test_choice_that_is_written_otherwise_keeps_its_letter() -> None:
     suite = quiz(8, "choice", choices=("red", "green", "blue"), target="red")
     run_suite(Responder("m", Writes()), suite)

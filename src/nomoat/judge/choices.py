@@ -45,11 +45,8 @@ def without_letters(asked: Sequence[Message]) -> tuple[Message, ...]:
 
 def are_at_other_letters(example: Example, asked: str) -> bool:
     """Whether a choice stands at another letter in what was asked than it would now. One that is written otherwise now does not."""
-    lines = asked.splitlines()
-    return any(
-        f"{letter}. {choice}" not in lines and any(line[1:] == f". {choice}" for line in lines)
-        for letter, choice in _by_letter(example)
-    )
+    told = ((f"\n{letter}. {choice}\n", f". {choice}\n") for letter, choice in _by_letter(example))
+    return any(line not in asked and text in asked for line, text in told)
 
 
 def written_choice(example: Example, answer: str, *, lettered: bool) -> str | None:
