@@ -247,8 +247,17 @@ def test_what_a_judge_has_said_of_all_examples_takes_no_memory(tmp_path: Path, m
     before = run_graded(Responder("fake:", FakeEngine()), first, ref)
     monkeypatch.setattr(hardware, "memory_available_bytes", lambda: hardware.Detected(600_000_000, "a test"))
     assert run_graded(Responder("fake:", FakeEngine()), first, ref).outcomes == before.outcomes
-    with pytest.raises(NotEnoughMemoryError, match="to choose among answers by their likelihood"):
-        run_graded(Responder("fake:", FakeEngine()), suite, ref)
+    other = str(write_tiny_gguf(tmp_path / "other.gguf", said={"llama.context_length": 1024}))
+    for model, asked, judge, settings in (
+        ("fake:", suite, ref, RunSettings()),
+        ("fake:", first, other, RunSettings()),  # another judge
+        ("fake:", first, ref, RunSettings(max_new_tokens=9)),  # of other answers
+        ("other", first, ref, RunSettings()),
+    ):
+        with pytest.raises(NotEnoughMemoryError, match="to choose among answers by their likelihood"):
+            require_askable([Responder(model, FakeEngine())], asked, settings, judge=judge)
+    with pytest.raises(NotEnoughMemoryError, match="to choose among answers by their likelihood"):  # pairs are no grades
+        require_askable([Responder("fake:", FakeEngine()), Responder("b", FakeEngine())], first, RunSettings(), judge=ref)
 
 
 def test_a_model_that_is_loaded_already_is_looked_at_too(suite: Suite, base: str) -> None:

@@ -384,27 +384,121 @@ def test_answers_within_another_limit_are_those_of_then_though_those_of_now_are_
     assert "4 of 4 questions had another limit of new tokens, or other stops, in `quiz`" in said.notes
 
 
+class Writes(FakeEngine):
+    """Writes the letter of `red`."""
+
+    def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+        raise UnsupportedError("no likelihoods", hint="")
+
+    def _words(self, request: Request) -> Generator[Chunk]:
+        letter = next(line[0] for line in request.messages[-1].content.splitlines() if line.endswith(". red"))
+        yield Chunk(text=letter)
+        yield Chunk(
+            text="", finish_reason="stop",
+            usage=Usage(prompt_tokens=1, completion_tokens=1, prefill_seconds=0.0, decode_seconds=0.0),
+        )  # fmt: skip
+
+
 def test_letter_that_stood_for_another_choice_is_no_answer() -> None:
-    class Writes(FakeEngine):
-        """Writes the letter of `red`."""
-
-        def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
-            raise UnsupportedError("no likelihoods", hint="")
-
-        def _words(self, request: Request) -> Generator[Chunk]:
-            letter = next(line[0] for line in request.messages[-1].content.splitlines() if line.endswith(". red"))
-            yield Chunk(text=letter)
-            yield Chunk(
-                text="", finish_reason="stop",
-                usage=Usage(prompt_tokens=1, completion_tokens=1, prefill_seconds=0.0, decode_seconds=0.0),
-            )  # fmt: skip
-
     suite = quiz(8, "choice", choices=("red", "green", "blue"), target="red")
     run_suite(Responder("m", Writes()), suite)
     assert run_suite("stored:quiz/m", reworded(suite)).side.score == 1.0
     turned = tuple(dataclasses.replace(e, choices=("blue", "green", "red")) for e in suite.examples)
     with pytest.raises(DataError, match="holds no answers to these questions"):
         run_suite("stored:quiz/m", reworded(dataclasses.replace(suite, examples=turned)))
+
+
+def test_letter_that_stood_for_another_choice_of_two_lines_is_no_answer() -> None:
+    suite = quiz(8, "choice", choices=("a\nfine. red", "a\ngreen", "a\nblue"), target="a\nfine. red")
+    run_suite(Responder("m", Writes()), suite)
+    turned = tuple(dataclasses.replace(e, choices=e.choices[::-1]) for e in suite.examples)
+    with pytest.raises(DataError, match="holds no answers to these questions"):
+        run_suite("stored:quiz/m", reworded(dataclasses.replace(suite, examples=turned)))
+
+
+def test_choice_that_is_written_otherwise_keeps_its_letter() -> None:
+    suite = quiz(8, "choice", choices=("red", "green", "blue"), target="red")
+    run_suite(Responder("m", Writes()), suite)
+    mended = tuple(dataclasses.replace(e, choices=("red", "green", "light blue")) for e in suite.examples)
+    assert run_suite("stored:quiz/m", dataclasses.replace(suite, examples=mended, sha256="mended")).side.score == 1.0
+
+
+def test_letters_of_rows_whose_numbers_are_others_now_mean_what_they_meant() -> None:
+    suite = quiz(8, "choice", choices=("red", "green", "blue"), target="red")
+    run_suite(Responder("m", Writes()), suite)
+    said = run_suite("stored:quiz/m", shifted(suite, "other"))
+    assert [(one.example_id, one.score) for one in said.outcomes] == [(str(at + 1), 1.0) for at in range(8)]
+    assert not any("other words" in note for note in said.notes)
+
+
+def talks(name: str, *, first: str = "Hello", moved: int = 0) -> Suite:
+    """Four conversations of two turns; a number in `first` is that of the conversation. Ids are numbers of rows."""
+    turns = [
+        Example(
+            id=str(2 * at + turn + moved), messages=(Message(role="user", content=(first.format(at), f"question {at}")[turn]),),
+            target="yes", follows=str(2 * at + moved) if turn else "",
+        )
+        for at in range(4) for turn in range(2)
+    ]  # fmt: skip
+    return dataclasses.replace(quiz(1), name=name, examples=tuple(turns), sha256=f"{name} {moved}")
+
+
+def test_turns_behind_equal_beginnings_are_kept_in_another_suite() -> None:
+    run_suite(knowing("m", 4), talks("talks"))
+    suite = talks("other")
+    last = dataclasses.replace(suite.examples[-1], messages=(Message(role="user", content="question 3, please"),))
+    said = run_suite("stored:talks/m", dataclasses.replace(suite, examples=(*suite.examples[:-1], last)))
+    assert [one.score for one in said.outcomes] == [0.0, 1.0] * 4
+    assert "1 of 8 questions were asked in other words in `talks`: answers are paired by id" in said.notes
+
+
+def test_conversations_whose_rows_have_other_numbers_now_are_kept_whole() -> None:
+    run_suite(knowing("m", 4), talks("talks", first="Hello {}"))
+    said = run_suite("stored:talks/m", talks("other", first="Hello {}", moved=2))
+    assert [one.score for one in said.outcomes] == [0.0, 1.0] * 4
+    assert not any("other words" in note for note in said.notes)
+
+
+@pytest.mark.parametrize("limit", [None, 30])
+def test_new_rows_are_not_paired_by_their_numbers_whichever_are_drawn(limit: int | None) -> None:
+    run_suite(knowing("m", 30), quiz(30))
+    suite = quiz(30)
+    for _ in range(30):
+        suite = shifted(suite, "other")
+    examples = tuple(dataclasses.replace(e, messages=(Message(role="user", content=f"new {e.id}"),)) for e in suite.examples[:30])
+    suite = dataclasses.replace(suite, examples=(*examples, *suite.examples[30:]))
+    said = run_suite("stored:quiz/m", suite, RunSettings(limit=limit))
+    assert said.outcomes and all(int(one.example_id) >= 30 for one in said.outcomes)
+
+
+def test_equal_questions_of_which_one_has_other_words_now_are_paired_by_id() -> None:
+    suite = quiz(6)
+    twice = tuple(dataclasses.replace(e, messages=suite.examples[at // 2].messages) for at, e in enumerate(suite.examples))
+    suite = dataclasses.replace(suite, examples=twice)
+    run_suite(knowing("m", 6), suite)
+    mixed = tuple(new if at % 2 else e for at, (e, new) in enumerate(zip(twice, reworded(suite).examples, strict=True)))
+    assert len(run_suite("stored:quiz/m", dataclasses.replace(reworded(suite), examples=mixed)).outcomes) == 6
+
+
+@pytest.mark.parametrize(
+    "now", [{"target": "YES."}, {"target": " yes\u200a"}, {"other_targets": ("yep",)}, {"target": "yep", "other_targets": ("yes",)}]
+)
+def test_right_answers_that_are_written_otherwise_or_are_more_are_no_other_ones(now: dict[str, str]) -> None:
+    run_suite(knowing("m", 8), quiz(8))
+    suite = reworded(quiz(8))
+    said = run_suite(
+        "stored:quiz/m", dataclasses.replace(suite, examples=tuple(dataclasses.replace(e, **now) for e in suite.examples))
+    )
+    assert (said.partial, said.side.score) == ("", 1.0)
+    assert not any("right answers" in note for note in said.notes)
+
+
+def test_patterns_that_a_judge_is_not_shown_are_no_other_right_answers() -> None:
+    suite = quiz(8, "regex", max_new_tokens=512)
+    for _ in range(2):
+        run_graded(knowing("m", 8), suite, Responder("judge", Grades()))
+        run_suite(knowing("m", 8), suite)
+    assert run_graded("stored:quiz/m", reworded(suite), Responder("judge", Grades())).partial == ""
 
 
 def test_likelihoods_of_choices_in_another_order_are_not_told_as_those_of_now() -> None:

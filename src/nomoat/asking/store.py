@@ -101,7 +101,7 @@ class Answered:
     """What one version of a model was asked of one version of a suite, under a name of each. `unix_seconds`: when last.
 
     `keys`: what its answers are kept under (see `AnswerStore.question`), by metric and example. `targets`: `Outcome.target_digest` of
-    each example.
+    each example that has right answers.
     """
 
     suite_sha256: str
@@ -258,7 +258,8 @@ class AnswerStore:
                     one = found.setdefault((sha256, digest, model), one)
                     one.unix_seconds = max(one.unix_seconds, seconds)
                     one.keys.setdefault(metric, {})[outcome.example_id] = outcome.answer_key
-                    one.targets[outcome.example_id] = outcome.target_digest
+                    if outcome.target_digest:
+                        one.targets[outcome.example_id] = outcome.target_digest
         return sorted(found.values(), key=lambda one: (-one.unix_seconds, one.suite_sha256, one.model_digest))
 
     def _outcomes(self, where: str, value: str | None) -> Iterator[tuple[Outcome, dict[str, float], tuple[str, str, str]]]:

@@ -67,6 +67,7 @@ class Asking:
     kept_ids: set[str] | None = None  # of the examples that a model which is not here has answered; None before it is looked up
     version: Answered | None = None  # what a model which is not here was asked; its questions by example are `then`
     then: dict[str, Question] = field(default_factory=dict)
+    lettered_as: dict[str, str] = field(default_factory=dict)  # by example: the id that it had then, by which its letters are drawn
     _limits: list[int] | None = None
     _is_alpaca: bool | None = None  # whether the model's chat template is Alpaca's; None before that is looked up
     _with_room: dict[Request, Request] = field(default_factory=dict)
@@ -116,30 +117,53 @@ class Asking:
         """Set what each example was asked as, of these questions by their ids then; return the examples that may have been asked.
 
         The same words are the same question, whatever its id: a row's number is another one once a row comes before it. What is left
-        goes by the id. Raises DataError where nothing goes together, of another suite.
+        goes by the id, but where ids are such numbers; a later turn also by what was said before it. Raises DataError where nothing
+        goes together, of another suite.
         """
+        before = {name: _words(question) for name, question in asked.items()}
+        if self.writes_choices and self.lettered:
+            self.lettered_as = self._lettered_then(before)
         now = {example.id: _words(self._asked_now(example)) for example in self.suite.examples if not example.follows}
-        there, is_now = {_words(question): question for question in asked.values()}, set(now.values())
-        self.then = {}
+        there = {words: name for name, words in before.items()}
+        same = {name: name if before.get(name) == words else there[words] for name, words in now.items() if words in there}
+        moved = [name for name, then in same.items() if name != then]
+        elsewhere = {now[name] for name in moved}
+        # Where most have moved, ids are numbers of rows, and the id of a row that is in no words of then is another row's.
+        are_numbers = len(moved) > max(len(same) - len(moved), len(now) / 4)
+        self.then = {name: asked[then] for name, then in same.items()}
         for example in self.suite.examples:
-            by_id = asked.get(example.id)
-            if (same := there.get(now.get(example.id, ()))) is not None:
-                self.then[example.id] = same
-            elif by_id is None or _words(by_id) in is_now or self._has_other_letters(example, by_id):
+            by_id = None if are_numbers or example.id in same else asked.get(example.id)
+            if by_id is None or before[example.id] in elsewhere or self._has_other_letters(example, by_id):
                 continue
-            elif not example.follows or self.then.get(example.follows) is asked.get(example.follows):
+            if not example.follows or self.then.get(example.follows) is asked.get(example.follows):
                 self.then[example.id] = by_id
         if self.version is None or not is_of_another(engine, self.version, self.suite):
             return [*self.suite.examples]
         if not self.then:
             require_common(engine, self.suite, asked)
-        return [example for example in self.suite.examples if example.id in self.then]
+        known = {*self.then}
+        for example in self.suite.examples:
+            if example.follows in known:
+                known.add(example.id)
+        return [example for example in self.suite.examples if example.id in known]
+
+    def _lettered_then(self, before: Mapping[str, tuple[Any, ...]]) -> dict[str, str]:
+        """Of the examples whose question, with its choices, had another id, and so other letters for these: that id."""
+        ids = {choices.without_letters(messages): name for name, (messages, *_) in before.items() if messages}
+        found = {}
+        for example in self.suite.examples:
+            then = ids.get(example.messages, example.id)
+            by_itself, as_then = (_words((self.written(replace(example, id=name)), ())) for name in (example.id, then))
+            if by_itself != before.get(example.id) and as_then == before.get(then):
+                found[example.id] = then
+        return found
 
     def _has_other_letters(self, example: Example, then: Question) -> bool:
         """Whether a letter that answers what was asked then stands for another choice than it would now."""
         asked = "".join(message.content for message in then[0].messages[-1:])
-        same = choices.letters_of(example) if self.lettered else None
-        return self.suite.metric == "choice" and asked.endswith(choices.LETTERS_END) and not (same and asked.endswith(same))
+        if self.suite.metric != "choice" or not asked.endswith(choices.LETTERS_END):
+            return False
+        return not self.lettered or choices.are_at_other_letters(example, asked)
 
     def answered(self, examples: Sequence[Example]) -> list[Example]:
         """Those whose answer is in the store; of a conversation, to the very words that came before. They are remembered."""
@@ -299,7 +323,8 @@ class Asking:
     def has_other_target(self, example: Example) -> bool:
         """Whether the question that an answer in other words is paired with had other right answers: it may be another question."""
         then = "" if self.version is None else self.version.targets.get(example.id, "")
-        return then not in ("", _target_digest(example)) and self.is_in_other_words(example)
+        now = _target_digest(example)
+        return "" not in (then, now) and not {*then.split()} & {*now.split()} and self.is_in_other_words(example)
 
     def has_other_room(self, example: Example) -> bool:
         """Whether a kept answer in writing to the same words had another limit, or other stops, than the suite has now."""
@@ -341,8 +366,15 @@ class Asking:
 
     def written(self, example: Example) -> Request:
         """What a model is asked that writes its choice."""
-        messages = choices.written_question(example, lettered=self.lettered)
+        messages = choices.written_question(self._as_lettered(example), lettered=self.lettered)
         return Request(messages=messages, max_new_tokens=self.suite.max_new_tokens, temperature=0.0)
+
+    def choice_written(self, example: Example, answer: str) -> str | None:
+        """Which choice an answer in writing is: see `choices.written_choice`."""
+        return choices.written_choice(self._as_lettered(example), answer, lettered=self.lettered)
+
+    def _as_lettered(self, example: Example) -> Example:
+        return replace(example, id=self.lettered_as.get(example.id, example.id))
 
     def scored(self, example: Example) -> tuple[Request, tuple[str, ...]]:
         """What a model's likelihoods are taken of: the question, and each choice as it would follow there."""
@@ -369,7 +401,10 @@ class Asking:
 
 
 def _target_digest(example: Example) -> str:
-    return hashlib.sha256("\0".join((example.target, *example.other_targets)).encode(errors="surrogatepass")).hexdigest()[:16]
+    """Of each right answer as `exact` compares it: who writes one otherwise, or adds another, asks no other question. "" where there
+    is none, as for a judge."""
+    targets = {matching.normalise_answer(target) for target in (example.target, *example.other_targets) if target}
+    return " ".join(sorted(hashlib.sha256(target.encode(errors="surrogatepass")).hexdigest()[:8] for target in targets))
 
 
 def _words(question: Question) -> tuple[object, ...]:
@@ -500,7 +535,7 @@ def _scores(run: Asking, pairs: Sequence[tuple[Example, str]]) -> list[float]:
     """What each written answer is worth."""
     suite = run.suite
     if run.writes_choices:  # from the whole answer, as the notes count them
-        chosen = [choices.written_choice(example, answer, lettered=run.lettered) for example, answer in pairs]
+        chosen = [run.choice_written(example, answer) for example, answer in pairs]
         run.unread |= {example.id for (example, _), choice in zip(pairs, chosen, strict=True) if choice is None}
         return [choices.is_right(example, choice) for (example, _), choice in zip(pairs, chosen, strict=True)]
     pairs = [(example, suite.answer_in(answer)) for example, answer in pairs]

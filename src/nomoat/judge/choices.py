@@ -7,6 +7,7 @@ a choice has is drawn from the example's id, so that no letter is right more oft
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from nomoat import matching
 from nomoat.judge import scorers
@@ -33,8 +34,19 @@ def written_question(example: Example, *, lettered: bool) -> tuple[Message, ...]
 
 def letters_of(example: Example) -> str:
     """What follows a question whose choice is asked for by letter: which letter stands for which, and that one is to be written."""
-    lines = [f"{scorers.LETTERS[at]}. {example.choices[index]}" for at, index in enumerate(_order(example))]
-    return "\n\n".join(("", "\n".join(lines), LETTERS_END))
+    return "\n\n".join(("", "\n".join(f"{letter}. {choice}" for letter, choice in _by_letter(example)), LETTERS_END))
+
+
+def without_letters(asked: Sequence[Message]) -> tuple[Message, ...]:
+    """The question alone of what was asked with `letters_of` behind it."""
+    *before, last = asked
+    return (*before, Message(role="user", content=last.content.rpartition(f"\n\n{scorers.LETTERS[0]}. ")[0]))
+
+
+def are_at_other_letters(example: Example, asked: str) -> bool:
+    """Whether a choice stands at another letter in what was asked than it would now. One that is written otherwise now does not."""
+    told = ((f"\n{letter}. {choice}\n", f". {choice}\n") for letter, choice in _by_letter(example))
+    return any(line not in asked and text in asked for line, text in told)
 
 
 def written_choice(example: Example, answer: str, *, lettered: bool) -> str | None:
@@ -62,6 +74,10 @@ def choice_offered(example: Example, offered: str) -> str:
 def is_right(example: Example, choice: str | None) -> float:
     """1.0 for a right choice, else 0.0."""
     return float(choice is not None and choice in (example.target, *example.other_targets))
+
+
+def _by_letter(example: Example) -> list[tuple[str, str]]:
+    return [(scorers.LETTERS[at], example.choices[index]) for at, index in enumerate(_order(example))]
 
 
 def _order(example: Example) -> list[int]:

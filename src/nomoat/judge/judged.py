@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from nomoat.asking.store import AnswerStore
-from nomoat.judge import agreement, judge_prompts, wording
+from nomoat.judge import agreement, askable, judge_prompts, wording
 from nomoat.judge.duel import duel_of, fought_over, share_of
 from nomoat.judge.groups import group_names
 from nomoat.judge.kept import is_kept
@@ -125,9 +125,10 @@ def _judged(
             left = _scored(sides[one], PAIRS, known, scores, judging)
             right = _scored(sides[other], PAIRS, known, [1 - score for score in scores], judging)
             duels[one, other] = duel_of(left, right, rules=rules, notes=notes)
-        means = mean_sides(duels, len(models), rules)
+        means, judged_as = mean_sides(duels, len(models), rules), askable.judged_as(judge, models, settings)
         for side in [side for side in means if not side.side.model.startswith(STORED)]:
-            store.save_outcomes(suite.sha256, PAIRS, side.side.facts["digest"], side.outcomes)
+            kept = [replace(outcome, judged_as=judged_as) for outcome in side.outcomes]
+            store.save_outcomes(suite.sha256, PAIRS, side.side.facts["digest"], kept)
     return _Judged(duels=duels, sides=means, notes=notes)
 
 
@@ -178,7 +179,9 @@ def run_graded(
         _require_verdicts(known, judging)
         result = _scored(graded, GRADE, known, [grade for grade in grades if grade is not None], judging)
         if not is_kept(ref_of(responder)):  # whose digest is the model's, and whose record is its own
-            store.save_outcomes(suite.sha256, GRADE, result.side.facts["digest"], result.outcomes)
+            judged_as = askable.judged_as(judge, [responder], settings)
+            kept = [replace(outcome, judged_as=judged_as) for outcome in result.outcomes]
+            store.save_outcomes(suite.sha256, GRADE, result.side.facts["digest"], kept)
         told = judging.notes
     unread = len(grades) - len(known)
     if unread and judging.failure is None:
