@@ -11,7 +11,7 @@ from nomoat.route.pii.numbers import has_word_before
 
 # Of plates: private cars, those for hire (허하호), of firms that carry (바사아자, 배) and of the forces.
 LETTERS = "가나다라마거너더러머버서어저고노도로모보소오조구누두루무부수우주바사아자허하호배육해공국합"
-# `12조 3456`, `50자 1000`: such letters need a word if blanks are beside them.
+# `12조 3456`, `50자 1000`: such letters need a word if blanks are beside them, and so does what two lines part.
 COUNTERS = "도로보오조구두부수주호배자사해국무"
 FOR_HIRE = "바사아자배"  # of taxis, buses and lorries, behind a region
 REGIONS = "서울|부산|대구|인천|광주|대전|울산|세종|경기|강원|충북|충남|전북|전남|경북|경남|제주"
@@ -20,7 +20,7 @@ COUNTED = (  # but `12가3456조회`, `배차`, `개인`; and what is told of nu
     r"|의\s?(?:약수|배수|인수|절반)|[을를]\s?(?:넘|나[누눈눌]))"
 )
 PLATE = re.compile(
-    rf"\d(?<![\dA-Za-z][.~-]\d)(?<![\dA-Za-z-]\d)\d{{1,2}}(?P<blank>[^\S\n]?)(?P<letter>[{LETTERS}])(?P<gap>(?:[^\S\n]|-)?)"
+    rf"\d(?<![\dA-Za-z][.~-]\d)(?<![\dA-Za-z-]\d)\d{{1,2}}(?P<blank>[^\S\n]?)(?P<letter>[{LETTERS}])(?P<gap>[^\S\n]{{0,2}}|[-\n])"
     rf"(?P<last>\d{{4}}){COUNTED}"
 )
 REGION = re.compile(rf"(?:{REGIONS})\s?\Z")
@@ -45,7 +45,8 @@ def _is_plate(found: re.Match[str]) -> bool:
     text, (start, end) = found.string, found.span()
     near = text[max(0, start - REACH) : end + REACH]
     is_apart = bool(found["blank"] or found["gap"])
-    may_be_count = is_apart and (found["letter"] in COUNTERS or THOUSANDS.search(text, max(0, start - 2), end) is not None)
+    is_counted = THOUSANDS.search(text, max(0, start - 2), end) is not None
+    may_be_count = is_apart and (found["letter"] in COUNTERS or found["gap"] == "\n" or is_counted)
     is_in_region = REGION.search(text, max(0, start - 3), start) and not (may_be_count and found["letter"] not in FOR_HIRE)
     is_case = has_word_before(CASE_BEFORE, text, start) or CASE_BEHIND.match(text, end)
     if is_case and not is_apart:
