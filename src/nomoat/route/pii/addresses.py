@@ -21,9 +21,9 @@ COUNTERS = (
     "|퍼센트|미터|킬로|세대|가구|평|동|단지|년대|개월|부|편|화|팀|쪽|페이지|대로|코스|구간|호"
 )
 UNITS_OF_SIZE = r"(?:km|m|cm|mm|kg|g|x|%|℃)(?![A-Za-z])"
-PARTICLES = (  # `종로 3가` is a quarter; the last are the plain letters of `ㅋㅋ` and `ㅠㅠ`
-    "번지|에서|에|으로|로|까지|부터|입니다|이(?![상하내후전닝])|예요|야|인데|의|은|는|을|를|요|세요|라[고는서]|랍니다|래요|랑|니까|네요|죠|거든요|였|인[가지]"
-    r"|인\s(?:집|건물|곳)|신가요|(?:(?<!\D\d)가|[와과도염임])(?!\w)|임[다당]|하고|쪽(?:으로|에)|앞|옆|근처|맞은편|건물|지하|맞[아습죠나]|[\u1100-\u11ff]"
+PARTICLES = (  # `종로 3가` is a quarter, `역삼동 35도` warm; the last are the plain letters of `ㅋㅋ` and `ㅠㅠ`
+    r"번지|에서|에|으로|로|까지|부터|입니[다당]|이(?![상하내후전닝]|\s?넘)|예요|야|인데|의|은|는|을|를|요|세요|라[고는서]|랍니다|래요|랑|니까|네요|죠|거든요|였|인[가지]"
+    r"|인\s(?:집|건물|곳)|신가요|(?:(?<!\D\d)가|(?:(?<=\d\d\d)|(?<=-\d)|(?<=-\d\d))도|[와과염임])(?!\w)|임[다당]|하고|[구고]요|한테|쪽(?:으로|에)|뒤(?:에|로|쪽|편)|건너편|앞|옆|근처|맞은편|건물|지하|맞[아습죠나]|[\u1100-\u11ff]"
 )
 NUMBER_ENDS = (
     rf"(?!\d|[.:/~-]\d|,\d{{3}}(?![\d동호층])|\s?(?:%|~(?=\s?\d))|\s(?:{COUNTERS})(?:[을를이가은는의에도만]|씩|으로|까지|부터)?(?!{HANGUL})|\s{UNITS_OF_SIZE})"
@@ -94,7 +94,7 @@ WING = re.compile(
 NUMBERED = re.compile(r"\s\d{1,2}로\Z")  # `프로그램 2로 3길 10`
 # Behind a quarter: years, and one year before what is told of it.
 YEARS_BEHIND = re.compile(r"(?:19|20)\d\d-(?:19|20)\d\d|(?:199|20[0-3])\d")
-WORD_BEHIND = re.compile(rf"[^\S\n]{{1,3}}{HANGUL}")
+WORD_BEHIND = re.compile(rf"[^\S\n]{{1,3}}{HANGUL}|[와과랑도]|하고|였")
 NEXT_FIELD = re.compile(rf"{NEXT_KEY}|\s?\|\s?")
 CELL_BEGINS = re.compile(r"(?:\A|[\n|])[\s(*>-]{0,16}(?:\d{5}\)?\s)?\Z")  # of a list, too; and behind a postcode
 COUNTED_BY = re.compile(  # with a count in a cell beside a place: `분기별로 4`, `버스로 40`; no `샛별로`, `캠퍼스로`

@@ -32,11 +32,11 @@ SAID = (  # what its words begin with in small letters, the words, and the numbe
         *(("면허",), r"면허(?:증|번호|\s|:)"),
         rf"(?:{NO_TIME}{LICENCE}(?P<gap>[\s.-]?)\d\d(?P=gap)\d{{6}}(?P=gap)\d\d|\d\d-\d{{6}}-\d\d)",
     ),
-    (
+    (  # Korean health insurance, not the policies of others
         ("건강", "보험증", "건보증"),
-        r"건보증|건강\s?보험(?:증|카드|\s?증?\s?번호)|보험증",
+        r"건보증|건강\s?보험(?:증|카드|\s?증?\s?번호)|보험증(?![권서])",
         r"\d-?\d{10}(?!원)",
-    ),  # Korean health insurance
+    ),
     (("면허", "운전", "licen"), r"면허|운전|licen[cs]e", rf"{LICENCE}-\d\d-\d{{6}}-\d\d"),
     (
         *(("ssn", "social"), r"(?<![^\W_])ssn(?![^\W_])|social[\s_]?security(?:[\s_]?(?:num|no(?![a-z])|#)|[\"']?\s?[:=])"),

@@ -37,9 +37,13 @@ SECOND_HALF = re.compile(
     rf"(?:[은는이가]?[\s:=(\"',|]{{0,4}}|(?<!뒤){REACH}(?!\d{{7}}(?:{WON}|명)))[1-8](?<!\d\d)\d{{6}}(?!\d)"
 )
 END_ALONE = re.compile(
-    rf"(?:뒷\s?(?:(?:7|일곱)\s?)?|뒤\s?(?:7|일곱)\s?)자리(?:\s?(?:전체|모두|다))?[은는이가요]?[\s:=>?(]{{0,4}}[1-8]\d{{6}}(?!\d|{WON}|[명회개건])"
+    rf"(?:뒷\s?(?:(?:7|일곱)\s?)?|뒤\s?(?:7|일곱)\s?)자리(?:\s?(?:전체|모두|다))?[은는이가요]?[\s:=>?(]{{0,4}}[1-8]\d{{6}}(?!\d|[.-]\d|{WON}|[명회개건]|[인이가]?\s?(?:당첨|복권))"
 )
-OF_OTHERS = re.compile(r"복권|로또|당첨|추첨|연금|송장|쿠폰|상품|제품|일련|주문|접수|코드")
+OF_OTHERS = re.compile(  # or the number that such a word right before it names
+    r"복권|로또|당첨|추첨|연금|송장|쿠폰|상품|제품|일련|주문|접수|코드|원주율|소수점"
+    r"|(?:(?<!주민)(?<!등록)번호|(?:사업자|차량|상표|특허)등록번호|[군학사]번|카드|계좌|전화|티켓|영수증|시리얼|serial|s/n|isbn|imei)의?\s?\Z",
+    re.IGNORECASE,
+)
 SAID = re.compile(r"(?<!입)주민(?!세)|외국인\s?등록|(?<![^\W_])(?:rrn|resident)", re.IGNORECASE)
 # Names the number itself: between a date and an amount, and before them, `주민센터` is no such word, nor is `지역주민`: what a form
 # calls a person has one of these endings (`대표자주민`, `본인주민`).
