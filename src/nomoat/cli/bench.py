@@ -67,7 +67,8 @@ def _busy_note(load: Load) -> str:
 def _print_machine(machine: Machine) -> None:
     console.print_text(machine.summary)
     console.print_text(f"memory read, 1 thread     {machine.read_bytes_per_second_one_thread / 1e9:8.1f} GB/s")
-    console.print_text(f"memory read, {f'{machine.num_threads} threads':<12} {machine.read_bytes_per_second / 1e9:8.1f} GB/s")
+    if machine.num_threads > 1:
+        console.print_text(f"memory read, {f'{machine.num_threads} threads':<12} {machine.read_bytes_per_second / 1e9:8.1f} GB/s")
     console.print_text(f"matrix product, float32   {machine.gemm_flops / 1e9:8.1f} GFLOP/s")
 
 
