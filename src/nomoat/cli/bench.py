@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nomoat import __version__
 from nomoat.cli import completion, console, options
 from nomoat.cli.loading import bars, loading_bars
 from nomoat.errors import UsageError
@@ -47,7 +49,8 @@ def bench(
         speed = None
     machine = measure_machine()
     if as_json:
-        console.print_json({"machine": machine, "load": load, "model": None if speed is None else _facts(speed, machine)})
+        of_run = {"nomoat": __version__, "date": datetime.now(UTC).isoformat(timespec="seconds")}
+        console.print_json({**of_run, "machine": machine, "load": load, "model": None if speed is None else _facts(speed, machine)})
         return
     _print_machine(machine)
     if speed is not None:
