@@ -6,12 +6,14 @@ import functools
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import shell
 
+from nomoat import __version__ as nomoat_version
 from nomoat.bench import machine as bench_machine
 from nomoat.bench import model as bench_model
 
@@ -42,7 +44,8 @@ def kept(measure: Callable[..., Any], found: list[Any]) -> Callable[..., Any]:
 
 @pytest.fixture(autouse=True)
 def idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other tests may run beside this one."""
+    """Other tests may run beside this one, on however many CPUs."""
+    monkeypatch.setenv("NOMOAT_THREADS", "2")
     monkeypatch.setattr(bench_machine, "read_load", lambda: bench_machine.Load(busy_cpus=0.1, num_cpus=8, is_busy=False))
 
 
@@ -52,6 +55,11 @@ def test_bench_prints_the_limits_of_this_machine() -> None:
     first, *rest = done.stdout.splitlines()
     assert " cores " in first
     assert [without_numbers(line) for line in rest] == LIMITS
+
+
+def test_bench_with_one_thread_reads_memory_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOMOAT_THREADS", "1")
+    assert [without_numbers(line) for line in nomoat("bench").stdout.splitlines()[1:]] == [LIMITS[0], LIMITS[2]]
 
 
 def test_bench_of_a_model_holds_it_against_the_limits_and_is_a_table_for_people(
@@ -84,6 +92,7 @@ def test_bench_of_a_model_holds_it_against_the_limits_and_is_a_table_for_people(
 
 def test_bench_says_that_the_machine_was_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     done = json.loads(nomoat("bench", "--json").stdout)
+    assert done["nomoat"] == nomoat_version and abs(datetime.now(UTC) - datetime.fromisoformat(done["date"])) < timedelta(minutes=5)
     assert done["load"] == {"busy_cpus": 0.1, "num_cpus": 8, "is_busy": False}
     found = bench_machine.Machine(**done["machine"])
     monkeypatch.setattr(bench_machine, "measure_machine", lambda: found)

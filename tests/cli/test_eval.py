@@ -85,6 +85,17 @@ def test_json_holds_what_the_command_needs_to_be_given_again_and_every_score(sui
 
 
 @pytest.mark.skipif(sandbox.missing_wall() != "", reason=f"this machine walls nothing off: {sandbox.missing_wall()}")
+def test_tests_that_pass_without_an_answer_are_named(tmp_path: Path) -> None:
+    suite = tmp_path / "programs.jsonl"
+    tasks = {"1 = x": "{answer}\ndef test_x():\n    assert x == 2", "2 = x": "{answer}\nassert x == 2"}
+    suite.write_text("".join(f"{json.dumps({'input': text, 'target': target})}\n" for text, target in tasks.items()))
+    assert json.loads(nomoat("eval", "fake:", str(suite), "--json").stdout)["notes"][:1] == [
+        "the tests of `1` pass without any answer: what is in functions that nothing calls, or below `if __name__ == '__main__':`, "
+        "is not run"
+    ]
+
+
+@pytest.mark.skipif(sandbox.missing_wall() != "", reason=f"this machine walls nothing off: {sandbox.missing_wall()}")
 def test_why_answers_of_code_failed_is_told_for_each_and_counted(tmp_path: Path) -> None:
     suite, page = tmp_path / "programs.jsonl", tmp_path / "r.html"
     rows = [{"input": text, "target": "{answer}\nassert x == 1"} for text in ("1 = x", "2 = x", "bytearray(1<<50) = x", "x")]
@@ -94,19 +105,19 @@ def test_why_answers_of_code_failed_is_told_for_each_and_counted(tmp_path: Path)
         "(in Python: `Outcome.said`)"
     )
     said = json.loads(nomoat("eval", "fake:", str(suite), "--json").stdout)
-    assert said["notes"] == [note]
+    assert said["notes"] == [note, "programs of `fake:` that failed said: AssertionError 1, NameError 1"]
     assert [(item["ended"], item["said"]) for item in said["items"]] == [
         ("passed", ""),
-        ("failed", "AssertionError (line 2)"),
+        ("failed", "AssertionError (line 2: assert x == 1)"),
         ("out of memory", "MemoryError"),
-        ("failed", "NameError: name 'x' is not defined (line 1)"),
+        ("failed", "NameError: name 'x' is not defined (line 1: x)"),
     ]
     assert nomoat("eval", "stored:programs/fake:", str(suite), "--report", str(page)).returncode == 0
     shown = '<span lang="en">wrong</span><span lang="ko">틀림</span> · <span lang="en">{}</span><span lang="ko">{}</span>: {}</p>'
-    assert shown.format("failed", "실패", "AssertionError (line 2)") in page.read_text(encoding="utf-8")
+    assert shown.format("failed", "실패", "AssertionError (line 2: assert x == 1)") in page.read_text(encoding="utf-8")
     assert shown.format("out of memory", "메모리 부족", "MemoryError") in page.read_text(encoding="utf-8")
     together = json.loads(nomoat("duel", "fake:", "fake:", "--suite", str(suite), "--json").stdout)["items"]
-    assert {"id": "2", "ended": ["failed"] * 2, "said": ["AssertionError (line 2)"] * 2}.items() <= together[1].items()
+    assert {"id": "2", "ended": ["failed"] * 2, "said": ["AssertionError (line 2: assert x == 1)"] * 2}.items() <= together[1].items()
 
 
 def test_broken_suite_is_named_with_its_line(suite: Path) -> None:

@@ -44,6 +44,22 @@ def passed(pairs: Sequence[tuple[Example, str]], *, chat: bool) -> list[bool]:
         ("```python\ndef f():\n    return 1\n\nprint(f())  # one,\n     two\n```", "def f():\n    return 1"),
         ("```python\nimport math\n\ndef f():\n    return math.", "import math"),
         ("def f(:", "def f(:"),
+        ("~~~python\nx = 1\n~~~\nThis sets x.", "x = 1"),
+        ("```sh\nls\n```\n``` python\nx = 1\n```", "x = 1"),
+        ('```python title="a.py"\nx = 1\n```', "x = 1"),
+        ("```python:a.py\nx = 1\n```", "x = 1"),
+        ("```{.python .numberLines}\nx = 1\n```", "x = 1"),
+        ("```python-traceback\nboom\n```\n```python\nx = 1\n```", "x = 1"),
+        ("````python\nx = 1\n# ```\n````", "x = 1"),
+        ('````python\nx = """\n```\n"""\n````', "x = '\\n```\\n'"),
+        ("1. So:\n\n   ```python\n   def f(x):\n       return x\n   ```\n2. Done.", "def f(x):\n    return x"),
+        (
+            '```python\ndef f():\n    """As\n    ```\n    f()\n    ```\n    """\n    return 1\n```',
+            'def f():\n    """As\n    ```\n    f()\n    ```\n    """\n    return 1',
+        ),
+        ("Sure! Here it is:\n\ndef f(x):\n    return x\n\nIt returns x.", "def f(x):\n    return x"),
+        ("다음은 함수입니다.\nfrom math import pi\n\ndef f(x):\n    return pi", "from math import pi\n\ndef f(x):\n    return pi"),
+        ("x = 1\nimport math", "x = 1\nimport math"),
     ],
 )
 def test_code_is_the_first_block_of_python_without_its_own_examples(answer: str, expected: str) -> None:
@@ -80,6 +96,36 @@ def test_code_that_python_cannot_write_out_again_is_taken_as_it_is(value: str) -
     assert code.code_in(f"```python\n{answer}```") == answer
 
 
+@pytest.mark.parametrize(
+    ("target", "chat", "is_broken"),
+    [
+        ("{answer}\nassert f(1) == 1", True, False),
+        ("class A:\n{answer}\nassert A().f() == 1", True, False),
+        ("x = {answer}\nassert x == 1", True, False),
+        ("assert f(1) == 1", True, True),
+        ("{answer}\nassert f(1) = 1", True, True),
+        ("{answer}\nconsole.assert(f(1) === 1)", True, True),
+        ("x = max({answer}\nassert x == 1", False, False),
+        ("assert f(1) == 1", False, True),
+    ],
+)
+def test_a_target_of_code_is_a_python_program_with_a_place_for_the_answer(target: str, chat: bool, is_broken: bool) -> None:
+    assert bool(code.broken_program(target, chat=chat)) == is_broken
+
+
+@walled
+@pytest.mark.parametrize(
+    ("target", "passes"),
+    [
+        ("{answer}\nassert f(1) == 1", False),
+        ("{answer}\ndef test_f():\n    assert f(1) == 1", True),
+        ("{answer}\nif __name__ == '__main__':\n    assert f(1) == 1", True),
+    ],
+)
+def test_tests_that_nothing_calls_pass_without_an_answer(target: str, passes: bool) -> None:
+    assert code.passes_unanswered(target) == passes
+
+
 def test_a_continuation_ends_at_a_fence() -> None:
     assert code.continued_code("    return 1\n```\nThis returns 1.") == "    return 1\n"
 
@@ -90,9 +136,9 @@ def test_answer_is_put_to_its_tests() -> None:
     answers = ["```python\ndef add(a, b):\n    return a + b\n```", "def add(a, b): return math.prod((a, b))", "I cannot.", ""]
     assert code.run_answers([(example, answer) for answer in answers], chat=True) == [
         sandbox.Ran(outcome="passed"),
-        sandbox.Ran(outcome="failed", said="AssertionError (line 4)"),
+        sandbox.Ran(outcome="failed", said="AssertionError (line 4: assert add(1, 2) == 3)"),
         sandbox.Ran(outcome="failed", said="SyntaxError: invalid syntax (answer.py, line 2)"),
-        sandbox.Ran(outcome="failed", said="NameError: name 'add' is not defined (line 3)"),
+        sandbox.Ran(outcome="failed", said="NameError: name 'add' is not defined (line 3: assert add(1, 2) == 3)"),
     ]
 
 
@@ -114,7 +160,7 @@ def test_an_answer_may_pass_any_of_its_examples_targets() -> None:
     answers = [f"def {name}(a, b): return a + b" for name in ("add", "plus", "sum")]
     ended = code.run_answers([(example, answer) for answer in answers], chat=True)
     assert [ran.passed for ran in ended] == [True, True, False]
-    assert ended[2].said == "NameError: name 'add' is not defined (line 3)"
+    assert ended[2].said == "NameError: name 'add' is not defined (line 3: assert add(1, 2) == 3)"
 
 
 def test_what_python_warns_of_in_an_answer_is_neither_shown_nor_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

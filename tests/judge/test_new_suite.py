@@ -605,6 +605,31 @@ def test_programs_that_say_where_the_code_goes_test_a_models_code(tmp_path: Path
     assert suite_from_file(path).suite.metric == "exact"
 
 
+@pytest.mark.parametrize(
+    ("tests", "target"),
+    [
+        ("assert f(1) == 2", "{answer}\nassert f(1) == 2"),
+        (["assert f(1) == 2", "assert f(2) == 3"], "{answer}\nassert f(1) == 2\nassert f(2) == 3"),  # as MBPP has them
+    ],
+)
+def test_tests_without_a_place_for_the_answer_get_it_before_them(tests: object, target: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(f"{json.dumps({'prompt': 'Write f.', 'tests': tests})}\n")
+    guess = suite_from_file(path)
+    assert (guess.suite.metric, guess.suite.examples[0].target, guess.suite.examples[0].other_targets) == ("code", target, ())
+    assert guess.reasons[2] == "metric: code (every answer is tests; {answer} is put before them, where a model's code goes)"
+    assert suite_from_file(path, metric="code").suite.examples == guess.suite.examples
+
+
+@pytest.mark.parametrize("program", ["def f(x):\n    return x", "def check(f):\n    assert f(1) == 2"])
+def test_a_solution_or_a_function_that_nothing_calls_is_no_tests(program: str, tmp_path: Path) -> None:
+    """It would pass whatever was answered."""
+    path = tmp_path / "t.jsonl"
+    path.write_text(f"{json.dumps({'prompt': 'Write f.', 'tests': program})}\n")
+    with pytest.raises(DataError, match=r"has a target without \{answer\} before its tests"):
+        suite_from_file(path, metric="code")
+
+
 def test_jsonl_and_what_the_user_says_come_first(tmp_path: Path) -> None:
     path = tmp_path / "my.jsonl"
     path.write_text('{"body": "a", "team": 3}\n{"body": "b", "team": 4}\n')

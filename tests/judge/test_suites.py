@@ -576,7 +576,12 @@ def test_conversation_without_a_chat_is_refused(tmp_path: Path, row: dict[str, o
         ("numeric", "5 m #### 10²", "which is a fraction or a power"),
         ("regex", "(", "has the target `(`, which is no pattern"),
         ("regex", "(" * 3000, "`, which is no pattern (it is nested too deep)"),
-        ("code", "assert f()", "has a target without {answer}, where the answer's code goes"),
+        ("code", "assert f()", "has a target without {answer} before its tests, where the answer's code goes"),
+        (
+            "code",
+            "{answer}\nconsole.assert(f() === 1)",
+            "has a target that is no Python program, whatever stands for {answer}: no other language is run",
+        ),
         ("json", "{", "has a target that is not JSON"),
     ],
 )

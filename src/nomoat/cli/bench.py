@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nomoat import __version__
 from nomoat.cli import completion, console, options
 from nomoat.cli.loading import bars, loading_bars
 from nomoat.errors import UsageError
@@ -47,7 +49,8 @@ def bench(
         speed = None
     machine = measure_machine()
     if as_json:
-        console.print_json({"machine": machine, "load": load, "model": None if speed is None else _facts(speed, machine)})
+        of_run = {"nomoat": __version__, "date": datetime.now(UTC).isoformat(timespec="seconds")}
+        console.print_json({**of_run, "machine": machine, "load": load, "model": None if speed is None else _facts(speed, machine)})
         return
     _print_machine(machine)
     if speed is not None:
@@ -67,7 +70,8 @@ def _busy_note(load: Load) -> str:
 def _print_machine(machine: Machine) -> None:
     console.print_text(machine.summary)
     console.print_text(f"memory read, 1 thread     {machine.read_bytes_per_second_one_thread / 1e9:8.1f} GB/s")
-    console.print_text(f"memory read, {f'{machine.num_threads} threads':<12} {machine.read_bytes_per_second / 1e9:8.1f} GB/s")
+    if machine.num_threads > 1:
+        console.print_text(f"memory read, {f'{machine.num_threads} threads':<12} {machine.read_bytes_per_second / 1e9:8.1f} GB/s")
     console.print_text(f"matrix product, float32   {machine.gemm_flops / 1e9:8.1f} GFLOP/s")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -12,11 +13,13 @@ from nomoat.asking.room import other_room_note
 from nomoat.errors import BudgetReachedError
 from nomoat.judge import wording
 from nomoat.judge.kept import KeptEngine, named_otherwise
-from nomoat.words import counted
+from nomoat.words import counted, first_few
 
 if TYPE_CHECKING:
     from nomoat.judge.asking import Asking
     from nomoat.records import Outcome
+
+MOST_KINDS = 4  # of exceptions, and of examples, that a note names
 
 
 def missing(run: Asking) -> str:
@@ -93,6 +96,24 @@ def _kept_notes(run: Asking) -> Iterator[str]:
         yield from named_otherwise(run.model.engine, run.version)
 
 
+def _program_notes(run: Asking) -> Iterator[str]:
+    """How the programs of answers of code ended, and which tests say nothing of an answer."""
+    ended = Counter(ran.outcome for ran in run.ran.values())
+    if ended.total() > ended["passed"]:
+        yield (
+            f"programs of `{run.model.ref}`: {ended['failed']:,} of {len(run.ran):,} failed, {ended['out of time']:,} ran out of time "
+            f"and {ended['out of memory']:,} out of memory; `--json` shows what each said (in Python: `Outcome.said`)"
+        )
+        if kinds := Counter(re.split(r"[:(]", ran.said)[0].strip() for ran in run.ran.values() if ran.outcome == "failed"):
+            said = first_few([f"{kind} {num:,}" for kind, num in kinds.most_common()], MOST_KINDS)
+            yield f"programs of `{run.model.ref}` that failed said: {said}"
+    if untested := [f"`{example_id}`" for example_id, passes in run.tried.items() if passes]:
+        yield (
+            f"the tests of {first_few(untested, MOST_KINDS)} pass without any answer: what is in functions that "
+            "nothing calls, or below `if __name__ == '__main__':`, is not run"
+        )
+
+
 def notes(run: Asking, earlier: Sequence[Outcome] = ()) -> Iterator[str]:
     """A sentence each, those first that say that the score is of a part, or tells little. `earlier`: see `Asking.asked_earlier`."""
     if why := missing(run):
@@ -134,12 +155,7 @@ def notes(run: Asking, earlier: Sequence[Outcome] = ()) -> Iterator[str]:
             f"counted fewer new tokens than the limit of {run.max_new_tokens}: a limit of its own, or thinking that it "
             f"does not count ({itself}`--max-tokens`, in Python: `max_new_tokens`, gives more)"
         )
-    ended = Counter(ran.outcome for ran in run.ran.values())
-    if ended.total() > ended["passed"]:
-        yield (
-            f"programs of `{run.model.ref}`: {ended['failed']:,} of {len(run.ran):,} failed, {ended['out of time']:,} ran out of time "
-            f"and {ended['out of memory']:,} out of memory; `--json` shows what each said (in Python: `Outcome.said`)"
-        )
+    yield from _program_notes(run)
     if run.writes_choices:
         how = "it wrote a letter" if run.lettered else "it wrote its choice"
         note = f"`{run.model.ref}` gives no likelihoods: {how}"

@@ -26,6 +26,7 @@ from nomoat.providers import is_remote, named_in
 from nomoat.records import ChoiceScores, Completion, ContinuationScore, Example, Message, Outcome, Request
 from nomoat.responder import Responder
 
+MOST_TRIED = 16  # programs that an answer passed, to see whether they pass without one
 FEW_IN_VAIN = 8  # answers that all ended before they began, of which those to all other questions would be no better
 NOTHING_SAID = "…"  # in the place of an empty answer, where another question follows: some servers refuse an empty message
 
@@ -62,6 +63,7 @@ class Asking:
     scores: Mapping[Question, ChoiceScores] = field(default_factory=dict)  # the kept ones of a model that is not here
     likelihoods: dict[str, tuple[ContinuationScore, ...]] = field(default_factory=dict)  # of each answered example's choices
     ran: dict[str, sandbox.Ran] = field(default_factory=dict)  # how the program of each answer of code ended, by example
+    tried: dict[str, bool] = field(default_factory=dict)  # whether the tests of some that passed would pass any answer, by example
     groups: dict[str, str] = field(init=False)
     lettered: bool = field(init=False)  # whether a choice that is written is a letter
     kept_ids: set[str] | None = None  # of the examples that a model which is not here has answered; None before it is looked up
@@ -544,6 +546,8 @@ def _scores(run: Asking, pairs: Sequence[tuple[Example, str]]) -> list[float]:
     if suite.metric == "code":
         ended = code.run_answers(pairs, chat=suite.chat)
         run.ran |= {example.id: ran for (example, _), ran in zip(pairs, ended, strict=True)}
+        passed = [example for (example, _), ran in zip(pairs, ended, strict=True) if ran.passed]
+        run.tried |= {example.id: code.passes_unanswered(example.target) for example in passed[: MOST_TRIED - len(run.tried)]}
         return [float(ran.passed) for ran in ended]
     return [score_text(suite.metric, answer, example, schema=suite.schema) for example, answer in pairs]
 

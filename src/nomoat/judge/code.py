@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import itertools
 import re
 import warnings
@@ -11,13 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 
 from nomoat import hardware
 from nomoat.judge import sandbox
-from nomoat.judge.examples import ANSWER
+from nomoat.judge.examples import ANSWER, code_target
 from nomoat.records import Example
 
-FENCED = re.compile(r"^[ \t]*```(?P<language>[\w+.-]*)[ \t]*\r?\n(?P<code>.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
-PYTHON = re.compile(r"py(?:thon)?[\d.]*", re.IGNORECASE)  # as a block names its language
+# As CommonMark has it: a fence of at least three, which one alike ends that is indented no deeper, or by up to three.
+FENCED = re.compile(
+    r"^(?P<indent>[ \t]*)(?P<fence>`{3,}|~{3,})(?P<info>[^\n`]*)\n(?P<code>.*?)(?:^(?:(?P=indent)| {0,3})(?P=fence)|\Z)",
+    re.MULTILINE | re.DOTALL,
+)
+PYTHON = re.compile(r"[{.\s]*py(?:thon)?[\d.]*(?![\w-])", re.IGNORECASE)  # as a block says: `python title="a.py"`, `{.python}`
+BEGINNING = re.compile(r"^(?:(?:async )?def |class |import |from [\w.]+ import |@\w)", re.MULTILINE)  # of code below words
 FUTURE = re.compile(r"(?:from __future__ import .*\n)+")
 MAX_LINES_LEFT_OUT = 200
+STATEMENTS = ("pass", "    pass", "0")  # what may stand for an answer, at the left, below `def f():`, and as a value
 FENCE_AFTER = re.compile(r"^[ \t]*```", re.MULTILINE)
 
 
@@ -51,17 +58,53 @@ def _around(target: str, code: str) -> str:
 
 def code_in(answer: str) -> str:
     """The code of an answer, without what only shows how to use it: its first fenced block that says it is Python, else the first
-    that names no language and is Python, else the first; all of it if there is none. Those that define something come first.
+    that names no language and is Python, else the first; all of it if there is none, without words above a function or class. Those
+    that define something come first.
 
     Left out are lines at the end that are no Python, and at the top level asserts, prints, texts, and expressions behind the last
     function, class or lambda with a name: an answer's own examples are not what was asked for, and may be wrong. An expression before
     that, or where there is none of these, may do what is needed, as a call does.
     """
-    blocks = [*FENCED.finditer(answer)]
-    named = [block["code"] for block in blocks if PYTHON.fullmatch(block["language"])]
-    parsed = [block["code"] for block in blocks if not block["language"] and _is_python(block["code"])]
-    defining = (code for code in (*named, *parsed) if (tree := _parsed(code)) is not None and any(map(_defines, tree.body)))
-    return _without_examples(next(itertools.chain(defining, named, parsed, (block["code"] for block in blocks)), answer))
+    blocks = [(block["info"].strip(), _outdented(block["code"], block["indent"])) for block in FENCED.finditer(answer)]
+    named = [code for info, code in blocks if PYTHON.match(info)]
+    parsed = [code for info, code in blocks if not info and _is_python(code)]
+    below = [answer[start.start() :]] if not blocks and (start := BEGINNING.search(answer)) else []
+    defining = filter(_has_definition, (*named, *parsed, *([] if _has_definition(answer) else below)))
+    return _without_examples(next(itertools.chain(defining, named, parsed, (code for _, code in blocks)), answer))
+
+
+def _outdented(code: str, indent: str) -> str:
+    """A block's code, of which no line is indented by what its fence is, as in an item of a list."""
+    return re.sub(rf"^[ \t]{{1,{len(indent)}}}", "", code, flags=re.MULTILINE) if indent else code
+
+
+def broken_program(target: str, *, chat: bool) -> str:
+    """Why this is no Python program with a place for an answer's code; empty if it is one, whatever stands in that place. Without
+    `chat` an answer may go on within a line, so that nothing but the place is looked for.
+    """
+    if ANSWER not in target:
+        return f"has a target without {ANSWER} before its tests, where the answer's code goes"
+    if not chat:
+        return ""
+    with warnings.catch_warnings(action="ignore"):  # what Python thinks of the style of tests
+        if any(_tree(target.replace(ANSWER, code)) is not None for code in STATEMENTS):
+            return ""
+    return "has a target that is no Python program, whatever stands for {answer}: no other language is run"
+
+
+def tests(texts: Sequence[str]) -> str:
+    """The program that puts an answer to tests: texts of Python with an assert at the top level, without the answer's place. Empty
+    if they are something else, as a solution is, or a function that nobody calls.
+    """
+    whole = "\n".join(texts)
+    tree = None if ANSWER in whole else _tree(whole)
+    return code_target(before="", after=whole).lstrip() if tree and any(isinstance(node, ast.Assert) for node in tree.body) else ""
+
+
+@functools.lru_cache(maxsize=4096)
+def passes_unanswered(target: str) -> bool:
+    """Whether a program that tests an answer runs to its end without one: its tests are never called, as pytest's functions."""
+    return sandbox.run_python(target.replace(ANSWER, "", 1)).passed
 
 
 def continued_code(answer: str) -> str:
@@ -86,6 +129,11 @@ def _defines(node: ast.stmt) -> bool:
     if isinstance(node, ast.Assign | ast.AnnAssign):
         return isinstance(node.value, ast.Lambda)
     return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+
+
+def _has_definition(code: str) -> bool:
+    tree = _parsed(code)
+    return tree is not None and any(map(_defines, tree.body))
 
 
 def _is_python(code: str) -> bool:

@@ -13,6 +13,7 @@ from nomoat import conversations, matching, paths
 from nomoat.conversations import CHAT_SUFFIXES
 from nomoat.errors import DataError, UsageError
 from nomoat.judge import scorers
+from nomoat.judge.code import tests
 from nomoat.judge.examples import ANSWER, asked, digest_of
 from nomoat.judge.metrics import Metric
 from nomoat.judge.suites import CODE_MAX_NEW_TOKENS, DEFAULT_MAX_NEW_TOKENS, Suite, unfit
@@ -237,10 +238,15 @@ def _finished(
     before whose targets reasoning was taken off, in characters; 0 if there are none. Vocabularies of models that reason mostly take
     fewer tokens, in Korean, too, of which three bytes a letter would be more than many a context.
     """
+    programs = [tests((example.target, *example.other_targets)) for example in examples]
+    if are_tests := told in (None, "code") and all(programs):
+        examples = [replace(one, target=target, other_targets=()) for one, target in zip(examples, programs, strict=True)]
     answers = [answer for example in examples for answer in (example.target, *example.other_targets)]
     labels, language = tuple(sorted(set(answers))), _language(examples)
     if told is None:
         metric, why_metric = metric_of(answers, labels, num_rows=len(examples), have_drafts=longest_with_draft > 0)
+        if are_tests:
+            why_metric = f"metric: code (every answer is tests; {ANSWER} is put before them, where a model's code goes)"
     else:
         unscored = "; a choice is scored right after the question, without the reasoning that stands before some answers"
         metric, why_metric = told, f"metric: {told} (as told{unscored if told == 'choice' and longest_with_draft else ''})"

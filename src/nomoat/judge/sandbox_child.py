@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import json
+import linecache
 import os
 import resource
 import signal
@@ -51,7 +52,7 @@ WORK = "/nomoat-work"  # a name that no path to a Python begins with
 FIRST_FREE_UID = 1_000_000_000  # root becomes one of these: a user that owns nothing and runs nothing else
 NOBODY = 65534
 NETWORK_EVENTS = ("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg", "socket.getaddrinfo", "socket.gethostbyname")
-MAX_SAID = 300  # characters of an exception
+MAX_SAID, MAX_LINE = 300, 100  # characters of an exception, and of the line it came from
 OUTCOMES = ("passed", "failed", "out of memory")  # as a child says them
 
 
@@ -273,6 +274,8 @@ def run(job: dict[str, Any], channel: socket.socket) -> NoReturn:
     os.close(nothing)
     tell_of_few_cpus(job["processes"] // 2 or 1)
     try:
+        lines = [f"{line}\n" for line in job["program"].split("\n")]  # not at all that `splitlines` splits at
+        linecache.cache["answer.py"] = (len(job["program"]), None, lines, "answer.py")  # for `said_of`, and `inspect.getsource`
         code = compile(job["program"], "answer.py", "exec", dont_inherit=True)  # not with this file's own `__future__`
         sys.addaudithook(refuse_network)
         module = types.ModuleType("answer")
@@ -287,11 +290,11 @@ def run(job: dict[str, Any], channel: socket.socket) -> NoReturn:
 
 
 def said_of(exc: BaseException) -> str:
-    """Kind, words and line of an exception, on one line."""
+    """Kind and words of an exception, and the program's line with its number, on one line."""
     try:
         words = " ".join(str(exc).split())
-        lines = [frame.lineno for frame in traceback.extract_tb(exc.__traceback__, limit=-20) if frame.filename == "answer.py"]
-        where = f" (line {lines[-1]})" if lines else ""
+        lines = [frame for frame in traceback.extract_tb(exc.__traceback__, limit=-20) if frame.filename == "answer.py"]
+        where = f" (line {lines[-1].lineno}: {(lines[-1].line or '')[:MAX_LINE]})" if lines else ""
         return f"{type(exc).__name__}{': ' if words else ''}{words}"[:MAX_SAID] + where
     except BaseException:  # noqa: BLE001 - its __str__ is the answer's code too
         return "an exception that cannot be shown"

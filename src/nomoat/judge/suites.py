@@ -22,6 +22,7 @@ from nomoat.conversations import entries, is_lesson, is_prompt
 from nomoat.errors import DataError, UsageError
 from nomoat.judge import scorers
 from nomoat.judge.builtin import BUILT_IN, BuiltIn
+from nomoat.judge.code import broken_program
 from nomoat.judge.examples import ANSWER, Frame, digest_of, read_examples, read_shots, render_example
 from nomoat.judge.metrics import METRICS, WRITABLE, Metric
 from nomoat.judge.suite_files import SUFFIXES, SuiteFile, examples_of, find, read_settings, suite_files
@@ -310,7 +311,7 @@ def _assemble(settings: SuiteFile, jsonl: Source, folder: Path) -> Suite:
                 hint="write what was said before into its `messages`",
             )
         for target in (example.target, *example.other_targets):
-            if wrong := unfit(metric, example, target, schema):
+            if wrong := unfit(metric, example, target, schema, chat=settings.chat):
                 line, _ = read_objects(jsonl)[at]
                 raise DataError(
                     f"`{jsonl}`, {unit_of(jsonl)} {line}: example `{example.id}` {wrong}, and the metric is `{metric}`",
@@ -335,11 +336,11 @@ def _metric_of(examples: Sequence[Example]) -> Metric:
     return "code" if all(ANSWER in target for example in examples for target in (example.target, *example.other_targets)) else "exact"
 
 
-def unfit(metric: str, example: Example, target: str, schema: Mapping[str, Any] | None) -> str:
+def unfit(metric: str, example: Example, target: str, schema: Mapping[str, Any] | None, *, chat: bool = True) -> str:
     """Why this example cannot be scored against one of its targets by this metric; empty if it can."""
     problems: dict[str, Callable[[], str]] = {
         "choice": lambda: "" if example.choices else "has no choices",
-        "code": lambda: "" if ANSWER in target else f"has a target without {ANSWER}, where the answer's code goes",
+        "code": lambda: broken_program(target, chat=chat),
         "json": lambda: scorers.broken_json(target) if target else "" if schema is not None else "has no target, there is no schema",
         "numeric": lambda: scorers.broken_number(target),
         "regex": lambda: scorers.broken_pattern(target),
