@@ -634,6 +634,27 @@ def test_the_korean_page_says_in_korean_what_may_be_done_with_a_model_and_where_
     page.until("article.assistant .facts", "서버 컴퓨터, small, 정책이 밖으로 내보내지 않는 개인정보가 들어 있음")
 
 
+@pytest.mark.usefixtures("online")  # the cloud is an engine of this process
+def test_an_answer_of_auto_that_is_stopped_or_fails_says_where_its_question_went(page: Page, start: Start) -> None:
+    def failing(*words: str) -> Iterator[Chunk]:
+        yield from (Chunk(text=word) for word in words)
+        raise RemoteError("the cable was cut")
+
+    answers = iter([endless(threading.Event(), threading.Event()), failing(), failing("half ")])
+    policy = Policy(local="small", cloud="http://other:1/v1#big", default="cloud")
+    sides = Responder("small", FakeEngine()), Responder("http://other:1/v1#big", ScriptedEngine(lambda: next(answers)))
+    page.open(start(Responder("auto", RouterEngine(policy, *sides, learned=None))))
+    page.ask("one")
+    page.until("article.assistant .text", "word word word")
+    page.browser.refresh()
+    page.until("article.assistant .facts", "stopped · in the cloud, http://other:1/v1#big, no router")
+    for number, question in enumerate(["two", "three"], start=2):
+        page.ask(question)
+        wait_until(lambda number=number: len(page.all(".wrong:not(:empty)")) == number - 1, "the failure")
+        page.until("article.assistant .facts", "in the cloud, http://other:1/v1#big, no router")
+        assert "stopped" not in page.all("article.assistant .facts")[-1].text
+
+
 def test_stop_ends_the_answer_and_keeps_what_was_written(page: Page, start: Start) -> None:
     closed = threading.Event()
     page.open(start(Responder("fake", ScriptedEngine(lambda: endless(threading.Event(), closed)))))

@@ -182,7 +182,7 @@ const BY_TOUCH = matchMedia("(pointer: coarse)"); // a telephone's keyboard has 
 
 const at = (id) => document.getElementById(id);
 const kept = JSON.parse(sessionStorage.getItem("nomoat") ?? "{}");
-let turns = kept.turns ?? []; // {role, content, facts, wrong}; isWhole: an answer that was not broken off; before: what it is to replace
+let turns = kept.turns ?? []; // {role, content, facts, wrong, where}; isWhole: an answer that was not broken off; before: what it is to replace
 let models = [];
 let writing = null; // the AbortController of the answer that is being written
 let keptAt = 0;
@@ -235,7 +235,7 @@ async function call(path, options = {}) {
   if (response.status === 401) throw new KeyError(key ? SAY.wrongKey : SAY.needsKey);
   if (response.ok) return response;
   const error = (await response.json().catch(() => null))?.error;
-  throw error?.message ? failed(error) : refused(response.status);
+  throw Object.assign(error?.message ? failed(error) : refused(response.status), { where: decided(response.headers) });
 }
 
 async function* eventsOf(response) {
@@ -534,6 +534,7 @@ async function answer(before) {
   try {
     await write(article, messages);
   } catch (error) {
+    turn.where ??= error.where;
     if (error.name !== "AbortError") turn.wrong = error.message;
   } finally {
     writing = null;
@@ -547,7 +548,7 @@ async function answer(before) {
 
 // An attempt that brought nothing leaves the answer that it was to replace, with what went wrong.
 function end(turn) {
-  turn.facts ??= turn.wrong ? "" : SAY.stopped;
+  turn.facts ??= [!turn.wrong && SAY.stopped, turn.where].filter(Boolean).join(" · ");
   const { before } = turn;
   delete turn.before;
   if (before?.content && !turn.content) Object.assign(turn, before, { wrong: turn.wrong ?? before.wrong });
@@ -564,6 +565,7 @@ async function write(article, messages) {
     stream_options: { include_usage: true },
   };
   const response = await call("v1/chat/completions", { method: "POST", body: JSON.stringify(asked), signal: writing.signal });
+  turn.where = decided(response.headers); // also of an answer that is stopped, or breaks off: its question was sent there
   let [first, last, pieces, tokens, reason] = [0, 0, 0, null, ""];
   for await (const event of eventsOf(response)) {
     const [choice] = event.choices;
@@ -582,7 +584,7 @@ async function write(article, messages) {
   const ended = { length: SAY.cut, content_filter: SAY.filtered }[reason];
   const counted = tokens === null ? SAY.uncounted : SAY.facts(tokens, speed); // a server behind this one may not count them
   turn.isWhole = !ended;
-  turn.facts = [counted, ended, decided(response.headers)].filter(Boolean).join(" · ");
+  turn.facts = [counted, ended, turn.where].filter(Boolean).join(" · ");
 }
 
 // Of `auto` alone: where the answer was written, by which model, and why there.
