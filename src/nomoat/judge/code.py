@@ -66,8 +66,8 @@ def _around(target: str, code: str) -> str:
 
 def code_in(answer: str) -> str:
     """The code of an answer, without what only shows how to use it: its first fenced block that says it is Python, else the first
-    that names no language and is Python, else the first; all of it if there is none, without words above a function or class. Those
-    that define something come first.
+    that names no language and is Python, else all of it if that is Python, else the first block; all of it if there is none. Those
+    that define something come first, and behind them what does so outside of blocks, without words above an import, function or class.
 
     Left out are lines at the end that are no Python, and at the top level asserts, prints, texts, and expressions behind the last
     function, class or lambda with a name: an answer's own examples are not what was asked for, and may be wrong. An expression before
