@@ -60,6 +60,21 @@ def passed(pairs: Sequence[tuple[Example, str]], *, chat: bool) -> list[bool]:
         ("Sure! Here it is:\n\ndef f(x):\n    return x\n\nIt returns x.", "def f(x):\n    return x"),
         ("다음은 함수입니다.\nfrom math import pi\n\ndef f(x):\n    return pi", "from math import pi\n\ndef f(x):\n    return pi"),
         ("x = 1\nimport math", "x = 1\nimport math"),
+        ("    ```python\ndef f(x):\n    return x\n    ```", "def f(x):\n    return x"),
+        ("  ```python\n def f(x):\n   return x\n  ```", "def f(x):\n    return x"),
+        ("```sh\nls\n    ```\n```python\nx = 1\n```", "x = 1"),
+        ("````markdown\n```python\nx = 1\n```\n````", "x = 1"),
+        ("~~~\n```python\nx = 1\n```\n~~~", "x = 1"),
+        ("```markdown\n```python\nx = 1\n```\n```", "x = 1"),
+        ("Solution\n~~~~~~~~\n\n```python\nx = 1\n```", "x = 1"),
+        (
+            'def f():\n    """As\n    ~~~\n    1\n    """\n    return 1\n\nIt is 1!',
+            'def f():\n    """As\n    ~~~\n    1\n    """\n    return 1',
+        ),
+        ('x = """\n~~~\n"""', "x = '\\n~~~\\n'"),
+        ("def f(x):\n    return x\n\nUse it:\n\n```python\nf(1)\n```", "def f(x):\n    return x"),
+        ("So:\n\ndef f(x):\n    return x\n\n    x + y\n    ~~^~~\n", "def f(x):\n    return x\n    x + y"),
+        ("```python\n" * 3000, ""),
     ],
 )
 def test_code_is_the_first_block_of_python_without_its_own_examples(answer: str, expected: str) -> None:
@@ -102,6 +117,12 @@ def test_code_that_python_cannot_write_out_again_is_taken_as_it_is(value: str) -
         ("{answer}\nassert f(1) == 1", True, False),
         ("class A:\n{answer}\nassert A().f() == 1", True, False),
         ("x = {answer}\nassert x == 1", True, False),
+        ("class A:\n    def f(self):\n{answer}\nassert A().f() == 1", True, False),
+        ("class A:\n\tdef f(self):\n{answer}\n\t\treturn 1", True, False),
+        ("def f(x):\n{answer}\n  return x", True, False),
+        ("import functools\n@functools.cache\n{answer}\nassert f(1) == 1", True, False),
+        ("assert 's'.{answer}() == 'S'", True, False),
+        ("assert 1 {answer} 2 == 3", True, False),
         ("assert f(1) == 1", True, True),
         ("{answer}\nassert f(1) = 1", True, True),
         ("{answer}\nconsole.assert(f(1) === 1)", True, True),
@@ -124,6 +145,15 @@ def test_a_target_of_code_is_a_python_program_with_a_place_for_the_answer(target
 )
 def test_tests_that_nothing_calls_pass_without_an_answer(target: str, passes: bool) -> None:
     assert code.passes_unanswered(target) == passes
+
+
+@walled
+def test_tests_that_end_only_by_an_answer_are_not_tried_for_long() -> None:
+    """Of an answer they may take five seconds, here one, many times over."""
+    tasks = [Example(id=str(at), messages=[], target=f"x = {at}\n{{answer}}\nwhile x < 9: pass") for at in range(2)]
+    begun = time.monotonic()
+    assert code.passing_unanswered(tasks) == {"0": False, "1": False}
+    assert time.monotonic() - begun < 5
 
 
 def test_a_continuation_ends_at_a_fence() -> None:

@@ -621,7 +621,9 @@ def test_tests_without_a_place_for_the_answer_get_it_before_them(tests: object, 
     assert suite_from_file(path, metric="code").suite.examples == guess.suite.examples
 
 
-@pytest.mark.parametrize("program", ["def f(x):\n    return x", "def check(f):\n    assert f(1) == 2"])
+@pytest.mark.parametrize(
+    "program", ["def f(x):\n    return x", "def check(f):\n    assert f(1) == 2", "def f(x):\n    return x\n\nassert f(1) == 1"]
+)
 def test_a_solution_or_a_function_that_nothing_calls_is_no_tests(program: str, tmp_path: Path) -> None:
     """It would pass whatever was answered."""
     path = tmp_path / "t.jsonl"

@@ -547,7 +547,7 @@ def _scores(run: Asking, pairs: Sequence[tuple[Example, str]]) -> list[float]:
         ended = code.run_answers(pairs, chat=suite.chat)
         run.ran |= {example.id: ran for (example, _), ran in zip(pairs, ended, strict=True)}
         passed = [example for (example, _), ran in zip(pairs, ended, strict=True) if ran.passed]
-        run.tried |= {example.id: code.passes_unanswered(example.target) for example in passed[: MOST_TRIED - len(run.tried)]}
+        run.tried |= code.passing_unanswered(passed[: MOST_TRIED - len(run.tried)])
         return [float(ran.passed) for ran in ended]
     return [score_text(suite.metric, answer, example, schema=suite.schema) for example, answer in pairs]
 

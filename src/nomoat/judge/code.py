@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import functools
 import itertools
 import re
+import symtable
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from nomoat import hardware
@@ -15,16 +17,22 @@ from nomoat.judge import sandbox
 from nomoat.judge.examples import ANSWER, code_target
 from nomoat.records import Example
 
-# As CommonMark has it: a fence of at least three, which one alike ends that is indented no deeper, or by up to three.
+# As CommonMark has it: a fence of at least three, which one alike ends that is indented no deeper, or by up to three. One that says
+# it is Python ends a block and begins another: what should have ended it was indented deeper, or is missing.
 FENCED = re.compile(
-    r"^(?P<indent>[ \t]*)(?P<fence>`{3,}|~{3,})(?P<info>[^\n`]*)\n(?P<code>.*?)(?:^(?:(?P=indent)| {0,3})(?P=fence)|\Z)",
+    r"^(?P<indent>[ \t]*)(?P<fence>`{3,}|~{3,})(?P<info>[^\n`]*)\n(?P<code>.*?)"
+    r"(?:(?=^(?:(?P=indent)| {0,3})(?P=fence)[ \t{.]*(?i:py))|^(?:(?P=indent)| {0,3})(?P=fence)|\Z)",
     re.MULTILINE | re.DOTALL,
 )
+FENCES_WITHIN = 3  # one in another, as of a page of Markdown with a program in it
 PYTHON = re.compile(r"[{.\s]*py(?:thon)?[\d.]*(?![\w-])", re.IGNORECASE)  # as a block says: `python title="a.py"`, `{.python}`
 BEGINNING = re.compile(r"^(?:(?:async )?def |class |import |from [\w.]+ import |@\w)", re.MULTILINE)  # of code below words
+ASSERT = re.compile(r"^assert\b", re.MULTILINE)
+FIRST_INDENT = re.compile(r"^[ \t]*(?=\S)", re.MULTILINE)
 FUTURE = re.compile(r"(?:from __future__ import .*\n)+")
 MAX_LINES_LEFT_OUT = 200
-STATEMENTS = ("pass", "    pass", "0")  # what may stand for an answer, at the left, below `def f():`, and as a value
+STANDS = ("pass", "x", "def x(): pass", "+")  # for an answer: a statement, a value or name, below a decorator, between values
+SOON = sandbox.Limits(cpu_seconds=1, wall_seconds=2.0)  # what calls nothing needs no more
 FENCE_AFTER = re.compile(r"^[ \t]*```", re.MULTILINE)
 
 
@@ -58,24 +66,37 @@ def _around(target: str, code: str) -> str:
 
 def code_in(answer: str) -> str:
     """The code of an answer, without what only shows how to use it: its first fenced block that says it is Python, else the first
-    that names no language and is Python, else the first; all of it if there is none, without words above a function or class. Those
-    that define something come first.
+    that names no language and is Python, else all of it if that is Python, else the first block; all of it if there is none. Those
+    that define something come first, and behind them what does so outside of blocks, without words above an import, function or class.
 
     Left out are lines at the end that are no Python, and at the top level asserts, prints, texts, and expressions behind the last
     function, class or lambda with a name: an answer's own examples are not what was asked for, and may be wrong. An expression before
     that, or where there is none of these, may do what is needed, as a call does.
     """
-    blocks = [(block["info"].strip(), _outdented(block["code"], block["indent"])) for block in FENCED.finditer(answer)]
+    blocks = [*_blocks(answer, FENCES_WITHIN)]
     named = [code for info, code in blocks if PYTHON.match(info)]
     parsed = [code for info, code in blocks if not info and _is_python(code)]
-    below = [answer[start.start() :]] if not blocks and (start := BEGINNING.search(answer)) else []
-    defining = filter(_has_definition, (*named, *parsed, *([] if _has_definition(answer) else below)))
-    return _without_examples(next(itertools.chain(defining, named, parsed, (code for _, code in blocks)), answer))
+    start = None if _has_definition(answer) else BEGINNING.search(answer)
+    unfenced = answer[start.start() if start else 0 :]
+    defining = filter(_has_definition, (*named, *parsed, unfenced))
+    whole = [answer] if _is_python(answer) else []  # a line of `~` in a text is no fence
+    return _without_examples(next(itertools.chain(defining, named, parsed, whole, (code for _, code in blocks)), answer))
 
 
-def _outdented(code: str, indent: str) -> str:
-    """A block's code, of which no line is indented by what its fence is, as in an item of a list."""
-    return re.sub(rf"^[ \t]{{1,{len(indent)}}}", "", code, flags=re.MULTILINE) if indent else code
+def _blocks(text: str, depth: int) -> Iterator[tuple[str, str]]:
+    """What each fenced block says it is, and its code; behind a block that defines nothing those within it."""
+    for block in FENCED.finditer(text) if depth else ():
+        code = _outdented(block["code"], len(block["indent"]))
+        yield block["info"].strip(), code
+        if not _has_definition(code):
+            yield from _blocks(code, depth - 1)
+
+
+def _outdented(code: str, width: int) -> str:
+    """A block's code without that much of its indent, as in an item of a list; all of it if its first line is indented less."""
+    first = FIRST_INDENT.search(code)
+    width = min(width, len(first[0])) if first else 0
+    return re.sub(rf"^[ \t]{{1,{width}}}", "", code, flags=re.MULTILINE) if width else code
 
 
 def broken_program(target: str, *, chat: bool) -> str:
@@ -87,24 +108,50 @@ def broken_program(target: str, *, chat: bool) -> str:
     if not chat:
         return ""
     with warnings.catch_warnings(action="ignore"):  # what Python thinks of the style of tests
-        if any(_tree(target.replace(ANSWER, code)) is not None for code in STATEMENTS):
+        indents = dict.fromkeys(("", *re.findall(r"^[ \t]+", target, re.MULTILINE)))
+        bodies = (f"{indent}{more}pass" for indent in indents for more in ("", "    ", "\t"))  # below `def f():`, or another line
+        if any(_tree(target.replace(ANSWER, code)) is not None for code in (*STANDS, *bodies)):
             return ""
     return "has a target that is no Python program, whatever stands for {answer}: no other language is run"
 
 
 def tests(texts: Sequence[str]) -> str:
     """The program that puts an answer to tests: texts of Python with an assert at the top level, without the answer's place. Empty
-    if they are something else, as a solution is, or a function that nobody calls.
+    if they are something else: a function that nobody calls, or a solution, which needs no name but its own.
     """
     whole = "\n".join(texts)
-    tree = None if ANSWER in whole else _tree(whole)
-    return code_target(before="", after=whole).lstrip() if tree and any(isinstance(node, ast.Assert) for node in tree.body) else ""
+    if ANSWER in whole or not ASSERT.search(whole):
+        return ""
+    with warnings.catch_warnings(action="ignore"):
+        tree = _tree(whole)
+        are_tests = tree is not None and any(isinstance(node, ast.Assert) for node in tree.body) and bool(_needed_names(whole))
+    return code_target(before="", after=whole).lstrip() if are_tests else ""
+
+
+def _needed_names(program: str) -> set[str]:
+    """The names that a program uses and neither sets nor imports, and that are none of Python's."""
+    try:
+        tables = [symtable.symtable(program, "answer.py", "exec")]
+    except (SyntaxError, RecursionError):
+        return set()
+    own = {one.get_name() for one in tables[0].get_symbols() if one.is_assigned() or one.is_imported()}
+    for table in tables:
+        tables.extend(table.get_children())
+    used = {one.get_name() for table in tables for one in table.get_symbols() if one.is_global() or table is tables[0]}
+    return used - own - {*dir(builtins)}
+
+
+def passing_unanswered(examples: Sequence[Example]) -> dict[str, bool]:
+    """Whether the tests of each example, by its id, pass without an answer. Several run at once."""
+    with ThreadPoolExecutor(max_workers=hardware.cpus()) as pool:
+        passing = pool.map(passes_unanswered, [example.target for example in examples])
+        return {example.id: passes for example, passes in zip(examples, passing, strict=True)}
 
 
 @functools.lru_cache(maxsize=4096)
 def passes_unanswered(target: str) -> bool:
-    """Whether a program that tests an answer runs to its end without one: its tests are never called, as pytest's functions."""
-    return sandbox.run_python(target.replace(ANSWER, "", 1)).passed
+    """Whether a program that tests an answer soon runs to its end without one: its tests are never called, as pytest's functions."""
+    return sandbox.run_python(target.replace(ANSWER, "", 1), limits=SOON).passed
 
 
 def continued_code(answer: str) -> str:
@@ -157,6 +204,7 @@ def _shows(node: ast.stmt) -> bool:
     return False
 
 
+@functools.lru_cache(maxsize=16)  # an answer is asked about more than once
 def _parsed(code: str) -> ast.Module | None:
     """As many of the code's first lines as are Python: what stands below the function, or where the answer was cut, may be none.
 
