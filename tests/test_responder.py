@@ -156,7 +156,7 @@ class Failing(FakeEngine):
         "Your prompt was flagged. Repeated violations may result in your account being suspended.",
         "Your request was flagged: repeated violations may get your account banned",
         "Your input was flagged. Your account may be suspended, or is disabled if this goes on",
-        "Your prompt was flagged. Your account has not been suspended", "It was flagged. The input is blocked by your organization",
+        "Your prompt was flagged. Your account has not been suspended", "Your prompt was flagged. Your account is to be suspended",
         "Your prompt was flagged. Users who do so again are banned", "Input was flagged: restricted for users under 18",
         "The prompt was flagged: such content is restricted by your organization",
     )),
