@@ -69,13 +69,15 @@ OF_WHAT_WAS_ASKED = re.compile(
     re.IGNORECASE,
 )
 # For such texts an account is closed, too: then no other text fares better. That one may be, or forbids a text, is none such.
-ACCOUNT = rf"(?:account|key|organi[sz]ation|project|team|user)s?\b(?! {TEXT})"
+AN_ACCOUNT = "(?:account|key|organi[sz]ation|project|team|user)"
+ACCOUNT = rf"{AN_ACCOUNT}s?\b(?! {TEXT})"
 CLOSED = r"(?:banned|blocked|closed|deactivated|disabled|locked|restricted|revoked|suspended|terminated)\b"
 YOURS = rf"\b(?:the|this|your) (?:\w+ ){{0,2}}{ACCOUNT}"
-NO_THREAT = "(?!if|might|may|could|can|will|would|who|which|that)"
+IT_BEGINS = rf"(?:^|[.:;,] )(?:\w+ )?{AN_ACCOUNT}\b"  # "Account is disabled", "API key has been revoked"
+NO_THREAT = "(?!if|might|may|could|can|will|would|who|which|that|not been)"
 OF_AN_ACCOUNT = re.compile(
-    rf"{YOURS}(?: {NO_THREAT}[^\s.:;,]+){{0,6}}? (?:is|are|was|were|been)(?: (?!not)\w+){{0,2}}? {CLOSED}"
-    rf"|\b{CLOSED} {YOURS}|^(?:\w+ )?{ACCOUNT} {CLOSED}",
+    rf"(?:{YOURS}|{IT_BEGINS})(?: {NO_THREAT}[^\s.:;,]+){{0,6}}? (?:is|are|was|were|been|remains)(?: (?!not|to)\w+){{0,2}}? {CLOSED}"
+    rf"|\b{CLOSED} {YOURS}|{IT_BEGINS} {CLOSED}",
     re.IGNORECASE,
 )
 

@@ -134,14 +134,14 @@ def _places(choices: Sequence[str]) -> dict[str, int]:
 
 
 def _named_choice(said: str, places: Mapping[str, int], *, is_reason: bool = False) -> int | None:
-    """See `matching_choice`. A line that `is_reason` names none as an adjective, which may be its heading: "긍정적인 내용:"."""
+    """See `matching_choice`. A line that `is_reason` names none as an adjective where it is no sentence: "긍정적인 내용:"."""
     given = normalise_answer(said)
     bare = (BEGINS_A_REASON if is_reason else BEGINS).sub("", given)
     wrapped = WRAPPED.match(bare.strip())
     inner = (wrapped["marked"] or wrapped["boxed"] or wrapped["bare"]) if wrapped else bare
     ended = normalise_answer(ENDS.sub("", bare))
     tries = [normalise_answer(one) for one in (given, bare, ended, inner)]
-    if not is_reason or bare != given:
+    if not is_reason or bare != given or ended != bare:
         tries += _without_kind(ended, places)
     tries += [SPELLED_TWICE[name] for name in tries if name in SPELLED_TWICE]
     return next((places[name] for name in tries if name in places), None)

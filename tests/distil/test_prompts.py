@@ -144,10 +144,32 @@ def test_a_last_line_with_a_number_that_is_not_the_next_task_s_stays(last: str) 
         '{"task": "generate", "result": [{"instruction": "Sort.", "output": "a"}]}',
         '{"task": "generate", "output": {"instruction": "Sort.", "output": "a"}}',
         '{"요청": "과제 하나", "응답": "네", "목록": [{"지시": "Sort.", "출력": "a"}]}',
+        '{"task": "generate", "output": {"tasks": [{"instruction": "Sort.", "output": "a"}]}}',
     ],
 )
 def test_json_tasks_within_an_object_with_usual_words_are_the_tasks(answer: str) -> None:
     assert parse_tasks(answer) == [Task(instruction="Sort.", input="", output="a")]
+
+
+@pytest.mark.parametrize(("instruction", "output"), [("task", "output"), ("과제", "결과"), ("지시어", "출력값")])
+def test_a_json_task_under_usual_words_may_have_an_object_for_its_output(instruction: str, output: str) -> None:
+    tasks = parse_tasks(f'{{"{instruction}": "Find the name.", "input": "I am Ann.", "{output}": {{"name": "Ann"}}}}')
+    assert tasks == [Task(instruction="Find the name.", input="I am Ann.", output='{"name": "Ann"}')]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("{}Instruction: {}\nInput: {}\nOutput: {}", "### {}Instruction\n{}\n### Input\n{}\n### Output\n{}"),
+        ("### {}Instruction\n{}\n### Input\n{}\n### Output\n{}", "{}Instruction: {}\nInput: {}\nOutput: {}"),
+        ("[지시] {}{}\n[입력] {}\n[출력] {}", "[지시] {}{}\n입력: {}\n출력: {}"),
+        ("### Instruction:\n{}{}\n### Input:\n{}\n### Output:\n{}", "### Instruction:\n{}{}\n### Input:\n{}\n### Output\n{}"),
+    ],
+)
+def test_tasks_of_an_answer_in_two_forms_are_kept_apart(first: str, second: str) -> None:
+    numbers = ("4. ", "5. ") if first.startswith(("{}", "### {}")) else ("", "")
+    shown = [form.format(number, "Do it.", "a", at) for form, number, at in zip((first, second), numbers, "bc", strict=True)]
+    assert [(task.input, task.output) for task in parse_tasks("\n\n".join(shown))] == [("a", "b"), ("a", "c")]
 
 
 def test_letters_apart_are_an_input() -> None:

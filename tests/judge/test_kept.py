@@ -423,6 +423,13 @@ def test_choice_that_is_written_otherwise_keeps_its_letter() -> None:
     assert run_suite("stored:quiz/m", dataclasses.replace(suite, examples=mended, sha256="mended")).side.score == 1.0
 
 
+@pytest.mark.parametrize("now", [("Red", "Green", "Blue", "Grey"), ("Red", "Green"), ("Blue", "Green", "Red")])
+def test_letters_of_more_or_fewer_choices_or_of_others_in_other_case_are_no_answers(now: tuple[str, ...]) -> None:
+    run_suite(Responder("m", Writes()), quiz(8, "choice", choices=("red", "green", "blue"), target="red"))
+    with pytest.raises(DataError, match="holds no answers to these questions"):
+        run_suite("stored:quiz/m", reworded(quiz(8, "choice", choices=now, target="Red")))
+
+
 def test_letters_of_rows_whose_numbers_are_others_now_mean_what_they_meant() -> None:
     suite = quiz(8, "choice", choices=("red", "green", "blue"), target="red")
     run_suite(Responder("m", Writes()), suite)
@@ -457,6 +464,27 @@ def test_conversations_whose_rows_have_other_numbers_now_are_kept_whole() -> Non
     said = run_suite("stored:talks/m", talks("other", first="Hello {}", moved=2))
     assert [one.score for one in said.outcomes] == [0.0, 1.0] * 4
     assert not any("other words" in note for note in said.notes)
+
+
+@pytest.mark.parametrize("name", ["talks", "other"])
+def test_turns_behind_equal_beginnings_go_by_all_that_was_said_whatever_their_numbers(name: str) -> None:
+    """The first conversation is a new one, which begins as the others do."""
+    run_suite(knowing("m", 2), talks("talks"))
+    suite = talks(name, moved=2)
+    new = [
+        dataclasses.replace(e, id=str(at), messages=(Message(role="user", content=text),), follows="0" if at else "")
+        for at, (e, text) in enumerate(zip(suite.examples[:2], ("Hello", "new"), strict=True))
+    ]
+    said = run_suite("stored:talks/m", dataclasses.replace(suite, examples=(*new, *suite.examples)))
+    assert [one.score for one in said.outcomes if one.example_id in ("3", "5", "7", "9")] == [1.0, 1.0, 0.0, 0.0]
+    assert "1" not in [one.example_id for one in said.outcomes]
+    assert not any("other words" in note for note in said.notes)
+
+
+def test_moved_conversations_are_kept_whole_with_another_limit() -> None:
+    run_suite(knowing("m", 4), talks("talks", first="Hello {}"))
+    suite = dataclasses.replace(talks("other", first="Hello {}", moved=2), max_new_tokens=77)
+    assert len(run_suite("stored:talks/m", suite).outcomes) == 8
 
 
 @pytest.mark.parametrize("limit", [None, 30])

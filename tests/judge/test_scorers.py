@@ -185,6 +185,7 @@ def test_a_choice_before_its_reasons_or_behind_what_it_is_of_is_that_choice(answ
         "spam\n\nIt has no link. Therefore, it is ham.", "spam\n\nReason: none. Correction: ham, sorry", "spam\n\n결론은 ham입니다.",
         "spam\n\n정정: ham", "spam\n\nOverall: ham", "spam\n\nThere is no link, so the label is ham; sorry.", "spam\n\nspam\n\nham",
         "spam\n\n최종: ham. 광고가 아님", "spam\n\nWait, the text is ham.", "spam\n\nIn conclusion, this is ham.",
+        "spam\n\nham 메일입니다.",
     ],
 )  # fmt: skip
 def test_a_first_line_that_names_no_choice_or_is_taken_back_is_none(answer: str) -> None:

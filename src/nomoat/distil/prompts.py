@@ -185,15 +185,14 @@ def _marks_of(lines: Sequence[str]) -> list[_Mark | None]:
     an input or an output, and else is a title.
     """
     matches = [FIELD.match(line) for line in lines]
-    form = _form_of(matches)
+    begins = _beginnings(matches)
     marks: list[_Mark | None] = []
     after = ""  # the next field
-    for match in reversed(matches):
+    for at, match in reversed([*enumerate(matches)]):
         mark = None
         if match:
             name = match["name"].lower()
-            field = FIELD_OF[name]
-            field = field if name == "task" or _kind_of(match) == form[field] else ""
+            field = FIELD_OF[name] if name == "task" or at in begins else ""
             if name == "task" and not match["number"] and not (match["behind"] and after in ("input", "output")):
                 field = ""
             is_behind = match["behind"] is not None and match["number"] is None
@@ -203,24 +202,49 @@ def _marks_of(lines: Sequence[str]) -> list[_Mark | None]:
     return marks[::-1]
 
 
-def _form_of(matches: Sequence[re.Match[str] | None]) -> dict[str, tuple[int, bool]]:
-    """Of which kind each field's lines are: one is usual only where there is no other, and like the first instruction's if one is.
+def _beginnings(matches: Sequence[re.Match[str] | None]) -> set[int]:
+    """Which lines begin a field: of a usual name only where the answer has no other for it, and of each task those of its
+    instruction's form, where it has any.
 
-    So neither a heading ("### Output") nor "[Output]" in a text is a field where the answer's own are "Instruction:" and "Output:".
+    So neither a heading ("### Output") nor "[Output]" in a text is a field where the task's own is "Output:". An instruction has the
+    first one's form, or a number and an output of its own form.
     """
-    kinds = dict[str, list[tuple[int, bool]]]()
-    for match in matches:
-        if match and (name := match["name"].lower()) != "task":
-            kinds.setdefault(FIELD_OF[name], []).append(_kind_of(match))
-    _, is_bare = min(kinds.get("instruction", [(0, False)]), key=lambda kind: kind[0])
-    return {field: min(of_field, key=lambda kind: (kind[0], kind[1] != is_bare)) for field, of_field in kinds.items()}
+    named = [(at, match, FIELD_OF[match["name"].lower()]) for at, match in enumerate(matches) if match]
+    named = [(at, match, field) for at, match, field in named if match["name"].lower() != "task"]
+    least = dict[str, int]()
+    for _, match, field in named:
+        least[field] = min(_how_usual(match), least.get(field, 2))
+    named = [(at, match, field) for at, match, field in named if _how_usual(match) == least[field]]
+    first = next((_is_bare(match) for _, match, field in named if field == "instruction"), False)
+    begins, task, output = set[int](), list[tuple[int, str, bool]](), None
+    for at, match, field in reversed(named):
+        is_bare = _is_bare(match)
+        output = is_bare if field == "output" else output
+        is_instruction = field == "instruction"
+        if not is_instruction or is_bare == first or (match["number"] and output == is_bare):
+            task.append((at, field, is_bare))
+            if is_instruction:
+                begins |= _of_form(task, is_bare)
+                task.clear()
+        output = None if is_instruction else output
+    return begins | _of_form(task, first)
 
 
-def _kind_of(match: re.Match[str]) -> tuple[int, bool]:
-    """How usual a line's name is in texts, most of all that of a title ("과제 4: 낱말"), and whether its mark is no colon."""
+def _of_form(task: Sequence[tuple[int, str, bool]], form: bool) -> set[int]:
+    """The lines of this form, and for a field without one the others."""
+    found = {field for _, field, is_bare in task if is_bare == form}
+    return {at for at, field, is_bare in task if is_bare == form or field not in found}
+
+
+def _how_usual(match: re.Match[str]) -> int:
+    """How usual a line's name is in texts, most of all that of a title ("과제 4: 낱말")."""
     usual = USUAL_WORDS.get(match["name"].lower())
-    is_title = usual == "instruction" and match["behind"] is not None
-    return bool(usual) + is_title, match["open"] is not None or match["colon"] is None
+    return bool(usual) + (usual == "instruction" and match["behind"] is not None)
+
+
+def _is_bare(match: re.Match[str]) -> bool:
+    """Whether a line's mark is no colon."""
+    return match["open"] is not None or match["colon"] is None
 
 
 def _without_closing(lines: list[str]) -> list[str]:
@@ -275,9 +299,22 @@ def _json_fields(value: dict[str, object]) -> dict[str, object]:
         if isinstance(named.get(name), str) or (field != "instruction" and named.get(name) is not None):
             found.setdefault(field, named[name])
     is_own = any(name in named for name, field in FIELDS.items() if field == "instruction" and name != "task")
-    parts = [part for one in named.values() for part in (one if isinstance(one, list) else [one])]
-    is_whole = "output" in found and (is_own or not any(isinstance(part, dict) for part in parts))
+    is_whole = "output" in found and (is_own or not _holds_task([*named.values()]))
     return found if "instruction" in found and (is_whole or "instruction" in named) else {}
+
+
+def _holds_task(value: list[object]) -> bool:
+    """Whether an object within, however deep, has an instruction and an output."""
+    left = [*value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            if {"instruction", "output"} <= {FIELD_OF.get(name.strip().lower()) for name in one}:
+                return True
+            left += one.values()
+        elif isinstance(one, list):
+            left += one
+    return False
 
 
 def _text_of(value: object) -> str:

@@ -29,6 +29,7 @@ from nomoat.responder import Responder
 MOST_TRIED = 16  # programs that an answer passed, to see whether they pass without one
 FEW_IN_VAIN = 8  # answers that all ended before they began, of which those to all other questions would be no better
 NOTHING_SAID = "…"  # in the place of an empty answer, where another question follows: some servers refuse an empty message
+_Words = tuple[Any, ...]  # a question's messages, its text, how its answer begins, and the choices offered
 
 
 @dataclass(slots=True, kw_only=True)
@@ -118,16 +119,19 @@ class Asking:
     def _pair(self, engine: KeptEngine, asked: Mapping[str, Question]) -> list[Example]:
         """Set what each example was asked as, of these questions by their ids then; return the examples that may have been asked.
 
-        The same words are the same question, whatever its id: a row's number is another one once a row comes before it. What is left
-        goes by the id, but where ids are such numbers; a later turn also by what was said before it. Raises DataError where nothing
-        goes together, of another suite.
+        The same words are the same question, whatever its id: a row's number is another one once a row comes before it. Of a later
+        turn they are all that the user said so far. What is left goes by the id, but where ids are such numbers; a later turn only
+        where the one before it does. Raises DataError where nothing goes together, of another suite.
         """
         before = {name: _words(question) for name, question in asked.items()}
         if self.writes_choices and self.lettered:
             self.lettered_as = self._lettered_then(before)
-        now = {example.id: _words(self._asked_now(example)) for example in self.suite.examples if not example.follows}
-        there = {words: name for name, words in before.items()}
-        same = {name: name if before.get(name) == words else there[words] for name, words in now.items() if words in there}
+        now, said = self._words_now(), {name: _without_answers(words) for name, words in before.items()}
+        there = {words: name for of_then in (said, before) for name, words in of_then.items()}
+        same = {
+            name: name if words in (before.get(name), said.get(name)) else there[words]
+            for name, words in now.items() if words in there
+        }  # fmt: skip
         moved = [name for name, then in same.items() if name != then]
         elsewhere = {now[name] for name in moved}
         # Where most have moved, ids are numbers of rows, and the id of a row that is in no words of then is another row's.
@@ -135,7 +139,7 @@ class Asking:
         self.then = {name: asked[then] for name, then in same.items()}
         for example in self.suite.examples:
             by_id = None if are_numbers or example.id in same else asked.get(example.id)
-            if by_id is None or before[example.id] in elsewhere or self._has_other_letters(example, by_id):
+            if by_id is None or {before[example.id], said[example.id]} & elsewhere or self._has_other_letters(example, by_id):
                 continue
             if not example.follows or self.then.get(example.follows) is asked.get(example.follows):
                 self.then[example.id] = by_id
@@ -143,13 +147,19 @@ class Asking:
             return [*self.suite.examples]
         if not self.then:
             require_common(engine, self.suite, asked)
-        known = {*self.then}
-        for example in self.suite.examples:
-            if example.follows in known:
-                known.add(example.id)
-        return [example for example in self.suite.examples if example.id in known]
+        return [example for example in self.suite.examples if example.id in self.then]
 
-    def _lettered_then(self, before: Mapping[str, tuple[Any, ...]]) -> dict[str, str]:
+    def _words_now(self) -> dict[str, _Words]:
+        """Each example's words; of a later turn, with those before it, and without the model's answers."""
+        now = dict[str, _Words]()
+        for example in self.suite.examples:
+            messages, *rest = _words(self._asked_now(example))
+            now[example.id] = (messages, *rest)
+            if example.follows in now:
+                now[example.id] = _without_answers(((*now[example.follows][0], *messages), *rest))
+        return now
+
+    def _lettered_then(self, before: Mapping[str, _Words]) -> dict[str, str]:
         """Of the examples whose question, with its choices, had another id, and so other letters for these: that id."""
         ids = {choices.without_letters(messages): name for name, (messages, *_) in before.items() if messages}
         found = {}
@@ -409,9 +419,14 @@ def _target_digest(example: Example) -> str:
     return " ".join(sorted(hashlib.sha256(target.encode(errors="surrogatepass")).hexdigest()[:8] for target in targets))
 
 
-def _words(question: Question) -> tuple[object, ...]:
+def _words(question: Question) -> _Words:
     request, offered = question
     return request.messages, request.prompt, request.answer_start, offered
+
+
+def _without_answers(words: _Words) -> _Words:
+    messages, *rest = words
+    return (tuple(message for message in messages if message.role != "assistant"), *rest)
 
 
 def _by_choice(run: Asking, examples: Sequence[Example]) -> list[Outcome]:

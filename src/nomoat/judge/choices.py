@@ -14,6 +14,7 @@ from nomoat.judge import scorers
 from nomoat.judge.suites import Suite
 from nomoat.records import Example, Message
 
+LETTERS_BEGIN = f"\n\n{scorers.LETTERS[0]}. "
 LETTERS_END = "Answer with the letter of the right choice only."
 
 
@@ -40,13 +41,16 @@ def letters_of(example: Example) -> str:
 def without_letters(asked: Sequence[Message]) -> tuple[Message, ...]:
     """The question alone of what was asked with `letters_of` behind it."""
     *before, last = asked
-    return (*before, Message(role="user", content=last.content.rpartition(f"\n\n{scorers.LETTERS[0]}. ")[0]))
+    return (*before, Message(role="user", content=last.content.rpartition(LETTERS_BEGIN)[0]))
 
 
 def are_at_other_letters(example: Example, asked: str) -> bool:
-    """Whether a choice stands at another letter in what was asked than it would now. One that is written otherwise now does not."""
-    told = ((f"\n{letter}. {choice}\n", f". {choice}\n") for letter, choice in _by_letter(example))
-    return any(line not in asked and text in asked for line, text in told)
+    """Whether a choice stands at another letter in what was asked than it would now. One that is written otherwise now does not,
+    where there are as many of them as now."""
+    offered = f"\n{asked[asked.rfind(LETTERS_BEGIN) :].strip()}\n".casefold()
+    lines = [(f"\n{letter}. {choice}\n".casefold(), f". {choice}\n".casefold()) for letter, choice in _by_letter(example)]
+    last, *more = (f"\n{letter}. ".casefold() in offered for letter in scorers.LETTERS[len(lines) - 1 : len(lines) + 1])
+    return not last or any(more) or any(line not in offered and text in offered for line, text in lines)
 
 
 def written_choice(example: Example, answer: str, *, lettered: bool) -> str | None:
