@@ -75,6 +75,14 @@ def passed(pairs: Sequence[tuple[Example, str]], *, chat: bool) -> list[bool]:
         ("def f(x):\n    return x\n\nUse it:\n\n```python\nf(1)\n```", "def f(x):\n    return x"),
         ("So:\n\ndef f(x):\n    return x\n\n    x + y\n    ~~^~~\n", "def f(x):\n    return x\n    x + y"),
         ("```python\n" * 3000, ""),
+        ("Solution\n\ndef f(x):\n    return x", "def f(x):\n    return x"),
+        ("정답\r\nimport math\r\n\r\ndef f(x):\r\n    return x", "import math\n\ndef f(x):\n    return x"),
+        ("```code\nN = 1\n\ndef f(x):\n    return N\n```", "N = 1\n\ndef f(x):\n    return N"),
+        ("```python\nfrom typing List\n\ndef f(x):\n    return x\n```", "from typing List\n\ndef f(x):\n    return x"),
+        ("```\nx = = 1\ndef f(x):\n    return x\n```", "x = = 1\ndef f(x):\n    return x"),
+        ('```python\nx = """\ndef f():\n    return 1\n"""\n```', "x = '\\ndef f():\\n    return 1\\n'"),
+        ("```\n5\n```\nIt is 5.", "5"),
+        ("print(5)", "print(5)"),
     ],
 )
 def test_code_is_the_first_block_of_python_without_its_own_examples(answer: str, expected: str) -> None:

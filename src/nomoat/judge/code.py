@@ -27,6 +27,7 @@ FENCED = re.compile(
 FENCES_WITHIN = 3  # one in another, as of a page of Markdown with a program in it
 PYTHON = re.compile(r"[{.\s]*py(?:thon)?[\d.]*(?![\w-])", re.IGNORECASE)  # as a block says: `python title="a.py"`, `{.python}`
 BEGINNING = re.compile(r"^(?:(?:async )?def |class |import |from [\w.]+ import |@\w)", re.MULTILINE)  # of code below words
+WORD_ABOVE = re.compile(r"\A\s*\w+[ \t\r]*\n")  # as `Solution`, which would be a name of Python's
 ASSERT = re.compile(r"^assert\b", re.MULTILINE)
 FIRST_INDENT = re.compile(r"^[ \t]*(?=\S)", re.MULTILINE)
 FUTURE = re.compile(r"(?:from __future__ import .*\n)+")
@@ -67,20 +68,35 @@ def _around(target: str, code: str) -> str:
 def code_in(answer: str) -> str:
     """The code of an answer, without what only shows how to use it: its first fenced block that says it is Python, else the first
     that names no language and is Python, else all of it if that is Python, else the first block; all of it if there is none. Those
-    that define something come first, and behind them what does so outside of blocks, without words above an import, function or class.
+    that define something come first, then any other block that does, then what does so outside of blocks, without words above an
+    import, function or class.
 
     Left out are lines at the end that are no Python, and at the top level asserts, prints, texts, and expressions behind the last
     function, class or lambda with a name: an answer's own examples are not what was asked for, and may be wrong. An expression before
-    that, or where there is none of these, may do what is needed, as a call does.
+    that, or where there is none of these, may do what is needed, as a call does. Where there is nothing else, all of it stays.
     """
     blocks = [*_blocks(answer, FENCES_WITHIN)]
     named = [code for info, code in blocks if PYTHON.match(info)]
     parsed = [code for info, code in blocks if not info and _is_python(code)]
-    start = None if _has_definition(answer) else BEGINNING.search(answer)
-    unfenced = answer[start.start() if start else 0 :]
-    defining = filter(_has_definition, (*named, *parsed, unfenced))
+    others = [code for _, code in blocks]
+    defining = filter(_has_definition, (*named, *parsed, *others, _unfenced(answer)))
     whole = [answer] if _is_python(answer) else []  # a line of `~` in a text is no fence
-    return _without_examples(next(itertools.chain(defining, named, parsed, whole, (code for _, code in blocks)), answer))
+    return _without_examples(next(itertools.chain(defining, named, parsed, whole, others), answer))
+
+
+def _unfenced(answer: str) -> str:
+    """An answer from its first import, function or class on; all of it behind a first line of one word if that defines something, or
+    there is none.
+
+    What stands in a block is passed over, as the lines above it are code, too, but for a block's first line: a function whose text
+    holds a fence may be a block cut in two.
+    """
+    answer = WORD_ABOVE.sub("", answer)
+    if _has_definition(answer):
+        return answer
+    within = [block.span("code") for block in FENCED.finditer(answer)]
+    starts = (found.start() for found in BEGINNING.finditer(answer))
+    return answer[next((at for at in starts if not any(first < at < last for first, last in within)), 0) :]
 
 
 def _blocks(text: str, depth: int) -> Iterator[tuple[str, str]]:
@@ -166,7 +182,7 @@ def _without_examples(code: str) -> str:
     last = max((at for at, node in enumerate(tree.body) if _defines(node)), default=len(tree.body))
     kept = [node for at, node in enumerate(tree.body) if not _shows(node) and not (isinstance(node, ast.Expr) and at > last)]
     try:
-        return ast.unparse(ast.Module(body=kept, type_ignores=[]))
+        return ast.unparse(ast.Module(body=kept or tree.body, type_ignores=[]))  # a value may be all that is asked for
     except (RecursionError, ValueError):  # `1 + 1 + …`, hundreds of them; a number of thousands of digits, as 0x…
         return code
 
