@@ -54,7 +54,7 @@ def _is_plate(found: re.Match[str]) -> bool:
     if is_case and not is_apart:
         return False
     # A round count, or where a row ends with a flat and the next one begins with a number: `101호\n1002`.
-    needs_name = may_be_count and (ROUND.fullmatch(found["last"]) or (found["gap"] == "\n" and found["letter"] in COUNTERS))
+    needs_name = may_be_count and (ROUND.fullmatch(found["last"]) or (found["gap"] == "\n" and found["letter"] == "호"))
     if is_in_region or (NAMED if needs_name else CAR).search(near):
         return True
     return not (found["blank"] or may_be_count or (may_be_case and CASE.search(near)))
