@@ -655,6 +655,54 @@ def test_an_answer_of_auto_that_is_stopped_or_fails_says_where_its_question_went
         assert "stopped" not in page.all("article.assistant .facts")[-1].text
 
 
+@pytest.mark.usefixtures("online")
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [("en-US", "stopped · before the server said where the question went"), ("ko-KR", "멈춤 · 질문이 어디로 갔는지 서버가 알리기 전")],
+    indirect=["page"],
+)
+def test_a_question_of_auto_that_is_stopped_before_the_cloud_answers_is_not_said_to_have_stayed(
+    page: Page, start: Start, said: str
+) -> None:
+    def silent() -> Iterator[Chunk]:
+        assert go_on.wait(PATIENCE_SECONDS)
+        yield END
+
+    go_on = threading.Event()
+    policy = Policy(local="small", cloud="http://other:1/v1#big", default="cloud")
+    cloud = ScriptedEngine(silent)
+    sides = Responder("small", FakeEngine()), Responder("http://other:1/v1#big", cloud)
+    page.open(start(Responder("auto", RouterEngine(policy, *sides, learned=None))))
+    try:
+        for number, leave in enumerate((page.find("#send").click, page.browser.refresh), start=1):
+            page.ask("one")
+            wait_until(lambda number=number: len(cloud.asked) == number, "the question to be sent on")
+            leave()
+            wait_until(lambda number=number: len(page.all("article[aria-busy=false].assistant")) == number, "the end")
+            assert said in page.all("article.assistant .facts")[-1].text
+    finally:
+        go_on.set()
+
+
+@pytest.mark.usefixtures("online")
+def test_an_attempt_of_auto_that_fails_elsewhere_says_so_beside_the_answer_that_stays(page: Page, start: Start) -> None:
+    def failing() -> Iterator[Chunk]:
+        yield from ()
+        raise RemoteError("the cable was cut")
+
+    policy = Policy(local="small", cloud="http://other:1/v1#big", default="cloud")
+    sides = Responder("small", FakeEngine()), Responder("http://other:1/v1#big", ScriptedEngine(failing))
+    page.open(start(Responder("auto", RouterEngine(policy, *sides, learned=None))))
+    page.browser.execute_script("document.getElementById('system').value = 'Call 010-1234-5678.'")
+    page.ask("one two")
+    page.until("article[aria-busy=false].assistant .facts", "on the server, small")
+    page.browser.execute_script("document.getElementById('system').value = ''")
+    page.find(".again").click()
+    page.until("article.assistant .wrong", "the cable was cut")
+    assert "in the cloud, http://other:1/v1#big" in page.find("article.assistant .wrong").text
+    page.until("article[aria-busy=false].assistant .facts", "on the server, small")
+
+
 def test_stop_ends_the_answer_and_keeps_what_was_written(page: Page, start: Start) -> None:
     closed = threading.Event()
     page.open(start(Responder("fake", ScriptedEngine(lambda: endless(threading.Event(), closed)))))

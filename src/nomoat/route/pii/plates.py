@@ -30,6 +30,7 @@ CAR = re.compile(
 NAMED = re.compile(r"번호판|차량?\s?번호")
 ROUND = re.compile(r"(?:19|20)\d\d|\d\d00")
 # Cases of courts were called so until 1999: `98다4321`. Right beside it, whatever they are about.
+CASE_YEAR = re.compile(r"[4-9]\d\D")
 CASE_BEFORE, CASE_BEHIND = re.compile(r"(?:선고|법원|지법|고법|판례|\d자)\s?\Z"), re.compile(r"\s?(?:전원합의체\s?)?(?:판결|결정)")
 THOUSANDS = re.compile(r"\d,\d{3}\D")  # `1,234가 5678`
 CASE = re.compile(r"판결|결정|선고|사건|판례|대법|법원|항소|상고|재판|헌재|헌마|헌바")
@@ -48,9 +49,12 @@ def _is_plate(found: re.Match[str]) -> bool:
     is_counted = THOUSANDS.search(text, max(0, start - 2), end) is not None
     may_be_count = is_apart and (found["letter"] in COUNTERS or found["gap"] == "\n" or is_counted)
     is_in_region = REGION.search(text, max(0, start - 3), start) and not (may_be_count and found["letter"] not in FOR_HIRE)
-    is_case = has_word_before(CASE_BEFORE, text, start) or CASE_BEHIND.match(text, end)
+    may_be_case = CASE_YEAR.match(text, start) is not None
+    is_case = may_be_case and (has_word_before(CASE_BEFORE, text, start) or CASE_BEHIND.match(text, end))
     if is_case and not is_apart:
         return False
-    if is_in_region or (NAMED if may_be_count and ROUND.fullmatch(found["last"]) else CAR).search(near):
+    # A round count, or where a row ends with a flat and the next one begins with a number: `101호\n1002`.
+    needs_name = may_be_count and (ROUND.fullmatch(found["last"]) or (found["gap"] == "\n" and found["letter"] == "호"))
+    if is_in_region or (NAMED if needs_name else CAR).search(near):
         return True
-    return not (found["blank"] or may_be_count or CASE.search(near))
+    return not (found["blank"] or may_be_count or (may_be_case and CASE.search(near)))

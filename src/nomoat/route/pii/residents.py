@@ -41,7 +41,7 @@ END_ALONE = re.compile(
 )
 OF_OTHERS = re.compile(  # or the number that such a word right before it names
     r"복권|로또|당첨|추첨|연금|송장|쿠폰|상품|제품|일련|주문|접수|코드|원주율|소수점"
-    r"|(?:(?<!주민)(?<!등록)번호|(?:사업자|차량|상표|특허)등록번호|[군학사]번|카드|계좌|전화|티켓|영수증|시리얼|serial|s/n|isbn|imei)의?\s?\Z",
+    r"|(?:(?<!주민|등록|분증|록증)(?<!등록\s|분증\s|록증\s)번호|(?:사업자|차량|상표|특허)등록번호|[군학사]번|카드|계좌|전화|티켓|영수증|시리얼|serial|s/n|isbn|imei)의?\s?\Z",
     re.IGNORECASE,
 )
 SAID = re.compile(r"(?<!입)주민(?!세)|외국인\s?등록|(?<![^\W_])(?:rrn|resident)", re.IGNORECASE)

@@ -59,6 +59,7 @@ const WORDS = {
     why: {}, // the server's own words
     cut: "ended at the limit",
     stopped: "stopped",
+    untold: "before the server said where the question went",
     filtered: "ended by the server's filter",
     facts: (tokens, speed) => `${tokens} tokens${speed ? `, ${speed} a second` : ""}`,
     uncounted: "tokens not told",
@@ -129,6 +130,7 @@ const WORDS = {
     },
     cut: "길이 제한에서 끝남",
     stopped: "멈춤",
+    untold: "질문이 어디로 갔는지 서버가 알리기 전",
     filtered: "서버의 필터가 끝냄",
     facts: (tokens, speed) => `${tokens} 토큰${speed ? `, 초당 ${speed}` : ""}`,
     uncounted: "토큰 수를 알 수 없음",
@@ -204,7 +206,9 @@ function keep() {
 // ---------------------------------------------------------------- the server
 
 // What a key that is typed in the settings would mend.
-class KeyError extends Error {}
+class KeyError extends Error {
+  where = ""; // nothing was sent on
+}
 
 // What went wrong, in the reader's language; the server's own words have the figures.
 function failed({ type, code, message }) {
@@ -534,7 +538,7 @@ async function answer(before) {
   try {
     await write(article, messages);
   } catch (error) {
-    turn.where ??= error.where;
+    turn.where = error.where ?? turn.where;
     if (error.name !== "AbortError") turn.wrong = error.message;
   } finally {
     writing = null;
@@ -546,12 +550,15 @@ async function answer(before) {
   }
 }
 
-// An attempt that brought nothing leaves the answer that it was to replace, with what went wrong.
+// An attempt that brought nothing leaves the answer that it was to replace, with what went wrong, and where if that is elsewhere.
 function end(turn) {
   turn.facts ??= [!turn.wrong && SAY.stopped, turn.where].filter(Boolean).join(" · ");
   const { before } = turn;
   delete turn.before;
-  if (before?.content && !turn.content) Object.assign(turn, before, { wrong: turn.wrong ?? before.wrong });
+  if (!before?.content || turn.content) return;
+  const elsewhere = turn.where !== before.where && turn.where;
+  const wrong = elsewhere ? [turn.wrong ?? SAY.stopped, elsewhere].join(" · ") : (turn.wrong ?? before.wrong);
+  Object.assign(turn, before, { wrong });
 }
 
 async function write(article, messages) {
@@ -564,6 +571,7 @@ async function write(article, messages) {
     stream: true,
     stream_options: { include_usage: true },
   };
+  if (asked.model === "auto") turn.where = SAY.untold; // of the cloud the server says so with the first word
   const response = await call("v1/chat/completions", { method: "POST", body: JSON.stringify(asked), signal: writing.signal });
   turn.where = decided(response.headers); // also of an answer that is stopped, or breaks off: its question was sent there
   let [first, last, pieces, tokens, reason] = [0, 0, 0, null, ""];
