@@ -23,7 +23,7 @@ from nomoat.proportions import wilson_interval
 from nomoat.records import Request
 from nomoat.tune import export
 
-MAX_TOKENS = 8
+MAX_TOKENS = 32  # more than a label has: the longest of Banking77 takes 17
 PEER = Path(__file__).with_name("exports_llama_cpp.py")
 
 
