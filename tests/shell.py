@@ -13,14 +13,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
+import pytest
 from patience import PATIENCE_SECONDS
 
 from nomoat import cli
 
 NOMOAT = str(Path(sys.executable).with_name("nomoat"))
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+IGNORED = "ignored by what runs the tests, as by nohup"
 
 Done = subprocess.CompletedProcess[str]
+
+
+def sending(*names: str) -> pytest.MarkDecorator:
+    """For each of these signals, as `name`. Skipped are those that whatever runs the tests, and so what they start, ignores."""
+    numbers = [getattr(signal, name, None) for name in names]  # Windows has no SIGHUP
+    ignored = [number is None or signal.getsignal(number) is signal.SIG_IGN for number in numbers]
+    marks = [pytest.mark.skipif(is_so, reason=IGNORED) for is_so in ignored]
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=mark) for name, mark in zip(names, marks, strict=True)])
 
 
 def program(*arguments: str, piped: bytes = b"", **environment: str) -> Done:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from letters import decomposed
 from patience import PATIENCE_SECONDS
+from shell import sending
 
 import nomoat
 from nomoat import conversations
@@ -548,7 +549,7 @@ def idle(terminal: Terminal) -> None:
 
 
 @pytest.mark.parametrize("busy", [idle, answering])
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+@sending("SIGTERM", "SIGHUP")
 def test_what_the_system_stops_is_the_chat_and_not_an_answer(terminal: Terminal, name: str, busy: Callable[[Terminal], None]) -> None:
     terminal.wait_for(">")
     busy(terminal)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import typer
 from patience import PATIENCE_SECONDS
-from shell import NOMOAT, Done
+from shell import NOMOAT, Done, sending
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -104,7 +104,7 @@ def test_ctrl_c_within_a_callback_of_c_is_not_lost() -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows has no SIGHUP, and ends a process at SIGTERM")
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+@sending("SIGTERM", "SIGHUP")
 def test_a_verb_stopped_by_the_system_ends_as_by_ctrl_c(name: str) -> None:
     code = PRESSED.replace("signal.SIGINT", f"signal.{name}")
     done = python(code, "run", "fake:", "x", "--json")

@@ -110,7 +110,7 @@ def test_the_longest_answer_is_told_to_the_server() -> None:
     assert begun.call_args.kwargs["max_tokens"] == 500
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@shell.sending("SIGINT", "SIGTERM", "SIGHUP")
 def test_it_ends_in_order_while_the_model_is_loaded_too(name: str) -> None:
     script = """
 import sys, time
@@ -244,7 +244,7 @@ def test_key_of_clients_is_not_sent_to_the_server_behind(
     assert [headers["authorization"] for headers in behind.headers] == ["Bearer none", "Bearer none"]
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"], ids=["Ctrl-C", "kill", "a closed terminal"])
+@shell.sending("SIGINT", "SIGTERM", "SIGHUP")
 def test_it_ends_in_order_while_the_server_behind_is_silent(
     served: Callable[..., Served], serving: Callable[..., Server], name: str
 ) -> None:
