@@ -165,7 +165,8 @@ def test_it_serves_where_nobody_can_be_told_so(tmp_path: Path) -> None:
             return httpx.get(f"{url}/health").status_code == 200
         return False
 
-    with subprocess.Popen([shell.NOMOAT, "serve", *models, "--template", "alpaca", "--port", str(port)], stderr=write) as child:
+    command = [shell.NOMOAT, "serve", *models, "--template", "alpaca", "--port", str(port)]
+    with subprocess.Popen(command, stderr=write, env={**os.environ, "PYTHONUNBUFFERED": ""}) as child:
         os.close(write)
         wait_until(serves, "the server")
         for model in ("a.gguf", "b.gguf"):

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import typer
 
@@ -175,16 +175,16 @@ def _fail(error: NomoatError) -> NoReturn:
     console.say(f"error: {error.message}")
     for note in getattr(error, "__notes__", ()):  # the hint is the first
         console.say(note)
-    _drop_what_stdout_refuses()
+    _drop_what_is_refused(1, sys.stdout)
     sys.exit(2 if isinstance(error, IncompleteError) else 1)
 
 
-def _drop_what_stdout_refuses() -> None:
-    """For an end that was an error already: else Python writes it once more, says that it cannot, and exits with 120."""
+def _drop_what_is_refused(number: int, stream: TextIO) -> None:
+    """For an end that was an error already, or whose words may be lost: else Python writes it once more, and exits with 120."""
     try:
-        sys.stdout.flush()
+        stream.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 def main() -> None:
@@ -202,7 +202,8 @@ def main() -> None:
         app()
     except SystemExit as end:
         if end.code:
-            _drop_what_stdout_refuses()
+            _drop_what_is_refused(1, sys.stdout)
+        _drop_what_is_refused(2, sys.stderr)
         raise
     except NomoatError as error:
         _fail(error)
