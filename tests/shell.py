@@ -27,10 +27,15 @@ Done = subprocess.CompletedProcess[str]
 
 def sending(*names: str) -> pytest.MarkDecorator:
     """For each of these signals, as `name`. Skipped are those that whatever runs the tests, and so what they start, ignores."""
-    numbers = [getattr(signal, name, None) for name in names]  # Windows has no SIGHUP
-    ignored = [number is None or signal.getsignal(number) is signal.SIG_IGN for number in numbers]
-    marks = [pytest.mark.skipif(is_so, reason=IGNORED) for is_so in ignored]
-    return pytest.mark.parametrize("name", [pytest.param(name, marks=mark) for name, mark in zip(names, marks, strict=True)])
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=pytest.mark.skipif(is_ignored(name), reason=IGNORED)) for name in names]
+    )
+
+
+def is_ignored(name: str) -> bool:
+    """Whether whatever runs the tests ignores this signal, or the system has none of the name, as Windows has no SIGHUP."""
+    number = getattr(signal, name, None)
+    return number is None or signal.getsignal(number) is signal.SIG_IGN
 
 
 def program(*arguments: str, piped: bytes = b"", **environment: str) -> Done:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from letters import decomposed
 from patience import PATIENCE_SECONDS
-from shell import IGNORED, sending
+from shell import IGNORED, is_ignored, sending
 
 import nomoat
 from nomoat import conversations
@@ -454,7 +454,7 @@ class Terminal:
         """Close the window. `says_so`: the system tells the program, as it does those that the terminal's shell knows."""
         os.close(self._ours)
         if says_so:
-            if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+            if is_ignored("SIGHUP"):
                 pytest.skip(IGNORED)
             self.child.send_signal(signal.SIGHUP)
         return self.child.wait(timeout=PATIENCE_SECONDS)

@@ -63,14 +63,15 @@ def unread(run: Asking) -> str:
 
 def tells_little(run: Asking) -> str:
     """Why no winner may be named over these answers; empty if one may."""
-    num_mispaired = sum(map(run.has_other_target, run.examples))
-    return unbegun(run) or unread(run) or (mispaired(run) if 4 * num_mispaired > len(run.examples) else "")
+    return unbegun(run) or unread(run) or mispaired(run, more_than=len(run.examples) / 4)
 
 
-def mispaired(run: Asking) -> str:
-    """That kept answers may be to other questions than those that they are held against; empty if nothing shows it."""
+def mispaired(run: Asking, *, more_than: float = 0) -> str:
+    """That kept answers may be to other questions than those that they are held against; empty if no `more_than` so many seem so."""
+    if not isinstance(run.model.engine, KeptEngine):
+        return ""
     num, total = sum(map(run.has_other_target, run.examples)), len(run.examples)
-    if not num or not isinstance(run.model.engine, KeptEngine):
+    if num <= more_than:
         return ""
     return (
         f"{num:,} of {total:,} answers are paired by an id whose question had other right answers in `{run.model.engine.suite}`: "

@@ -127,8 +127,7 @@ def _judged(
             duels[one, other] = duel_of(left, right, rules=rules, notes=notes)
         means, judged_as = mean_sides(duels, len(models), rules), askable.judged_as(judge, models, settings)
         for side in [side for side in means if not side.side.model.startswith(STORED)]:
-            kept = [replace(outcome, judged_as=judged_as) for outcome in side.outcomes]
-            store.save_outcomes(suite.sha256, PAIRS, side.side.facts["digest"], kept)
+            _keep(side, suite, PAIRS, store, judged_as=judged_as)
     return _Judged(duels=duels, sides=means, notes=notes)
 
 
@@ -179,9 +178,7 @@ def run_graded(
         _require_verdicts(known, judging)
         result = _scored(graded, GRADE, known, [grade for grade in grades if grade is not None], judging)
         if not is_kept(ref_of(responder)):  # whose digest is the model's, and whose record is its own
-            judged_as = askable.judged_as(judge, [responder], settings)
-            kept = [replace(outcome, judged_as=judged_as) for outcome in result.outcomes]
-            store.save_outcomes(suite.sha256, GRADE, result.side.facts["digest"], kept)
+            _keep(result, suite, GRADE, store, judged_as=askable.judged_as(judge, [responder], settings))
         told = judging.notes
     unread = len(grades) - len(known)
     if unread and judging.failure is None:
@@ -250,6 +247,12 @@ def _scored(evaluation: Evaluation, metric: Metric, known: Sequence[int], scores
     failure = judging.failure if len(known) < len(evaluation.outcomes) else None
     partial = evaluation.partial or (f"the judge did not judge all: {failure.message}" if failure else "")
     return replace(cut(evaluation, suite, outcomes, judge=judging.model.ref), partial=partial)
+
+
+def _keep(judged: Evaluation, suite: Suite, metric: Metric, store: AnswerStore, *, judged_as: str) -> None:
+    """Save what a judge said of a model's answers. `judged_as`: see `askable.judged_as`."""
+    outcomes = [replace(outcome, judged_as=judged_as) for outcome in judged.outcomes]
+    store.save_outcomes(suite.sha256, metric, judged.side.facts["digest"], outcomes)
 
 
 def _partial_note(judging: Judge, num_judged: int, num_asked: int) -> tuple[str, ...]:

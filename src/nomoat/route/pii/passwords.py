@@ -162,8 +162,7 @@ BASE64 = re.compile("(?=.*[A-Za-z0-9+]{12})[A-Za-z0-9+/]{22,}")  # of 16 bytes o
 COUNTER = re.compile(r"\s?(?:에러|오류|코드|자리|글자|자\b|개|회|번|원|년|월|일|분|초|시간|비트|바이트|세대(?!\s?호출)|-|~|\d)")
 PIN = re.compile(r"(?=(?:\D?\d){4})[*#]?\d{3,8}(?:[*#]\d{3,8})?[*#]?")
 # Codes of doors, with the buttons that open and end them (`공동현관 1234#`, `호출 #0512#`), or, of a house's common door, of
-# digits alone.
-# `호출 1000*` is much else; and texts end as doors do (`결정문 #1234`).
+# digits alone. `호출 1000*` is much else; and texts end as doors do (`결정문 #1234`).
 DOOR = r"(?:현관|출입|도어\s?락|대문(?!자)|(?:(?<![\uac00-\ud7a3])|(?<=파트|\d동|단지))[정후]문|비번|비밀\s?번호)"
 ITS_CODE = r"(?:[\s은는이가:=(,문구키]|출입|비번|비밀\s?번호|번호|코드|호출|방법){0,9}"
 CODE_ENDS = r"[*#]?(?!\d{2,5}000\*)\d{4,8}(?:#|\*(?!\s?[\d(]))(?![A-Za-z(])"
