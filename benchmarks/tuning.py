@@ -42,7 +42,7 @@ from nomoat.judge.suites import Suite
 from nomoat.records import Example
 from nomoat.responder import Responder, load
 from nomoat.tables import read_table
-from nomoat.tune import prepare, train
+from nomoat.tune import loop, prepare, train
 
 TEST_PART_OF_VADER = 0.3
 PUBLISHED_ROWS = 1000  # of a test file: what LoRA Land's harness asks (`--num_examples 1000`)
@@ -379,11 +379,11 @@ def beside_the_base(arguments: argparse.Namespace, split: Split) -> dict[str, An
     }  # fmt: skip
 
 
-def told() -> Callable[[train.Progress], None]:
+def told() -> Callable[[loop.Progress], None]:
     """A line every tenth of a stage."""
     last = [("", -1)]
 
-    def show(progress: train.Progress) -> None:
+    def show(progress: loop.Progress) -> None:
         at = (progress.stage, int(10 * progress.fraction))
         if at != last[0]:
             last[0] = at

@@ -26,7 +26,7 @@ from large_model import Peak
 def measured(arguments: argparse.Namespace, way: str) -> dict[str, Any]:
     """Some steps of a fresh training."""
     from nomoat import config
-    from nomoat.tune import execution, kernels, prepare, qlora, train
+    from nomoat.tune import execution, kernels, loop, prepare, qlora
     from nomoat.tune.samples import Sample
 
     peak, drawn = Peak(), random.Random(0)
@@ -47,7 +47,7 @@ def measured(arguments: argparse.Namespace, way: str) -> dict[str, Any]:
     kernels.use_threads(config.threads().value)
     precision = qlora.fastest_precision().value
     began = time.perf_counter()
-    run = train.Run(
+    run = loop.Run(
         replace(prepared, samples=samples),
         plan=execution.ExecutionPlan(precision=precision, expanded=way == "expanded", keeps_lower=False),
         say=lambda _: None,

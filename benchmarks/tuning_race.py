@@ -57,13 +57,13 @@ def accuracy(model: str, held_out: Path) -> float:
     from safetensors.torch import load_file
 
     from nomoat import paths
-    from nomoat.tune import execution, prepare, train
+    from nomoat.tune import execution, loop, prepare
 
     folder = paths.adapters() / NAME
     settings = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))["settings"]
     options = prepare.Settings(rank=settings["rank"], layers=settings["layers"])
     prepared = prepare.prepare(model, held_out, settings=options, **COLUMNS)
-    run = train.Run(prepared, plan=execution.choose_plan(prepared, lambda _: None), say=lambda _: None)
+    run = loop.Run(prepared, plan=execution.choose_plan(prepared, lambda _: None), say=lambda _: None)
     run._use(
         {name.removeprefix("base_model.model."): value for name, value in load_file(folder / "adapter_model.safetensors").items()}
     )

@@ -79,7 +79,7 @@ def ours(model: str, path: Path, *, all_layers: bool) -> dict[str, Any]:
     from nomoat import config, references
     from nomoat.engine import importer
     from nomoat.engine.source import open_source
-    from nomoat.tune import execution, kernels, prepare, qlora, train
+    from nomoat.tune import execution, kernels, loop, prepare, qlora
     from nomoat.tune.samples import Sample
 
     layers = importer.read_sizes(open_source(references.find_files(model).weights)).layers if all_layers else None
@@ -97,7 +97,7 @@ def ours(model: str, path: Path, *, all_layers: bool) -> dict[str, Any]:
     held_out = [sample(pair) for pair in given["held_out"]]
     kernels.use_threads(config.threads().value)
     plan = execution.ExecutionPlan(precision=qlora.fastest_precision().value, expanded=True, keeps_lower=False)
-    run = train.Run(replace(prepared, samples=[lesson for batch in batches for lesson in batch]), plan=plan, say=lambda _text: None)
+    run = loop.Run(replace(prepared, samples=[lesson for batch in batches for lesson in batch]), plan=plan, say=lambda _text: None)
     run.prefix, run.beginning = 0, None
     tokens, started = 0, time.perf_counter()
     for step, batch in enumerate(batches):

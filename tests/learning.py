@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 import nomoat
+from nomoat.tune.loop import Progress
 from nomoat.tune.prepare import Settings
-from nomoat.tune.train import Progress
 
 COLUMNS: dict[str, Any] = {"input_column": "text", "label_column": "label"}
 COLOURS = ("red", "green", "blue")

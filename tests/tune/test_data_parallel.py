@@ -23,7 +23,7 @@ from nomoat import installing, net, paths
 from nomoat.asking import cluster as clusters
 from nomoat.errors import MissingExtraError, UnknownModelError, UsageError, WorkerError
 from nomoat.hardware import Detected
-from nomoat.tune import adapter, data_parallel, prepare, train
+from nomoat.tune import adapter, data_parallel, execution, loop, prepare
 from nomoat.tune.data_parallel import Part, Shares, Task
 from nomoat.tune.samples import Sample
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
 SETTINGS = prepare.Settings(rank=4, epochs=2, learning_rate=5e-3, batch=8)  # 22 steps
 SHORT = prepare.Settings(rank=4, epochs=0.5)
 tune = functools.partial(learning.tune, settings=SETTINGS)
-KEEPING = train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=True)
+KEEPING = execution.ExecutionPlan(precision="float32", expanded=True, keeps_lower=True)
 
 
 @pytest.fixture
@@ -58,8 +58,8 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOMOAT_OFFLINE", "")
 
 
-def _plan(prepared: prepare.Prepared) -> train.ExecutionPlan:
-    return train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=prepared.settings.layers < prepared.sizes.layers)
+def _plan(prepared: prepare.Prepared) -> execution.ExecutionPlan:
+    return execution.ExecutionPlan(precision="float32", expanded=True, keeps_lower=prepared.settings.layers < prepared.sizes.layers)
 
 
 def metrics(folder: Path) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def test_the_parts_of_a_gradient_are_the_whole(tiny_gguf: Path, table: Path, noi
     settings = prepare.Settings(rank=4, batch=4, noise=noise, layers=2 if noise else 1)
     prepared = prepare.prepare(str(tiny_gguf), table, settings=settings, **COLUMNS)
     plan = _plan(prepared)
-    alone = train.Run(prepared, plan=plan, say=lambda _: None)
+    alone = loop.Run(prepared, plan=plan, say=lambda _: None)
     parts = [Part(prepared, plan=plan, rank=rank, count=count) for rank in range(count)]
     for run in (alone, *parts):
         for parameter in run.parameters:  # fresh B matrices are zero, and would hide the gradient of A
@@ -139,14 +139,14 @@ def test_machines_that_differ_learn_in_float32_and_keep_what_all_have_room_for(m
     def opened(crew: data_parallel.Crew, method: str, hands: Sequence[Any], given: Sequence[Any]) -> list[Any]:
         asked.extend(given)
         return [
-            (train.ExecutionPlan(precision=given[0][0].value, expanded=True, keeps_lower=False), ["roomy"]),
-            (train.ExecutionPlan(precision=given[1][0].value, expanded=False, keeps_lower=True), ["narrow"]),
+            (execution.ExecutionPlan(precision=given[0][0].value, expanded=True, keeps_lower=False), ["roomy"]),
+            (execution.ExecutionPlan(precision=given[1][0].value, expanded=False, keeps_lower=True), ["narrow"]),
         ]
 
     monkeypatch.setattr(data_parallel.Crew, "_opened", opened)
     crew, said = data_parallel.Crew(None, None, [None, None]), list[str]()  # type: ignore[arg-type, list-item]
     crew.found = [data_parallel.Found(machine="m", precision=Detected(precision, "")) for precision in ("int8", "bfloat16")]  # type: ignore[arg-type]
-    assert crew.choose_plan(said.append) == train.ExecutionPlan(precision="float32", expanded=False, keeps_lower=False)
+    assert crew.choose_plan(said.append) == execution.ExecutionPlan(precision="float32", expanded=False, keeps_lower=False)
     assert said == ["narrow"]
     crew.found = crew.found[:1] * 2
     assert crew.choose_plan(said.append).precision == "int8"
@@ -233,7 +233,7 @@ class TestTwoNodes:
         monkeypatch.setattr(data_parallel.Crew, "find", lambda crew: (crews.append(crew), find(crew)))
         steps: list[int] = []
 
-        def stop(progress: train.Progress) -> None:
+        def stop(progress: loop.Progress) -> None:
             steps.append(progress.step)
             if progress.step == 7:
                 raise KeyboardInterrupt
@@ -266,7 +266,7 @@ class TestTwoNodes:
     ) -> None:
         opened = data_parallel.Crew.opened
 
-        def opened_and_ended(crew: data_parallel.Crew, *given: Any, **named: Any) -> train.Run:
+        def opened_and_ended(crew: data_parallel.Crew, *given: Any, **named: Any) -> loop.Run:
             run = opened(crew, *given, **named)
             ray.kill(crew.hands[0].actor)
             return run

@@ -24,11 +24,11 @@ from learning import weights
 from nomoat import hardware, paths
 from nomoat.cli.tune import learn_with_bar
 from nomoat.errors import BadFileError, NotEnoughDiskError, NotEnoughMemoryError, UsageError
-from nomoat.tune import adapter, interrupts, prepare, train
+from nomoat.tune import adapter, interrupts, loop, prepare, train
 from nomoat.tune.samples import Sample
 
 pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
-SETTINGS = train.Settings(rank=4, epochs=1, learning_rate=5e-3)
+SETTINGS = prepare.Settings(rank=4, epochs=1, learning_rate=5e-3)
 tune = functools.partial(learning.tune, settings=SETTINGS)
 NO_MEMORY = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."
 
@@ -70,7 +70,7 @@ def test_interrupted_at_an_awkward_moment_it_resumes_to_the_weights_of_an_uninte
     tiny_gguf: Path, table: Path, uninterrupted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, within: str
 ) -> None:
     whole = weights(uninterrupted(SETTINGS))
-    original, calls = getattr(train.Run, within), itertools.count(1)
+    original, calls = getattr(loop.Run, within), itertools.count(1)
 
     def interrupted(*given: Any) -> None:
         original(*given)
@@ -78,7 +78,7 @@ def test_interrupted_at_an_awkward_moment_it_resumes_to_the_weights_of_an_uninte
             signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train.Run, within, interrupted)
+        patch.setattr(loop.Run, within, interrupted)
         tune(tiny_gguf, table, "parts")
     resumed = weights(tune(tiny_gguf, table, "parts", resume=True))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -107,11 +107,11 @@ def test_what_has_stopped_early_learns_no_more_when_its_end_is_made_up_for(
 ) -> None:
     losses = itertools.chain([9.0, 1.0], itertools.repeat(7.0))  # of the base, and of each look
 
-    def evaluated(run: train.Run, *_: object) -> tuple[list[float], list[bool]]:
+    def evaluated(run: loop.Run, *_: object) -> tuple[list[float], list[bool]]:
         loss = next(losses)
         return [loss * sample.num_learned for sample in run.validation], [False] * len(run.validation)
 
-    monkeypatch.setattr(train.Run, "evaluate", evaluated)
+    monkeypatch.setattr(loop.Run, "evaluate", evaluated)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(adapter, "save", stop)
         tune(tiny_gguf, table)
@@ -128,7 +128,7 @@ def test_a_new_training_forgets_the_interrupted_one_of_its_name(tiny_gguf: Path,
         tune(tiny_gguf, table, on_progress=lambda progress: stop() if progress.step == 3 else None)
     assert adapter.can_resume("colours")
     with pytest.raises(KeyboardInterrupt):
-        tune(tiny_gguf, table, settings=train.Settings(rank=8), on_progress=stop)
+        tune(tiny_gguf, table, settings=prepare.Settings(rank=8), on_progress=stop)
     assert not adapter.can_resume("colours")
     assert list(paths.adapters().iterdir()) == []
 
@@ -141,7 +141,7 @@ def test_what_is_to_go_on_where_nothing_was_saved_says_that_it_was_stopped_befor
         state.parent.mkdir(parents=True)
         state.touch()
     adapter.checkpoint_folder(paths.adapters() / "nothing there").mkdir()
-    monkeypatch.setattr(train.Run, "evaluate", stop)
+    monkeypatch.setattr(loop.Run, "evaluate", stop)
     prepared = prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **learning.COLUMNS)
     with pytest.raises(typer.Exit):
         learn_with_bar(prepared, name="colours", resume=True)
@@ -165,12 +165,12 @@ def test_a_training_that_cannot_begin_leaves_the_interrupted_one_of_its_name_and
         def fail(*_: object) -> None:
             raise OSError(code, "", str(paths.adapters()))
 
-        monkeypatch.setattr(train.Run, "_open", fail)
+        monkeypatch.setattr(loop.Run, "_open", fail)
         with pytest.raises(error) as caught:
             train.learn(prepared, name="colours")
         assert "--resume" not in (caught.value.hint or "")
     else:
-        monkeypatch.setattr(*((train, "crew") if refused == "cluster" else (train.Run, "_open")), stop)
+        monkeypatch.setattr(*((train, "crew") if refused == "cluster" else (loop.Run, "_open")), stop)
         with pytest.raises(typer.Exit):
             learn_with_bar(prepared, name="colours")
         assert capsys.readouterr().err.splitlines()[-1] == still_there
@@ -218,19 +218,19 @@ def test_killed_behind_the_adapter_and_before_its_state_was_removed_it_says_what
     "error", [RuntimeError(NO_MEMORY), MemoryError(), OSError(errno.ENOMEM, "")], ids=["PyTorch's", "Python's", "the system's"]
 )
 def test_want_of_memory_says_how_to_go_on(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    learn = train.Run._learn
+    learn = loop.Run._learn
 
-    def learned(run: train.Run, batch: list[Sample]) -> float:
+    def learned(run: loop.Run, batch: list[Sample]) -> float:
         if run.step == 3:
             raise error
         return learn(run, batch)
 
-    monkeypatch.setattr(train.Run, "_learn", learned)
+    monkeypatch.setattr(loop.Run, "_learn", learned)
     for seconds, how in (
         (1e9, "close other programs, or"),
         (0.0, "close other programs and go on with --resume (in Python: `resume`), or"),
     ):
-        monkeypatch.setattr(train, "CHECKPOINT_SECONDS", seconds)
+        monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", seconds)
         with pytest.raises(NotEnoughMemoryError) as caught:
             tune(tiny_gguf, table)
         assert caught.value.message == "the memory was not enough to go on tuning `tiny.gguf`"
@@ -257,7 +257,7 @@ def test_a_disk_that_fills_up_says_how_to_go_on_and_leaves_no_empty_folder(
         return write(path, content)
 
     monkeypatch.setattr(Path, "write_bytes", written)
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     with pytest.raises(NotEnoughDiskError, match="no space left on the disk of") as caught:
         tune(tiny_gguf, table)
     assert (caught.value.hint or "").endswith("; then the same again with --resume (in Python: `resume`) goes on") == has_saved
@@ -288,7 +288,7 @@ def test_any_other_error_is_left_as_it_is(tiny_gguf: Path, table: Path, monkeypa
     def fail(*_: object) -> None:
         raise RuntimeError("shapes do not go together")
 
-    monkeypatch.setattr(train.Run, "_learn", fail)
+    monkeypatch.setattr(loop.Run, "_learn", fail)
     with pytest.raises(RuntimeError, match="shapes do not go together"):
         tune(tiny_gguf, table)
 

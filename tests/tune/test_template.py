@@ -23,7 +23,7 @@ from nomoat.engine.gguf import GGUFFile
 from nomoat.errors import UnsupportedError, UsageError
 from nomoat.hardware import Detected
 from nomoat.records import Message, Request
-from nomoat.tune import prepare, train
+from nomoat.tune import loop, prepare
 
 pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
 SETTINGS = prepare.Settings(rank=2, epochs=1)
@@ -146,11 +146,11 @@ def test_a_template_that_is_not_used_is_said(tiny_gguf: Path, bare: Path, table:
 def test_an_interrupted_training_does_not_go_on_with_another_template(
     bare: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(self: train.Run, batch: object) -> float:
+    def interrupt(self: loop.Run, batch: object) -> float:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train.Run, "_learn", interrupt)
+        patch.setattr(loop.Run, "_learn", interrupt)
         tune(bare, table, "mine", template="falcon")
     with pytest.raises(UsageError) as caught:
         tune(bare, table, "mine", template="gemma", resume=True)

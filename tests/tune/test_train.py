@@ -41,13 +41,13 @@ from nomoat.engine.gguf_tokenizer import from_metadata
 from nomoat.errors import DataError, ForkedError, NotEnoughDiskError, NotEnoughMemoryError, UsageError
 from nomoat.labelling import label_task_messages
 from nomoat.records import Request
-from nomoat.tune import adapter, execution, kernels, prepare, qlora, train
+from nomoat.tune import adapter, execution, kernels, loop, prepare, qlora, train
 from nomoat.tune.adamw import AdamW
 from nomoat.tune.samples import BATCH_TOKENS, NOT_LEARNED, Sample, batches_of, drawn, side_by_side, wanted
 from nomoat.tune.validation import is_better, is_clearly_worse, num_evaluations, num_next
 
 pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
-SETTINGS = train.Settings(rank=4, epochs=2, learning_rate=5e-3)
+SETTINGS = prepare.Settings(rank=4, epochs=2, learning_rate=5e-3)
 tune = functools.partial(learning.tune, settings=SETTINGS)
 
 
@@ -70,7 +70,7 @@ def mean_log_probability_of_the_right_label(ref: str) -> float:
 @pytest.mark.slow
 def test_a_tuned_model_gives_the_right_answers_a_likelihood_its_base_does_not(tiny_gguf: Path, table: Path) -> None:
     """The base chooses each of about four tokens among 264 at random: about -22. One of three labels at random would be -1.1."""
-    folder = tune(tiny_gguf, table, settings=train.Settings(rank=8, layers=2, epochs=40, learning_rate=1e-2, batch=32))
+    folder = tune(tiny_gguf, table, settings=prepare.Settings(rank=8, layers=2, epochs=40, learning_rate=1e-2, batch=32))
     assert mean_log_probability_of_the_right_label(str(tiny_gguf)) < -15
     assert mean_log_probability_of_the_right_label(f"{tiny_gguf}+colours") > -1.3
     facts = facts_of(folder)
@@ -95,7 +95,7 @@ def test_no_text_of_the_data_is_in_the_adapter_s_folder(tiny_gguf: Path, table: 
     table.write_text(table.read_text() + "my secret,red\nmy other secret,red\n")
     for name, secret in (("test", "my secret"), ("dev", "my other secret")):
         (tmp_path / f"{name}.csv").write_text(f"text,label\n{secret},red\nelse {name},green\n")
-    quick = train.Settings(rank=4, layers=1, epochs=0.1)
+    quick = prepare.Settings(rank=4, layers=1, epochs=0.1)
     folder = tune(tiny_gguf, table, settings=quick, test=tmp_path / "test.csv", validation=tmp_path / "dev.csv")
     facts = facts_of(folder)["data"]
     assert (facts["shared_with_test"], facts["shared_with_validation"]) == (["line 92"], ["line 93"])
@@ -125,7 +125,7 @@ def test_a_folder_of_the_hub_is_tuned_and_peft_puts_the_adapter_on_it(table: Pat
     from transformers import AutoModelForCausalLM
 
     _, base = write_folder(tmp_path / "model", "qwen2")
-    folder = tune(base, table, settings=train.Settings(rank=8, epochs=10, learning_rate=1e-2))
+    folder = tune(base, table, settings=prepare.Settings(rank=8, epochs=10, learning_rate=1e-2))
     facts = facts_of(folder)
     assert facts["base_file"] == "model" and facts["base_sha256"] == importer.sha256_of_model(base)
     assert facts["metrics"]["validation_loss_after"] < 0.5 * facts["metrics"]["validation_loss_before"]
@@ -159,7 +159,7 @@ def test_what_saves_time_or_memory_does_not_change_the_gradient(
 
     def gradients(*, learning: bool = False) -> list[torch.Tensor]:
         say = [].append
-        run = train.Run(prepared, plan=execution.choose_plan(prepared, say), say=say)
+        run = loop.Run(prepared, plan=execution.choose_plan(prepared, say), say=say)
         for parameter in run.parameters:  # fresh B matrices are zero, and would hide the gradient of A
             torch.nn.init.normal_(parameter, std=0.02, generator=torch.Generator().manual_seed(parameter.numel()))
         run.network.loss(*run.hidden(prepared.samples[:8], learning=learning)).backward()
@@ -169,7 +169,7 @@ def test_what_saves_time_or_memory_does_not_change_the_gradient(
     if how == "expanded layer by layer":
         monkeypatch.setattr(execution, "keep_expanded", lambda *_: hardware.Detected(False, "set by the test"))
     elif how == "without a shared beginning":
-        monkeypatch.setattr(train, "shared_prefix", lambda samples: 0)
+        monkeypatch.setattr(loop, "shared_prefix", lambda samples: 0)
     found = gradients(learning=how == "with places that have no target")
     assert len(found) == len(expected) == 14  # a pair for each of the upper layer's seven
     for a, b in zip(found, expected, strict=True):
@@ -205,7 +205,7 @@ def test_an_interrupted_training_resumes_to_the_weights_of_an_uninterrupted_one(
     tiny_gguf: Path, table: Path, precision: str, noise: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(qlora, "fastest_precision", lambda: hardware.Detected(precision, "set by the test"))
-    settings = train.Settings(rank=4, epochs=1, learning_rate=5e-3, layers=2, noise=noise)
+    settings = prepare.Settings(rank=4, epochs=1, learning_rate=5e-3, layers=2, noise=noise)
     whole = weights(tune(tiny_gguf, table, "whole", settings=settings))
 
     with pytest.raises(KeyboardInterrupt):
@@ -215,7 +215,7 @@ def test_an_interrupted_training_resumes_to_the_weights_of_an_uninterrupted_one(
 
 
 def test_settings_may_be_numpys_up_to_the_provenance_and_through_a_resumed_training(tiny_gguf: Path, table: Path) -> None:
-    settings = train.Settings(
+    settings = prepare.Settings(
         rank=np.int64(4), layers=np.int32(2), learning_rate=np.float32(5e-3), epochs=np.float64(1), batch=np.uint8(8),
         minutes=np.float16(5), noise=np.int64(5), seed=np.uint32(3),
     )  # fmt: skip
@@ -230,17 +230,17 @@ def test_settings_may_be_numpys_up_to_the_provenance_and_through_a_resumed_train
 def test_a_look_that_was_interrupted_is_made_up_for(
     tiny_gguf: Path, table: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    evaluate = train.Run.evaluate
+    evaluate = loop.Run.evaluate
 
-    def interrupted(run: train.Run, *given: object) -> tuple[list[float], list[bool]]:
+    def interrupted(run: loop.Run, *given: object) -> tuple[list[float], list[bool]]:
         if len(run.history) == 1:
             raise KeyboardInterrupt
         return evaluate(run, *given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(train.Run, "evaluate", interrupted)
+    monkeypatch.setattr(loop.Run, "evaluate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tune(tiny_gguf, table, "parts")
-    monkeypatch.setattr(train.Run, "evaluate", evaluate)
+    monkeypatch.setattr(loop.Run, "evaluate", evaluate)
     resumed = tune(tiny_gguf, table, "parts", resume=True)
     assert are_equal(weights(resumed), weights(whole))
     looks, expected = (facts_of(folder)["metrics"]["history"] for folder in (resumed, whole))
@@ -249,9 +249,9 @@ def test_a_look_that_was_interrupted_is_made_up_for(
 
 def test_noise_is_on_what_is_learned_from_and_not_on_what_is_looked_at(tiny_gguf: Path, table: Path) -> None:
     """Each step has its own, within NEFTune's bound: alpha / sqrt(tokens * width)."""
-    settings = train.Settings(rank=4, layers=2, noise=5)
+    settings = prepare.Settings(rank=4, layers=2, noise=5)
     prepared = prepare.prepare(str(tiny_gguf), table, settings=settings, **COLUMNS)
-    run = train.Run(prepared, plan=train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=lambda _: None)
+    run = loop.Run(prepared, plan=execution.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=lambda _: None)
     given: list[torch.Tensor] = []
     hidden = run.network.hidden
 
@@ -309,7 +309,7 @@ def die(written, target):
     replace(written, target)
 
 os.replace = die
-t.CHECKPOINT_SECONDS = 0.0
+t.loop.CHECKPOINT_SECONDS = 0.0
 nomoat.tune.qlora.fastest_precision = lambda: nomoat.hardware.Detected("float32", "set by the test")
 t.tune(sys.argv[1], sys.argv[2], name="killed", input_column="text", label_column="label", rank=4, epochs=2, learning_rate=5e-3)
 """
@@ -342,7 +342,7 @@ def test_a_training_that_was_killed_ends_with_the_weights_of_an_uninterrupted_on
 
 
 def test_a_time_budget_ends_the_training(tiny_gguf: Path, table: Path) -> None:
-    folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, epochs=10_000, minutes=0.02))
+    folder = tune(tiny_gguf, table, settings=prepare.Settings(rank=4, epochs=10_000, minutes=0.02))
     metrics = facts_of(folder)["metrics"]
     assert metrics["seconds"] > 0 and 1 <= metrics["steps"] < 10_000
 
@@ -362,9 +362,9 @@ def test_how_far_learning_came_in_its_time_is_said_and_kept(
 ) -> None:
     Clock(monkeypatch, step=step, evaluation=0.0)
     told: list[str] = []
-    settings = train.Settings(rank=4, batch=32, layers=1, epochs=epochs, minutes=minutes)
+    settings = prepare.Settings(rank=4, batch=32, layers=1, epochs=epochs, minutes=minutes)
     metrics = facts_of(tune(tiny_gguf, table, settings=settings, on_message=told.append))["metrics"]
-    assert [line for line in told if "time was over" in line] == ([f"{said}: {train.MORE_TIME}"] if said else [])
+    assert [line for line in told if "time was over" in line] == ([f"{said}: {loop.MORE_TIME}"] if said else [])
     assert metrics["epochs_done"] == 100 * metrics["lessons_done"] // 81 / 100
     assert said is None or f"({metrics['lessons_done']} of " in said
 
@@ -373,14 +373,14 @@ def test_a_share_of_the_epochs_is_said_as_it_is_written(tiny_gguf: Path, tmp_pat
     """In floating point 100 * 0.29 is less than 29, and 1.1 * 100 more than 110."""
     Clock(monkeypatch, step=2.1, evaluation=0.0)
     told: list[str] = []
-    settings = train.Settings(rank=4, batch=1, layers=1, epochs=1.1, minutes=1.0)
+    settings = prepare.Settings(rank=4, batch=1, layers=1, epochs=1.1, minutes=1.0)
     tune(tiny_gguf, write_table(tmp_path / "t.csv", num_rows=111), settings=settings, on_message=told.append)
     after = "after 0.29 of 1.1 epochs (29 of 110 lessons)"
-    assert f"warning: the time was over before every lesson was learned once, {after}: {train.MORE_TIME}" in told
+    assert f"warning: the time was over before every lesson was learned once, {after}: {loop.MORE_TIME}" in told
 
 
 def test_a_time_budget_below_the_first_look_still_learns_a_step(tiny_gguf: Path, table: Path) -> None:
-    folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, minutes=1e-9))
+    folder = tune(tiny_gguf, table, settings=prepare.Settings(rank=4, minutes=1e-9))
     metrics = facts_of(folder)["metrics"]
     assert metrics["steps"] == 1 and metrics["validation_loss_after"] > 0
 
@@ -390,22 +390,22 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, step: float, evaluation: float) -> None:
         self.now, self._step = 100.0, step
-        learn, evaluate = train.Run._learn, train.Run.evaluate
+        learn, evaluate = loop.Run._learn, loop.Run.evaluate
 
-        def learned(run: train.Run, batch: list[Sample]) -> float:
+        def learned(run: loop.Run, batch: list[Sample]) -> float:
             loss = learn(run, batch)
             self.now += self._step
             return loss
 
-        def evaluated(run: train.Run, *given: object) -> tuple[list[float], list[bool]]:
+        def evaluated(run: loop.Run, *given: object) -> tuple[list[float], list[bool]]:
             with monkeypatch.context() as during:
                 during.setattr(run, "_evaluated", lambda batches: self._taking(evaluation, map(run.evaluate_batch, batches)))
                 return evaluate(run, *given)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(train.Run, "backward", lambda _run, _batch: torch.tensor(1.0))  # a step without a gradient
-        monkeypatch.setattr(train, "time", SimpleNamespace(perf_counter=lambda: self.now))
-        monkeypatch.setattr(train.Run, "_learn", learned)
-        monkeypatch.setattr(train.Run, "evaluate", evaluated)
+        monkeypatch.setattr(loop.Run, "backward", lambda _run, _batch: torch.tensor(1.0))  # a step without a gradient
+        monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        monkeypatch.setattr(loop.Run, "_learn", learned)
+        monkeypatch.setattr(loop.Run, "evaluate", evaluated)
 
     def _taking(self, seconds: float, found: Iterator[tuple[list[float], list[bool]]]) -> Iterator[tuple[list[float], list[bool]]]:
         self.now += seconds
@@ -428,7 +428,7 @@ def test_most_of_the_minutes_is_for_learning_however_long_a_look_takes(
 ) -> None:  # fmt: skip
     """`evaluations`: after so many seconds of learning. The base is evaluated, too; no weights are that have learned nothing."""
     clock = Clock(monkeypatch, step=step, evaluation=evaluation)
-    folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, batch=64, layers=1, epochs=epochs, minutes=1))
+    folder = tune(tiny_gguf, table, settings=prepare.Settings(rank=4, batch=64, layers=1, epochs=epochs, minutes=1))
     assert clock.now < 160 + step
     metrics = facts_of(folder)["metrics"]
     assert (metrics["steps"], [evaluation["seconds"] for evaluation in metrics["history"]]) == (steps, evaluations)
@@ -439,8 +439,8 @@ def test_the_time_left_is_that_of_learning_and_of_the_looks_to_come(
 ) -> None:
     """Of the minute the base takes four seconds of the six it may, 44 are learned in, and three looks take four each."""
     Clock(monkeypatch, step=0.5, evaluation=4)
-    told: list[train.Progress] = []
-    settings = train.Settings(rank=4, batch=64, layers=1, epochs=10_000, minutes=1)
+    told: list[loop.Progress] = []
+    settings = prepare.Settings(rank=4, batch=64, layers=1, epochs=10_000, minutes=1)
     tune(tiny_gguf, table, settings=settings, on_progress=told.append)
     base = next(progress for progress in told if progress.stage == "measuring the base")
     assert (base.fraction, base.seconds_left) == (pytest.approx(4 / 6), pytest.approx(2))
@@ -475,19 +475,19 @@ def slow_looks(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     clock = SimpleNamespace(now=100.0)
 
     def taking(name: str, seconds: float) -> None:
-        original = getattr(train.Run, name)
+        original = getattr(loop.Run, name)
 
-        def work(run: train.Run, batch: list[Sample]) -> object:
+        def work(run: loop.Run, batch: list[Sample]) -> object:
             found = original(run, batch)
             clock.now += seconds
             return found
 
-        monkeypatch.setattr(train.Run, name, work)
+        monkeypatch.setattr(loop.Run, name, work)
 
     taking("_learn", 0.5)
     taking("evaluate_batch", 1.0)
-    monkeypatch.setattr(train, "time", SimpleNamespace(perf_counter=lambda: clock.now))
-    monkeypatch.setattr(train, "MOST_LOOKED_AT", 2)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(loop, "MOST_LOOKED_AT", 2)
     return clock
 
 
@@ -496,7 +496,7 @@ def test_a_look_is_at_so_many_lessons_as_a_tenth_of_the_minutes_does_for_and_res
 ) -> None:
     """Of 20 lessons held out: a look at all would take 10 of the 30 seconds, one at four takes two of the three that there are."""
     table = write_table(tmp_path / "t.csv", num_rows=200)
-    settings = train.Settings(rank=4, layers=1, epochs=10_000, minutes=0.5)
+    settings = prepare.Settings(rank=4, layers=1, epochs=10_000, minutes=0.5)
     said: list[str] = []
     whole = tune(tiny_gguf, table, "whole", settings=settings, on_message=said.append)
     assert 130 <= slow_looks.now <= 131
@@ -533,7 +533,7 @@ def test_a_lesson_longer_than_the_context_is_named_and_nothing_is_cut(tiny_gguf:
 
 
 def test_a_name_that_is_taken_is_kept_unless_it_is_to_be_replaced(tiny_gguf: Path, table: Path) -> None:
-    quick = train.Settings(rank=4, epochs=0.1)
+    quick = prepare.Settings(rank=4, epochs=0.1)
     tune(tiny_gguf, table, settings=quick)
     with pytest.raises(UsageError) as caught:
         tune(tiny_gguf, table, settings=quick)
@@ -545,7 +545,7 @@ def test_a_name_that_another_training_takes_meanwhile_is_kept(tiny_gguf: Path, t
     """After it was looked at, and before this one has the lock."""
     monkeypatch.setattr(adapter, "require_disk", lambda target, _num: target.mkdir(parents=True))
     with pytest.raises(UsageError, match="there is an adapter `colours` already"):
-        tune(tiny_gguf, table, settings=train.Settings(rank=4, epochs=0.1))
+        tune(tiny_gguf, table, settings=prepare.Settings(rank=4, epochs=0.1))
     assert not any((paths.adapters() / "colours").iterdir())
 
 
@@ -562,7 +562,7 @@ def test_a_path_is_no_name(tiny_gguf: Path, table: Path) -> None:
 
 
 def test_a_korean_name_is_fine(tiny_gguf: Path, table: Path) -> None:
-    assert tune(tiny_gguf, table, "색깔", settings=train.Settings(rank=4, epochs=0.1)).name == "색깔"
+    assert tune(tiny_gguf, table, "색깔", settings=prepare.Settings(rank=4, epochs=0.1)).name == "색깔"
 
 
 def test_too_little_memory_is_said_before_anything_is_loaded(tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -683,7 +683,7 @@ def test_the_memory_foretold_is_no_less_and_little_more_than_was_measured(
     tiny_gguf: Path, table: Path, sizes: dict[str, int], file: Measured, layers: int, bounds: dict[bool, tuple[float, float]]
 ) -> None:
     """16 lessons of 32 tokens in bf16: benchmarks/results/2026-11-25_tuning_memory_*.json, peaks on an EPYC of 2 cores."""
-    prepared = prepare.prepare(str(tiny_gguf), table, settings=train.Settings(), **COLUMNS)
+    prepared = prepare.prepare(str(tiny_gguf), table, settings=prepare.Settings(), **COLUMNS)
     settings = replace(prepared.settings, layers=layers)
     prepared = with_tokens(replace(prepared, file=file, sizes=replace(prepared.sizes, **sizes), settings=settings), 32, 16)
     for expanded, (least, most) in bounds.items():
@@ -775,7 +775,7 @@ def test_the_callers_own_number_of_threads_is_as_it_was_after_a_training(
 ) -> None:
     learned_with: list[int] = []
 
-    def told(progress: train.Progress) -> None:
+    def told(progress: loop.Progress) -> None:
         learned_with.append(torch.get_num_threads())
         if is_stopped:
             raise KeyboardInterrupt
@@ -799,7 +799,7 @@ def test_a_training_learns_with_all_threads_whatever_another_beside_it_does_with
 ) -> None:
     learned_with = set[int]()
 
-    def told(progress: train.Progress) -> None:
+    def told(progress: loop.Progress) -> None:
         if progress.stage == "tuning":
             learned_with.add(torch.get_num_threads())
         else:
@@ -841,7 +841,7 @@ def test_a_full_disk_leaves_no_half_adapter(tiny_gguf: Path, table: Path, monkey
 
     monkeypatch.setattr("safetensors.torch.save", full)
     with pytest.raises(NotEnoughDiskError):
-        tune(tiny_gguf, table, settings=train.Settings(rank=4, epochs=0.1))
+        tune(tiny_gguf, table, settings=prepare.Settings(rank=4, epochs=0.1))
     assert not (paths.adapters() / "colours").exists()
 
 
@@ -880,7 +880,7 @@ def test_places_without_a_target_even_out_their_number() -> None:
 )  # fmt: skip
 def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        train.Settings(**settings)
+        prepare.Settings(**settings)
     assert caught.value.message == message
 
 
@@ -912,7 +912,7 @@ def base(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_learning_rate_that_breaks_the_model_is_named_and_leaves_no_adapter(base: Path, table: Path) -> None:
-    settings = train.Settings(rank=4, learning_rate=1e30)
+    settings = prepare.Settings(rank=4, learning_rate=1e30)
     with pytest.raises(UsageError) as caught:
         tune(base, table, settings=settings)
     assert "the loss is no number any more" in caught.value.message
@@ -923,11 +923,11 @@ def test_a_learning_rate_that_breaks_the_model_is_named_and_leaves_no_adapter(ba
 def test_an_average_that_breaks_the_model_is_noticed_when_it_is_looked_at(
     base: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(run: train.Run) -> None:
+    def broken(run: loop.Run) -> None:
         for value in run.average.values():
             value.fill_(torch.inf)
 
-    monkeypatch.setattr(train.Run, "_average", broken)
+    monkeypatch.setattr(loop.Run, "_average", broken)
     with pytest.raises(UsageError, match="the loss is no number any more"):
         tune(base, table)
     assert not (paths.adapters() / "colours").exists()
@@ -952,7 +952,7 @@ def test_an_instruction_that_is_much_of_the_work_is_named(tiny_gguf: Path, tmp_p
     path, said = tmp_path / "many.csv", list[str]()
     path.write_text("text,label\n" + "".join(f"word {at},l{at % 20}\n" for at in range(80)), encoding="utf-8")
     for name, instruction in (("listed", None), ("short", "Which?")):
-        tune(tiny_gguf, path, name, instruction=instruction, settings=train.Settings(epochs=0.05), on_message=said.append)
+        tune(tiny_gguf, path, name, instruction=instruction, settings=prepare.Settings(epochs=0.05), on_message=said.append)
     listed, short = (text for text in said if text.startswith("shared beginning"))
     assert "a short --instruction" in listed
     assert "--instruction" not in short
@@ -960,7 +960,7 @@ def test_an_instruction_that_is_much_of_the_work_is_named(tiny_gguf: Path, tmp_p
 
 def test_progress_is_told_in_each_stage(tiny_gguf: Path, table: Path) -> None:
     stages: list[str] = []
-    quick = train.Settings(rank=4, epochs=0.1)
+    quick = prepare.Settings(rank=4, epochs=0.1)
     tune(tiny_gguf, table, settings=quick, on_progress=lambda progress: stages.append(progress.stage))
     assert list(dict.fromkeys(stages)) == ["measuring the base", "tuning"]
 
@@ -982,7 +982,7 @@ def test_two_trainings_under_one_name_at_once_are_refused(tiny_gguf: Path, table
 
 def test_a_rank_beyond_the_model_is_refused_before_memory_is_taken(tiny_gguf: Path, table: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        tune(tiny_gguf, table, settings=train.Settings(rank=100_000))
+        tune(tiny_gguf, table, settings=prepare.Settings(rank=100_000))
     assert caught.value.message == "rank is 100,000, and the model is 64 wide"
 
 
@@ -1006,14 +1006,14 @@ def test_the_best_look_is_kept_and_learning_stops_when_it_no_longer_helps(
     found = iter([(9.0, 0), *evaluations])
     kept: list[dict[str, torch.Tensor]] = []
 
-    def evaluated(run: train.Run, *_: object) -> tuple[list[float], list[bool]]:
+    def evaluated(run: loop.Run, *_: object) -> tuple[list[float], list[bool]]:
         value, right = next(found)
         kept.append(run._learned())
         return [value * sample.num_learned for sample in run.validation], [at < right for at in range(len(run.validation))]
 
-    monkeypatch.setattr(train.Run, "evaluate", evaluated)
+    monkeypatch.setattr(loop.Run, "evaluate", evaluated)
     said: list[str] = []
-    folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, epochs=8, learning_rate=5e-3), on_message=said.append)
+    folder = tune(tiny_gguf, table, settings=prepare.Settings(rank=4, epochs=8, learning_rate=5e-3), on_message=said.append)
     assert "stopped early: 2 looks at the lessons held out were clearly worse than the best" in said
     saved = weights(folder)
     assert all(torch.equal(saved[f"base_model.model.{name}"], value) for name, value in kept[1 + best].items())
@@ -1028,17 +1028,17 @@ def test_who_stopped_learning_as_the_time_ended_is_not_told_that_more_time_helps
     Clock(monkeypatch, step=10.0, evaluation=0.0)
     losses = iter([9.0, 9.0, 2.0, 1.0, 7.0, 8.0])  # of the base twice: at a few lessons, and at the others
 
-    def evaluated(run: train.Run, *_: object) -> tuple[list[float], list[bool]]:
+    def evaluated(run: loop.Run, *_: object) -> tuple[list[float], list[bool]]:
         loss = next(losses)
         return [loss * sample.num_learned for sample in run.validation], [False] * len(run.validation)
 
-    monkeypatch.setattr(train.Run, "evaluate", evaluated)
+    monkeypatch.setattr(loop.Run, "evaluate", evaluated)
     told: list[str] = []
-    settings = train.Settings(rank=4, batch=64, layers=1, epochs=1000, minutes=1.0)
+    settings = prepare.Settings(rank=4, batch=64, layers=1, epochs=1000, minutes=1.0)
     history = facts_of(tune(tiny_gguf, table, settings=settings, on_message=told.append))["metrics"]["history"]
     assert [round(look["held_out"], 3) for look in history] == [2.0, 1.0, 7.0, 8.0]
     assert history[-1]["fraction"] == 1
-    assert train.STOPPED_EARLY in told and not any("time was over" in line for line in told)
+    assert loop.STOPPED_EARLY in told and not any("time was over" in line for line in told)
 
 
 @pytest.mark.parametrize(
@@ -1073,7 +1073,7 @@ def test_the_answers_of_a_conversation_are_one_lesson_in_what_is_said_of_the_cha
     learned = tmp_path / "learned.jsonl"
     learned.write_text(chat.replace('"u"', '"other"') * 2)
     prepared = prepare.prepare(str(tiny_gguf), learned, validation=path, template="llama-2", settings=SETTINGS)
-    run = train.Run(prepared, plan=train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=[].append)
+    run = loop.Run(prepared, plan=execution.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=[].append)
     assert [sample.num_learned for sample in run.validation] == [2] * 6
     first, after = run.validation[0].lesson, {True: iter([8.0, 7.0, 6.0]), False: iter([5.0, 4.0, 3.0])}
     run.right_before = run.right_after = [False] * 6
@@ -1093,7 +1093,7 @@ def test_copies_of_a_text_are_one_in_what_is_said_of_the_change(tiny_gguf: Path,
     found = []
     for file in (once, path):
         prepared = prepare.prepare(str(tiny_gguf), table, validation=file, settings=SETTINGS, **COLUMNS)
-        run = train.Run(prepared, plan=train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=[].append)
+        run = loop.Run(prepared, plan=execution.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=[].append)
         num = len(run.validation) // 3
         run.right_before = run.right_after = [False] * 3 * num
         run.losses_before, run.losses_after = [9.0] * 3 * num, [8.0, 6.0, 5.0] * num
@@ -1108,7 +1108,7 @@ def test_one_text_held_out_has_no_interval(tiny_gguf: Path, table: Path, tmp_pat
     path = tmp_path / "held_out.csv"
     path.write_text("text,label\n" + "u1,red\n" * 2)
     prepared = prepare.prepare(str(tiny_gguf), table, validation=path, settings=SETTINGS, **COLUMNS)
-    run = train.Run(prepared, plan=train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=[].append)
+    run = loop.Run(prepared, plan=execution.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=[].append)
     run.losses_before, run.losses_after = [9.0, 9.0], [8.0, 8.0]
     run.right_before = run.right_after = [True, True]
     assert (run.metrics()["validation_lessons"], run.metrics()["validation_loss_change_95"]) == (2, None)
@@ -1122,7 +1122,7 @@ def test_the_interval_of_the_change_is_about_the_losses_that_are_said(tiny_gguf:
     path.write_text("".join(f'{{"messages": {chat}}}\n' for chat in chats))
     learned.write_text(path.read_text().replace('"content": "u', '"content": "other'))
     prepared = prepare.prepare(str(tiny_gguf), learned, validation=path, settings=SETTINGS)
-    run = train.Run(prepared, plan=train.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=[].append)
+    run = loop.Run(prepared, plan=execution.ExecutionPlan(precision="float32", expanded=True, keeps_lower=False), say=[].append)
     assert [sample.num_learned for sample in run.validation] == [2, 2, 30]
     run.losses_before, run.losses_after = [2.0, 2.0, 90.0], [4.0, 5.0, 72.0]
     run.right_before, run.right_after = [True, False, False], [True, True, False]
@@ -1143,22 +1143,22 @@ def test_what_is_kept_is_the_weights_averaged_over_the_last_tenth_of_the_steps(
     """Learning itself goes on with the last weights, whatever was looked at."""
     table.write_text("\n".join(table.read_text().splitlines()[: num_lessons + 1]) + "\n")
     steps: list[dict[str, torch.Tensor]] = []
-    learn, evaluate = train.Run._learn, train.Run.evaluate
+    learn, evaluate = loop.Run._learn, loop.Run.evaluate
 
-    def learned(run: train.Run, batch: list[Sample]) -> float:
+    def learned(run: loop.Run, batch: list[Sample]) -> float:
         if steps:
             assert all(torch.equal(steps[-1][name], value) for name, value in run._learned().items())
         loss = learn(run, batch)
         steps.append(run._learned())
         return loss
 
-    def evaluated(run: train.Run, *given: object) -> tuple[list[float], list[bool]]:
+    def evaluated(run: loop.Run, *given: object) -> tuple[list[float], list[bool]]:
         losses, right = evaluate(run, *given)  # type: ignore[arg-type]
         return [loss * 0.5 ** len(run.history) for loss in losses], [False] * len(right)  # the last one is the best
 
-    monkeypatch.setattr(train.Run, "_learn", learned)
-    monkeypatch.setattr(train.Run, "evaluate", evaluated)
-    folder = tune(tiny_gguf, table, settings=train.Settings(rank=4, epochs=4, batch=4, learning_rate=5e-3))
+    monkeypatch.setattr(loop.Run, "_learn", learned)
+    monkeypatch.setattr(loop.Run, "evaluate", evaluated)
+    folder = tune(tiny_gguf, table, settings=prepare.Settings(rank=4, epochs=4, batch=4, learning_rate=5e-3))
     saved = weights(folder)
     for name, last in steps[-1].items():
         average = torch.zeros_like(last)

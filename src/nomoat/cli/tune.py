@@ -17,8 +17,8 @@ from nomoat.errors import NomoatError, UsageError
 if TYPE_CHECKING:
     from nomoat.catalog.licences import ChainVerdict
     from nomoat.tune.estimate import Estimate
+    from nomoat.tune.loop import Progress
     from nomoat.tune.prepare import Prepared
-    from nomoat.tune.train import Progress
 
 LONGEST_EXAMPLE = 80  # characters of a text that stands in a command
 MOST_LOOKED_AT = 100  # texts, for one without personal data
@@ -225,10 +225,10 @@ def _say_what_it_takes(prepared: Prepared, workers: int | None, ray: str | None,
 
 def _say_workers(prepared: Prepared, workers: int | None, ray: str | None) -> None:
     """Which processes would learn, and how; nothing where it is this one alone. Raises what the training would."""
-    from nomoat.tune import train
+    from nomoat.tune import loop, train
 
     with train.crew(prepared, workers, ray, console.say) as learners:
-        if not isinstance(learners, train.ThisProcess):
+        if not isinstance(learners, loop.ThisProcess):
             learners.choose_plan(console.say)
             console.say("every worker has the model; the time above is what this machine would take alone")
 

@@ -36,7 +36,7 @@ from nomoat.engine.gguf import FloatArray
 from nomoat.errors import NotEnoughMemoryError, UsageError, WorkerError
 from nomoat.hardware import Detected
 from nomoat.references import find_files
-from nomoat.tune import adapter, execution, kernels, prepare, qlora, train
+from nomoat.tune import adapter, execution, kernels, loop, prepare, qlora
 from nomoat.tune.execution import ExecutionPlan
 from nomoat.tune.prepare import Prepared
 from nomoat.tune.samples import Sample, batches_of, shared_prefix, width_of
@@ -88,7 +88,7 @@ class Shares:
         return shares
 
 
-class Part(train.Run):
+class Part(loop.Run):
     """The training as a worker sees it: the whole model, and its share of each batch."""
 
     def __init__(self, prepared: Prepared, *, plan: ExecutionPlan, rank: int, count: int) -> None:
@@ -115,7 +115,7 @@ class Part(train.Run):
     def make_step(self, flat: torch.Tensor, rate: float) -> None:
         """What `Run` does with a gradient and the averages do not need."""
         set_gradients(self.parameters, flat)
-        torch.nn.utils.clip_grad_norm_(self.parameters, train.MAX_GRADIENT_NORM)
+        torch.nn.utils.clip_grad_norm_(self.parameters, loop.MAX_GRADIENT_NORM)
         self.optimizer.rate = rate
         self.optimizer.step()
         self.step += 1
@@ -228,7 +228,7 @@ def set_gradients(parameters: Sequence[torch.nn.Parameter], flat: torch.Tensor) 
         parameter.grad = part.view_as(parameter)
 
 
-class DataParallelRun(train.Run):
+class DataParallelRun(loop.Run):
     """The training as the process that asks sees it: everything but the model."""
 
     def __init__(self, crew: Crew, prepared: Prepared, *, plan: ExecutionPlan, say: Say) -> None:
@@ -275,7 +275,7 @@ class DataParallelRun(train.Run):
             self.seconds_reading = read_before + max(reading)
             yield found
 
-    def train(self, checkpoint: adapter.Checkpoint, on_progress: Callable[[train.Progress], None] | None, say: Say) -> None:
+    def train(self, checkpoint: adapter.Checkpoint, on_progress: Callable[[loop.Progress], None] | None, say: Say) -> None:
         """As of `Run`; when a worker dies, the last whole step is kept, too."""
         try:
             super().train(checkpoint, on_progress, say)
@@ -302,7 +302,7 @@ class DataParallelRun(train.Run):
 
 
 class Crew:
-    """The workers of a training; see `train.Learners`. Made by `learners`."""
+    """The workers of a training; see `loop.Learners`. Made by `learners`."""
 
     def __init__(self, ray: Any, prepared: Prepared, hands: Sequence[Hand]) -> None:
         self._ray, self._prepared, self.hands = ray, prepared, hands
@@ -329,7 +329,7 @@ class Crew:
             say(line)
         return ExecutionPlan(precision=plan.precision, expanded=plan.expanded, keeps_lower=all(each.keeps_lower for each, _ in chosen))
 
-    def opened(self, plan: ExecutionPlan, say: Say, *, is_resumed: bool) -> train.Run:
+    def opened(self, plan: ExecutionPlan, say: Say, *, is_resumed: bool) -> loop.Run:
         ranks = {id(hand): rank for rank, hand in enumerate(self.hands)}
         for wave in cluster.waves(self.hands):
             given = [(plan, ranks[id(hand)], len(ranks), is_resumed) for hand in wave]
@@ -398,7 +398,7 @@ class Crew:
 
 
 @contextmanager
-def learners(prepared: Prepared, num_workers: int | None, address: str | None, say: Say) -> Iterator[train.Learners]:
+def learners(prepared: Prepared, num_workers: int | None, address: str | None, say: Say) -> Iterator[loop.Learners]:
     """Workers on the Ray cluster at `address`, one a machine unless a number is given; or so many on this machine.
 
     One on this very machine is this process. They end with the block.
@@ -408,7 +408,7 @@ def learners(prepared: Prepared, num_workers: int | None, address: str | None, s
         places = sorted(cluster.places(ray, num_workers), key=lambda place: not cluster.is_here(place.address))
         if len(places) == 1 and cluster.is_here(places[0].address):
             say("one worker, which is this machine: it learns by itself")
-            yield train.ThisProcess(prepared)
+            yield loop.ThisProcess(prepared)
             return
         _require_work(prepared, len(places))
         hands = cluster.hands(ray, places, Learner, concurrency=1)

@@ -84,7 +84,7 @@ def estimate(prepared: Prepared, say: Callable[[str], None] | None = None) -> Es
 
 
 def _part_looked_at(prepared: Prepared, seconds: float) -> float:
-    """Of the lessons held out, all of which take so many seconds at first: see `train.Run.measure_base`."""
+    """Of the lessons held out, all of which take so many seconds at first: see `loop.Run.measure_base`."""
     least = FIRST_LESSONS / count_lessons(split(prepared)[1])
     return min(1.0, max(least, seconds_for_base(prepared.settings.minutes) / seconds))
 
