@@ -95,12 +95,6 @@ def test_answers_of_a_home_of_an_older_nomoat_are_closed_to_others_once(
     assert (mode_of(runs), caplog.messages) == (0o750, said)
 
 
-@pytest.mark.parametrize(("system", "line"), [("linux", "nomoat run 'a b' c"), ("win32", 'nomoat run "a b" c')])
-def test_a_command_is_quoted_as_the_systems_shell_reads_it(monkeypatch: pytest.MonkeyPatch, system: str, line: str) -> None:
-    monkeypatch.setattr(sys, "platform", system)
-    assert paths.as_command(["nomoat", "run", "a b", "c"]) == line
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not ask HOME")
 def test_an_empty_home_is_one_that_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     import pwd

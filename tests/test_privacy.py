@@ -23,7 +23,7 @@ from misbehaving import Server, say
 from patience import PATIENCE_SECONDS
 
 import nomoat
-from nomoat import installing, net
+from nomoat import commands, net
 from nomoat.catalog.fetch import fetch
 from nomoat.errors import DownloadError, OfflineError, RedirectedError, RemoteError, UsageError
 from nomoat.records import Source
@@ -253,7 +253,7 @@ PROXY_FORMS = "give http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT"
             "all_proxy",
             "socks5h://me:secret@proxy.corp:1080",
             "`all_proxy` names a SOCKS proxy, and the package for these is not installed",
-            installing.command("httpx[socks]"),
+            commands.installing("httpx[socks]"),
         ),
     ],
 )

@@ -24,7 +24,7 @@ import pytest
 from tiny import write_adapter, write_learned
 
 import nomoat
-from nomoat import callable_package, footprint, hardware, installing, labelling, responder
+from nomoat import callable_package, commands, footprint, hardware, labelling, responder
 from nomoat.cli.show import show
 from nomoat.engine import importer
 from nomoat.engine.fake import FakeEngine
@@ -464,7 +464,7 @@ print(hasattr(tune, "__signature__"))
 
 def test_without_their_extras_the_public_functions_are_there_and_say_what_to_install() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT_EXTRAS], capture_output=True, text=True, check=False)
-    says = [f"`nomoat.{name}` needs nomoat's `{name}` extra {installing.extra(name)}" for name in ("serve", "tune")]
+    says = [f"`nomoat.{name}` needs nomoat's `{name}` extra {commands.installing_extra(name)}" for name in ("serve", "tune")]
     doc = "Fine-tuning on a CPU. `nomoat.tune(...)` is `nomoat.tune.train.tune(...)`."
     assert done.stdout.splitlines() == [*says, *says, doc, "False"], done.stderr
 

@@ -111,7 +111,7 @@ def test_a_log_that_stdout_goes_to_keeps_what_is_in_it(tmp_path: Path, name: str
     log.write_text("old\n" if mode == "a" else "")
     link.symlink_to("/proc/self/fd/1")
     program = """import pathlib, sys
-from nomoat import paths, system_errors, whole_files
+from nomoat import system_errors, whole_files
 target = pathlib.Path(sys.argv[1])
 print("before", flush=True)
 system_errors.require_writable(target)

@@ -294,9 +294,9 @@ class MissingExtraError(NomoatError):
     """An optional part of nomoat is not installed."""
 
     def __init__(self, *, extra: str, what: str) -> None:
-        from nomoat import installing
+        from nomoat import commands
 
-        super().__init__(f"{what} needs nomoat's `{extra}` extra", hint=installing.extra(extra))
+        super().__init__(f"{what} needs nomoat's `{extra}` extra", hint=commands.installing_extra(extra))
 
 
 class OfflineError(NomoatError):

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
 
-from nomoat import config, installing
+from nomoat import commands, config
 from nomoat.errors import OfflineError, RedirectedError, RemoteError, SettingError
 
 if TYPE_CHECKING:
@@ -342,7 +342,7 @@ def _naming_the_variable(variable: str) -> Iterator[None]:
         yield
     except ImportError:
         raise SettingError(
-            f"`{variable}` names a SOCKS proxy, and the package for these is not installed", hint=installing.command("httpx[socks]")
+            f"`{variable}` names a SOCKS proxy, and the package for these is not installed", hint=commands.installing("httpx[socks]")
         ) from None
     except (ValueError, httpx.InvalidURL):
         raise SettingError(

@@ -8,10 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shlex
-import subprocess
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -138,11 +135,6 @@ def cache() -> Path:
 def runs() -> Path:
     """Answers and reports."""
     return home() / "runs"
-
-
-def as_command(words: Sequence[str]) -> str:
-    """The words as one line for this system's shell: in quotes where need be, double ones on Windows, whose `cmd` has no others."""
-    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 
 def split_names(name: str) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from tiny import write_learned
 
 import nomoat
-from nomoat import paths
+from nomoat import commands, paths
 from nomoat.asking.as_tuned import Question, question_for
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import DataError, UnknownModelError, UsageError
@@ -174,7 +174,7 @@ def test_texts_without_labels_are_asked_about_as_a_model_learned_it() -> None:
 def test_what_shows_a_model_of_a_file_can_be_pasted_whatever_its_name(tmp_path: Path) -> None:
     (tmp_path / "tiny one.gguf").touch()
     ref = write_adapter("plain", "no", "yes").replace("base", str(tmp_path / "tiny one.gguf"))
-    command = paths.as_command(["nomoat", "show", ref])
+    command = commands.as_line(["nomoat", "show", ref])
     assert question_for(ref).notes == (f"asked with its labels (no, yes), as `{ref}` was tuned: see `{command}`",)
     other = f"`{ref}` was tuned on another question than this, see `{command}`"
     assert question_for(ref, ["no", "yes"], "Good?").notes == (other,)

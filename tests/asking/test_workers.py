@@ -22,7 +22,7 @@ import shell
 from patience import PATIENCE_SECONDS
 from tiny import TEMPLATE, write_tiny_gguf
 
-from nomoat import errors, installing, net
+from nomoat import commands, errors, net
 from nomoat.asking import cluster as ray_cluster
 from nomoat.asking.store import AnswerStore
 from nomoat.asking.workers import Facts, Workers, started_workers
@@ -450,7 +450,7 @@ def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError) as caught, started_workers(2, None):
         pass
-    assert caught.value.hint == installing.extra("ray")
+    assert caught.value.hint == commands.installing_extra("ray")
 
 
 def test_ray_is_not_imported_unless_it_is_asked_for(tmp_path: Path) -> None:

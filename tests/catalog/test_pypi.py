@@ -16,7 +16,7 @@ import psutil
 import pytest
 from patience import PATIENCE_SECONDS, wait_until
 
-from nomoat import config, installing
+from nomoat import commands, config
 from nomoat.catalog.fetch import fetch
 from nomoat.errors import BadFileError, DownloadError, NotEnoughDiskError
 from nomoat.records import Source
@@ -110,7 +110,7 @@ def test_pips_failures_are_translated(
     with pytest.raises(error, match=message) as failed:
         pull("pypi:tinymodel==1.0", "tinymodel/m.gguf", empty_home / "models" / "m.gguf")
     if error is DownloadError:
-        assert failed.value.hint == installing.pip()
+        assert failed.value.hint == commands.installing_pip()
     assert list(empty_home.rglob("*")) == []
 
 

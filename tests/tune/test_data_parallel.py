@@ -19,7 +19,7 @@ import torch
 from learning import COLUMNS, facts_of, weights
 from patience import PATIENCE_SECONDS, wait_until
 
-from nomoat import installing, net, paths
+from nomoat import commands, net, paths
 from nomoat.asking import cluster as clusters
 from nomoat.errors import MissingExtraError, UnknownModelError, UsageError, WorkerError
 from nomoat.hardware import Detected
@@ -158,7 +158,7 @@ def test_one_worker_alone_is_this_process_and_ray_is_not_needed(tiny_gguf: Path,
     assert metrics(tune(tiny_gguf, table, "one", workers=1, settings=prepare.Settings(epochs=0.1)))["workers"] == [1]
     with pytest.raises(MissingExtraError) as caught:
         tune(tiny_gguf, table, "two", ray="127.0.0.1:1")
-    assert caught.value.hint == installing.extra("ray")
+    assert caught.value.hint == commands.installing_extra("ray")
     with pytest.raises(UsageError, match="the number of workers is 0"):
         tune(tiny_gguf, table, "none", workers=0)
 

@@ -13,7 +13,7 @@ import pytest
 from learning import COLUMNS, facts_of, stopping_at
 from typer.testing import CliRunner
 
-from nomoat import hardware, installing
+from nomoat import commands, hardware
 from nomoat.cli import app
 from nomoat.errors import NotEnoughMemoryError
 from nomoat.tune import estimate, execution, prepare, train
@@ -111,5 +111,5 @@ def test_a_dry_run_without_pytorch_says_what_is_missing(prepared: Prepared, monk
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.delitem(sys.modules, "nomoat.tune.estimate", raising=False)
     out, said = dry_run(prepared, "--json")
-    assert f"time and memory: known only with PyTorch: {installing.extra('tune')}" in said
+    assert f"time and memory: known only with PyTorch: {commands.installing_extra('tune')}" in said
     assert json.loads(out)["estimate"] is None

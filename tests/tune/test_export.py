@@ -24,6 +24,7 @@ from small_disk import run_on_small_disk
 from tiny import write_adapter, write_learned, write_tiny_gguf
 from typer.testing import CliRunner
 
+from nomoat import commands
 from nomoat.catalog import licences
 from nomoat.cli import app
 from nomoat.engine import importer
@@ -451,7 +452,7 @@ def test_the_next_command_is_one_that_the_shell_and_ollama_take(name: str, given
     output = tmp_path / "my out"
     result = CliRunner().invoke(app, ["export", f"{weights}+{name}", "-o", str(output), "--form", "ollama"])
     assert result.exit_code == 0, result.output
-    command = paths.as_command(["ollama", "create", given, "-f", str(output / "Modelfile")])
+    command = commands.as_line(["ollama", "create", given, "-f", str(output / "Modelfile")])
     assert f"wrote {output / 'Modelfile'}; next: {command}\n" in result.stderr
 
 

@@ -18,7 +18,7 @@ from tiny import ADAPTED, LAYERS, TEMPLATE, write_adapter, write_tiny_gguf
 from typer.testing import CliRunner
 
 import nomoat
-from nomoat import paths, references
+from nomoat import commands, paths, references
 from nomoat.catalog import datasets
 from nomoat.cli import app
 from nomoat.engine import arch as architectures
@@ -334,7 +334,7 @@ def test_a_checkpoint_of_another_version_is_refused_though_it_says_all_that_this
     with pytest.raises(UsageError) as caught:
         tune(base, table, "parts", resume=True)
     assert caught.value.message == f"the interrupted training of `parts` was begun with nomoat {nomoat.__version__}, not 99.0"
-    command = paths.as_command(["nomoat", "rm", "tiny one.gguf+parts"])
+    command = commands.as_line(["nomoat", "rm", "tiny one.gguf+parts"])
     assert caught.value.hint is not None and f"`{command}` removes what was left of it" in caught.value.hint
 
 

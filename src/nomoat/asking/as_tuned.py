@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nomoat import bounds, matching, paths, references
+from nomoat import bounds, commands, matching, references
 from nomoat.catalog import tuned
 from nomoat.errors import UnknownModelError, UsageError
 from nomoat.labelling import MAX_LABELS, kept_question, note_on_commas
@@ -138,7 +138,7 @@ def notes(own: set[str], asked: set[str], instruction: str | None, learned: Sequ
 
 
 def _show(ref: str) -> str:
-    return paths.as_command(["nomoat", "show", ref])
+    return commands.as_line(["nomoat", "show", ref])
 
 
 def is_on_unlearned(note: str) -> bool:

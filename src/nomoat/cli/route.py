@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat import paths
+from nomoat import commands
 from nomoat.cli import answering, completion, console, loading, options
 from nomoat.cli.groups import Group
 from nomoat.errors import BadFileError, NomoatError, UsageError
@@ -187,7 +187,7 @@ def _duel(local: str, cloud: str, suites: Sequence[str], given: Mapping[str, str
     """The command whose outcomes are learned from. `given`: values of other options, or None."""
     named = [word for suite in suites for word in ("--suite", suite)]
     others = [word for option, value in given.items() if value is not None for word in (option, value)]
-    return paths.as_command(["nomoat", "duel", local, cloud, *named, *others, "--all"])
+    return commands.as_line(["nomoat", "duel", local, cloud, *named, *others, "--all"])
 
 
 def _unloadable(policy: Policy) -> NomoatError | None:

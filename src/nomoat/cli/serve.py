@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nomoat import config, labelling, paths
+from nomoat import commands, config, labelling
 from nomoat.cli import answering, completion, console, options
 from nomoat.cli.loading import load_sharing_with_bar
 from nomoat.errors import UsageError
@@ -174,7 +174,7 @@ def _say_ready(url: str, models: Models, key_from: str | None) -> None:
     call, body = "chat/completions", {"model": first, "messages": [{"role": "user", "content": content}]}
     if first in without_chat:
         call, body = "completions", {"model": first, "prompt": "A moat is"}
-    asked = paths.as_command([json.dumps(body, ensure_ascii=False)])
+    asked = commands.as_line([json.dumps(body, ensure_ascii=False)])
     console.say(f'  curl {reachable}/{call}{header} -H "Content-Type: application/json" -d {asked}')
     console.say(f'  openai.OpenAI(base_url="{reachable}", api_key={key})')
     if key_from not in (None, "environment"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nomoat import installing, paths, system_errors
+from nomoat import commands, paths, system_errors
 from nomoat.cli import completion, console, options
 from nomoat.errors import NomoatError, UsageError
 
@@ -144,15 +144,15 @@ def _say_how_to_ask(prepared: Prepared, folder: Path) -> None:
     from nomoat.labelling import question_line
 
     console.say(f"wrote {folder}")
-    ref, question = paths.as_command([f"{prepared.base}+{folder.name}"]), prepared.survey.question
+    ref, question = commands.as_line([f"{prepared.base}+{folder.name}"]), prepared.survey.question
     if question is None:
         console.say(f'try it: nomoat run {ref} "..."')
         return
     short = _example(lesson.text for lesson in prepared.data.lessons if lesson.text is not None)
     no_option = "-- " if short.startswith("-") else ""
-    console.say(f"try it: nomoat run {ref} --as-tuned {no_option}{paths.as_command([short])}")
+    console.say(f"try it: nomoat run {ref} --as-tuned {no_option}{commands.as_line([short])}")
     if prepared.survey.labels:
-        column = paths.as_command([prepared.options["input_column"]])
+        column = commands.as_line([prepared.options["input_column"]])
         console.say(f"label a table: nomoat distil {ref} --label new.csv --input-column {column} --out labelled.csv")
     console.say(question_line(question))
 
@@ -178,7 +178,7 @@ def say_estimate(prepared: Prepared) -> dict[str, Any] | None:
     try:
         from nomoat.tune.estimate import estimate
     except ModuleNotFoundError:
-        console.say(f"time and memory: known only with PyTorch: {installing.extra('tune')}")
+        console.say(f"time and memory: known only with PyTorch: {commands.installing_extra('tune')}")
         return None
     found = estimate(prepared, console.say)
     _say_time(found)

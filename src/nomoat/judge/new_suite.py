@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nomoat import conversations, matching, paths
+from nomoat import commands, conversations, matching
 from nomoat.conversations import CHAT_SUFFIXES
 from nomoat.errors import DataError, UsageError
 from nomoat.judge import scorers
@@ -187,7 +187,7 @@ def _guessed_form(path: Path, rows: Sequence[Row], columns: Sequence[str], label
         ordered = (*others, column) if any(map(_is_passage, others)) else tuple(of_question)
         form = "\\n\\n".join(f"{{{name}}}" for name in ordered)
         if text_form(form, columns).columns == ordered:  # a name may have braces of its own
-            told = paths.as_command([form])
+            told = commands.as_line([form])
             hint = f"say what is asked with --input-column {told} (in Python: `input_column`), or name one of them with it"
     raise UsageError(f"`{path}`: columns {listed([f'`{name}`' for name in of_question])} may be one question together", hint=hint)
 

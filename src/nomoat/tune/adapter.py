@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nomoat import __version__, bounds, hardware, paths, references, system_errors, whole_files
+from nomoat import __version__, bounds, commands, hardware, paths, references, system_errors, whole_files
 from nomoat.catalog import licences, tuned
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine import arch as architectures
@@ -340,7 +340,7 @@ class Checkpoint:
         if self._has_adapter:
             return START_AGAIN
         size = paths.shown_size(paths.bytes_below(self._folder))
-        remove = paths.as_command(["nomoat", "rm", f"{self._facts['base']}+{self.name}"])
+        remove = commands.as_line(["nomoat", "rm", f"{self._facts['base']}+{self.name}"])
         return f"{START_AGAIN}; `{remove}` removes what was left of it, {size}"
 
     def _read(self) -> dict[str, Any]:

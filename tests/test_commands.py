@@ -1,4 +1,4 @@
-"""Hints of what to install: commands that reach the environment nomoat runs in, and bring what it asks for."""
+"""Commands for hints: lines for the shell, what to install so that it reaches the environment nomoat runs in, and brings what it asks for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nomoat import installing
+from nomoat import commands
 from nomoat.errors import MissingExtraError
 
 ROOT = Path(__file__).parents[1]
@@ -32,24 +32,24 @@ def without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_packages_are_installed_by_this_python_s_own_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
-    assert installing.command("httpx[socks]") == "'/my envs/nomoat/bin/python' -m pip install 'httpx[socks]'"
+    assert commands.installing("httpx[socks]") == "'/my envs/nomoat/bin/python' -m pip install 'httpx[socks]'"
 
 
 @pytest.mark.usefixtures("without_pip")
 def test_without_pip_as_in_environments_of_uv_it_is_by_uv_into_this_environment() -> None:
-    assert installing.command("httpx[socks]") == "uv pip install --python '/my envs/nomoat/bin/python' 'httpx[socks]'"
+    assert commands.installing("httpx[socks]") == "uv pip install --python '/my envs/nomoat/bin/python' 'httpx[socks]'"
 
 
 @pytest.mark.usefixtures("without_pip")
 def test_without_uv_either_it_is_by_the_pip_that_python_brings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
     python = "'/my envs/nomoat/bin/python'"
-    assert installing.command("httpx") == f"{python} -m ensurepip && {python} -m pip install httpx"
+    assert commands.installing("httpx") == f"{python} -m ensurepip && {python} -m pip install httpx"
 
 
 def test_pip_itself_is_installed_into_this_environment() -> None:
     python = "'/my envs/nomoat/bin/python'"
-    assert installing.pip() == f"`{python} -m ensurepip`, or `uv pip install --python {python} pip`"
+    assert commands.installing_pip() == f"`{python} -m ensurepip`, or `uv pip install --python {python} pip`"
 
 
 @pytest.mark.usefixtures("without_pip")
@@ -65,7 +65,7 @@ def test_an_extra_is_installed_as_what_it_brings(monkeypatch: pytest.MonkeyPatch
 def test_what_is_installed_tells_of_each_extra_what_the_project_lists() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     for extra in ("serve", "tune", "ray", "convert"):
-        assert all(requirement in installing.extra(extra) for requirement in listed[extra])
+        assert all(requirement in commands.installing_extra(extra) for requirement in listed[extra])
 
 
 @pytest.mark.usefixtures("without_pip")
@@ -74,5 +74,11 @@ def test_where_nomoat_is_not_installed_its_checkout_is(monkeypatch: pytest.Monke
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "requires", requires)
-    monkeypatch.setattr(installing, "__file__", "/check out/src/nomoat/installing.py")
-    assert installing.extra("serve") == "uv pip install --python '/my envs/nomoat/bin/python' '/check out[serve]'"
+    monkeypatch.setattr(commands, "__file__", "/check out/src/nomoat/commands.py")
+    assert commands.installing_extra("serve") == "uv pip install --python '/my envs/nomoat/bin/python' '/check out[serve]'"
+
+
+@pytest.mark.parametrize(("system", "line"), [("linux", "nomoat run 'a b' c"), ("win32", 'nomoat run "a b" c')])
+def test_a_command_is_quoted_as_the_systems_shell_reads_it(monkeypatch: pytest.MonkeyPatch, system: str, line: str) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    assert commands.as_line(["nomoat", "run", "a b", "c"]) == line
