@@ -40,7 +40,7 @@ SCHEMA_VERSION = 1
 SCHEMA = "CREATE TABLE IF NOT EXISTS spent (day TEXT PRIMARY KEY, nanodollars INTEGER NOT NULL) WITHOUT ROWID;"
 NOT_COUNTED = "what the cloud costs cannot be counted now, so nothing leaves until it can"
 NANO_DIGITS = 9
-PER_USD = 10**NANO_DIGITS  # whole numbers: what is added and taken away again leaves nothing over
+PER_USD = 10**9  # whole numbers: what is added and taken away again leaves nothing over
 
 log = logging.getLogger("nomoat.route")
 
