@@ -365,3 +365,30 @@ def test_reason_reads_as_a_person_would_say_it() -> None:
     policy = Policy(max_usd_per_day=2.0, max_usd_per_month=20.0)
     assert why_over_budget(policy, spent, 0.05) == "of $2.00 a day, $1.97 is spent, and this could cost up to $0.05"
     assert why_over_budget(policy, spent, 0.03) == ""
+
+
+@pytest.mark.parametrize(
+    ("spent_usd", "usd", "told"),
+    [
+        (1.99974, 0.00027, "of $2.00 a day, $1.99974 is spent, and this could cost up to $0.00027"),
+        (1.999938903, 0.00008475, "of $2.00 a day, $1.99994 is spent, and this could cost up to $0.000085"),
+    ],
+)
+def test_reason_has_as_many_digits_as_show_that_it_is_too_much(spent_usd: float, usd: float, told: str) -> None:
+    spent = SpentSoFar(today_usd=spent_usd, month_usd=0.0)
+    assert why_over_budget(Policy(max_usd_per_day=2.0), spent, usd) == told
+
+
+def test_a_price_that_changes_while_a_request_is_set_aside_does_not_count_for_it(
+    allowed: Callable[..., Allowance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowance = allowed(max_usd_per_day=1.0)
+    dearer = replace(allowance.rates, input_usd_per_million=20.0)
+
+    def today() -> date:
+        allowance.follow(Policy(max_usd_per_day=1.0), dearer)
+        return date(2026, 11, 29)
+
+    monkeypatch.setattr(allowance, "_today", today)
+    assert ask(allowance) != ""
+    assert spent_on(2026, 11, 29)[0] == REAL_USD

@@ -17,7 +17,7 @@ A_PATTERN = (
     "give regular expressions in single quotes, bound repeats, and have none within another or behind one of the same characters: "
     r"['MRN\d{1,8}']"
 )
-A_SUM = "give a number of USD above 0; without `cloud` nothing is spent"
+A_SUM = "give a number of USD above 0, at most 1,000,000,000, without quotes; without `cloud` nothing is spent"
 
 
 def written(text: str) -> Path:
@@ -99,6 +99,7 @@ def test_numbers_of_numpys_are_pythons_own_in_a_policy() -> None:
         ("max_usd_per_day = '2'", "sets `max_usd_per_day` to '2'", A_SUM),
         ("max_usd_per_month = true", "sets `max_usd_per_month` to True", A_SUM),
         ("max_usd_per_month = nan", "sets `max_usd_per_month` to nan", A_SUM),
+        ("max_usd_per_month = 2_000_000_000", "sets `max_usd_per_month` to 2000000000", A_SUM),
         ("max_usd_per_month = inf", "sets `max_usd_per_month` to inf", A_SUM),
         *(
             (f"max_answer_tokens = {value}", f"sets `max_answer_tokens` to {told}", "give a whole number of tokens, at least 1")

@@ -31,7 +31,7 @@ from nomoat.catalog import cards, prices
 from nomoat.engine.budget import Budget, Meter, Rates
 from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import NomoatError, UsageError
-from nomoat.money import dollars
+from nomoat.money import as_told, dollars
 from nomoat.records import Request
 from nomoat.responder import Responder
 from nomoat.route.policy import Policy
@@ -39,6 +39,7 @@ from nomoat.route.policy import Policy
 SCHEMA_VERSION = 1
 SCHEMA = "CREATE TABLE IF NOT EXISTS spent (day TEXT PRIMARY KEY, nanodollars INTEGER NOT NULL) WITHOUT ROWID;"
 NOT_COUNTED = "what the cloud costs cannot be counted now, so nothing leaves until it can"
+NANO_DIGITS = 9
 PER_USD = 10**9  # whole numbers: what is added and taken away again leaves nothing over
 
 log = logging.getLogger("nomoat.route")
@@ -61,7 +62,7 @@ def default_path() -> Path:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpentSoFar:
-    """US dollars spent on one UTC day, and in its month up to that day. Requests under way count with the most they can cost."""
+    """US dollars spent on one UTC day, and in its month. Requests under way count with the most they can cost."""
 
     today_usd: float
     month_usd: float
@@ -111,8 +112,20 @@ def why_over_budget(policy: Policy, spent: SpentSoFar, usd: float) -> str:
         (policy.max_usd_per_month, spent.month_usd, "month"),
     ):
         if most is not None and _nanodollars(so_far) + _nanodollars(usd) > _nanodollars(most):
-            return f"of {dollars(most)} a {span}, {dollars(so_far)} is spent, and this could cost up to {dollars(usd)}"
+            return _over_budget(most, so_far, usd, span)
     return ""
+
+
+def _over_budget(most: float, so_far: float, usd: float, span: str) -> str:
+    """With as many digits as show that what is spent and what this could cost are more than the budget."""
+
+    def shows(digits: int) -> bool:
+        may, spent, next_one = (_nanodollars(as_told(sum_usd, digits=digits)) for sum_usd in (most, so_far, usd))
+        return spent + next_one > may
+
+    digits = next(filter(shows, range(4, NANO_DIGITS)), NANO_DIGITS)
+    may, spent, next_one = (dollars(sum_usd, digits=digits) for sum_usd in (most, so_far, usd))
+    return f"of {may} a {span}, {spent} is spent, and this could cost up to {next_one}"
 
 
 class Allowance:
@@ -155,10 +168,11 @@ class Allowance:
 
         Raises OverBudgetError where it does not fit, or that cannot be written down.
         """
-        most = self.rates.most_usd(request)
+        rates = self.rates  # one price for what is set aside and what is paid: others may come in between
+        most = rates.most_usd(request)
         budget = _SetAside(most, functools.partial(self._settle, *self._set_aside(most), most))
         try:
-            yield Responder(self._ref, self._engine.with_meter(Meter(rates=self.rates, budget=budget)))
+            yield Responder(self._ref, self._engine.with_meter(Meter(rates=rates, budget=budget)))
         finally:
             budget.end()
 

@@ -175,7 +175,8 @@ def _checked(path: Path, name: str, value: Any) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if name in BUDGETS:
         if not is_number or not 0 < value <= MOST_USD:
-            raise _error(path, f"sets `{name}` to {shown(value)}", "give a number of USD above 0; without `cloud` nothing is spent")
+            hint = f"give a number of USD above 0, at most {MOST_USD:,.0f}, without quotes; without `cloud` nothing is spent"
+            raise _error(path, f"sets `{name}` to {shown(value)}", hint)
         return float(value)
     if name == "threshold":
         if not is_number or not 0 <= value <= 1:
