@@ -1,4 +1,4 @@
-"""Commands for hints: lines for the shell, what to install so that it reaches the environment nomoat runs in, and brings what it asks for."""
+"""Commands in hints: lines for the shell, and what to install so that it reaches the environment nomoat runs in."""
 
 from __future__ import annotations
 
