@@ -205,7 +205,9 @@ def test_a_function_that_is_sent_twice_is_told_once() -> None:
     """As agents do that join two servers' tools. Errors name it by its place among the client's."""
     call = parse(tools=[CLOCK, WEATHER, CLOCK, {"type": "function", "function": {"name": "add"}}], tool_choice="required")
     assert [json.loads(tool)["function"]["name"] for tool in call.requests[0].tools] == ["clock", "weather", "add"]
-    assert (call.requests[0].must_call, call.tool_places) == (("clock", "weather", "add"), (0, 1, 3))
+    assert (call.requests[0].must_call, call.tool_places) == (
+        ("clock", "weather", "add"), ("tools.0", "tools.1", "tools.3"),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("choice", ["auto", "none"])
