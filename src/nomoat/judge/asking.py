@@ -216,12 +216,14 @@ class Asking:
                 break
         return {example_id for example_id, question in questions.items() if question in self.scores}
 
-    def is_unbegun(self, example: Example, answer: str) -> bool:
-        """Whether a text that was cut off is at most a draft; of a model that is not here, not of one which its template began."""
-        tokenizer = self.model.engine.tokenizer
+    def is_unbegun(self, example: Example, answer: Completion) -> bool:
+        """Whether an answer was cut off and is at most a draft; of a model that is not here, not of one which its template began."""
+        if answer.finish_reason != "length":
+            return False
+        tokenizer, text = self.model.engine.tokenizer, answer.text
         if tokenizer is not None and tokenizer.prompt_text(self.request(example))[0].rstrip().endswith(matching.DRAFT_BEGINS):
-            answer = matching.DRAFT_BEGINS + answer
-        return not matching.without_draft(answer).strip()
+            text = matching.DRAFT_BEGINS + text
+        return not matching.without_draft(text).strip()
 
     @property
     def is_in_vain(self) -> bool:
@@ -472,26 +474,30 @@ def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
         _ask_in_turn(run, part, answered)
         if isinstance(run.failure, BudgetReachedError):
             begun, answered = answered, _whole_conversations(examples, answered)
-            left = [example for example in examples if example.id in begun and example.id not in answered]
-            run.dropped += [_paid(run, example, begun[example.id], score=0.0) for example in left]
+            run.dropped += [_paid(run, *pair, score=0.0) for pair in _pairs(examples, begun) if pair[0].id not in answered]
             break
-        asked = [example for example in examples if example.id in answered]
-        if len(asked) >= FEW_IN_VAIN and all(_has_not_begun(run, example, answered) for example in asked):
+        if len(answered) >= FEW_IN_VAIN and all(run.is_unbegun(*pair) for pair in _pairs(examples, answered)):
             break
-    cut = [answered[example.id].usage for example in examples if _is_cut(example.id, answered)]
-    run.num_unbegun += sum(_has_not_begun(run, example, answered) for example in examples)
-    num_before = sum(usage.is_counted and usage.completion_tokens < run.max_new_tokens for usage in cut)
+    pairs = _pairs(examples, answered)
+    cut = {example.id: completion.usage for example, completion in pairs if completion.finish_reason == "length"}
+    run.num_unbegun += sum(run.is_unbegun(*pair) for pair in pairs)
+    num_before = sum(usage.is_counted and usage.completion_tokens < run.max_new_tokens for usage in cut.values())
     run.num_cut += len(cut) - num_before
     run.num_cut_before += num_before
-    different = {run.request(example): answered[example.id] for example in examples if example.id in answered}
+    different = {run.request(example): completion for example, completion in pairs}
     run.num_cached_tokens += sum(completion.usage.cached_tokens for completion in different.values())
-    run.num_filtered += sum(completion.finish_reason == "filtered" for completion in answered.values())
-    pairs = [(example, answered[example.id].text) for example in examples if example.id in answered]
-    scores = _scores(run, pairs)
-    run.unread -= {example_id for example_id, completion in answered.items() if completion.finish_reason == "filtered"}
+    filtered = {example.id for example, completion in pairs if completion.finish_reason == "filtered"}
+    run.num_filtered += len(filtered)
+    scores = _scores(run, [(example, completion.text) for example, completion in pairs])
+    run.unread -= filtered
     if not isinstance(run.model.engine, KeptEngine):
-        run.unread_cut |= {example_id for example_id in answered if example_id in run.unread and _is_cut(example_id, answered)}
-    return [_paid(run, example, answered[example.id], score=score) for (example, _), score in zip(pairs, scores, strict=True)]
+        run.unread_cut |= run.unread & cut.keys()
+    return [_paid(run, *pair, score=score) for pair, score in zip(pairs, scores, strict=True)]
+
+
+def _pairs(examples: Sequence[Example], answered: Mapping[str, Completion]) -> list[tuple[Example, Completion]]:
+    """Those that have an answer, with it."""
+    return [(example, answered[example.id]) for example in examples if example.id in answered]
 
 
 def _asked_together(run: Asking, examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
@@ -516,14 +522,6 @@ def _asked_together(run: Asking, examples: Sequence[Example]) -> Iterator[Sequen
     random.Random(0).shuffle(conversations)
     for start in range(0, len(conversations), run.settings.concurrency):
         yield [example for conversation in conversations[start : start + run.settings.concurrency] for example in conversation]
-
-
-def _is_cut(example_id: str, answered: Mapping[str, Completion]) -> bool:
-    return example_id in answered and answered[example_id].finish_reason == "length"
-
-
-def _has_not_begun(run: Asking, example: Example, answered: Mapping[str, Completion]) -> bool:
-    return _is_cut(example.id, answered) and run.is_unbegun(example, answered[example.id].text)
 
 
 def _ask_in_turn(run: Asking, examples: Sequence[Example], answered: dict[str, Completion]) -> None:
