@@ -207,7 +207,7 @@ class Asking:
 
     def _scored_before(self, engine: KeptEngine, examples: Sequence[Example]) -> set[str]:
         """Those whose choices' likelihoods are kept, by id; all of the form that has most of them."""
-        questions = {example.id: self.scored(example) for example in examples}
+        questions = {example.id: self.question(example) for example in examples}
         for form in engine.forms:
             found = kept_scores(form, questions.values(), self.store)
             if len(found) > len(self.scores):
@@ -300,7 +300,7 @@ class Asking:
 
         What goes on with a text does not think: it is asked for no reasoning effort.
         """
-        usual, _ = self._question(example)
+        usual, _ = self.question(example)
         if usual.prompt is None and not self.is_in_other_words(example):
             usual = replace(usual, reasoning_effort=self.settings.reasoning_effort)
         wanted = self.settings.max_new_tokens
@@ -312,7 +312,7 @@ class Asking:
             self._with_room[usual] = with_room(self.model, usual, wanted, store=self.store, limits=self._limits)
         return self._with_room[usual]
 
-    def _question(self, example: Example) -> Question:
+    def question(self, example: Example) -> Question:
         """What is asked, with the choices whose likelihoods are taken. Of a model that is not here and was asked it in other words, or
         with other choices, what it was asked then."""
         now, then = self._now_and_then(example)
@@ -342,7 +342,7 @@ class Asking:
 
     def has_other_room(self, example: Example) -> bool:
         """Whether a kept answer in writing to the same words had another limit, or other stops, than the suite has now."""
-        (request, offered), (now, _) = self._question(example), self._asked_now(example)
+        (request, offered), (now, _) = self.question(example), self._asked_now(example)
         room = (now.stop, now.max_new_tokens if self.settings.max_new_tokens is None else request.max_new_tokens)
         return not offered and (request.stop, request.max_new_tokens) != room and not self.is_in_other_words(example)
 
@@ -390,10 +390,6 @@ class Asking:
     def _as_lettered(self, example: Example) -> Example:
         return replace(example, id=self.lettered_as.get(example.id, example.id))
 
-    def scored(self, example: Example) -> tuple[Request, tuple[str, ...]]:
-        """What a model's likelihoods are taken of: the question, and each choice as it would follow there."""
-        return self._question(example)
-
     def outcome(self, example: Example, *, answer: str, score: float, seconds: float, key: str) -> Outcome:
         """What this model's answer to an example, which is kept under that key, was worth."""
         ran = self.ran.get(example.id)
@@ -434,7 +430,7 @@ def _without_answers(words: _Words) -> _Words:
 def _by_choice(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
     """Likelihood of each example's choices; written answers for a model that gives no likelihoods."""
     run.show(0)  # looking them up may take long, too
-    questions = [run.scored(example) for example in examples]
+    questions = [run.question(example) for example in examples]
     kept = run.scores or kept_scores(run.model.scores_digest, questions, run.store)
     pending = [example for example, question in zip(examples, questions, strict=True) if question not in kept]
     require_context(run, pending, new_tokens=1)
@@ -452,10 +448,9 @@ def _by_choice(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
         return _by_text(run, examples)
     run.num_reused += len(examples) - len(pending)
     outcomes = []
-    for example, scored in zip(examples, collected, strict=True):
+    for example, (request, offered), scored in zip(examples, questions, collected, strict=True):
         if isinstance(scored, ContextExceededError):
             raise scored
-        request, offered = run.scored(example)
         at = matching.likeliest(scored.scores, per_token=run.suite.per_token)
         meant = example.choices
         if run.is_in_other_words(example):
