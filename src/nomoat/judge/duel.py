@@ -123,12 +123,13 @@ def run_duel(
     require_askable((left, right), planned, settings)
     both_stored = all(ref_of(side).startswith(STORED) and not is_kept(ref_of(side)) for side in (left, right))
     with opened_store(settings) as store, ExitStack() as stack:
+        settings = replace(settings, store=store)
         has_groups = any(groups_in(planned).values())
         may_stop = not (stop_early or has_groups)
-        ask_all = partial(_ask_all, left, right, planned, notes, replace(settings, store=store), rules=rules, may_stop=may_stop)
+        ask_all = partial(_ask_all, left, right, planned, notes, settings, rules=rules, may_stop=may_stop)
         if not stop_early or both_stored:
             return ask_all()
-        both = None if has_groups else _loaded_together(left, right, planned, replace(settings, store=store), stack)
+        both = None if has_groups else _loaded_together(left, right, planned, settings, stack)
         if both is None:
             why = "examples belong together in groups" if has_groups else "memory does not hold both models at once"
             note = f"{why}: each side answered everything, and the duel could not stop early"
@@ -162,22 +163,18 @@ def run_duels(
     Each duel gets its share of alpha, so its intervals are wider than they would be alone; p-values are corrected too (Holm). Where
     the budget is used up before the first question of a suite, the duels before it are the result, and the last of them says so.
     """
-    shared = share_of(rules, len(suites))
     settings = settings or RunSettings()  # one budget for all
-    return fought_over(suites, lambda suite: run_duel(left, right, suite, settings, stop_early=stop_early, rules=shared))
+    return fought_over(suites, rules, lambda suite, own: run_duel(left, right, suite, settings, stop_early=stop_early, rules=own))
 
 
-def share_of(rules: Rules, num_suites: int) -> Rules:
-    """The rules of each of several duels that are looked at together."""
-    return replace(rules, alpha=rules.alpha / num_suites)
-
-
-def fought_over(suites: Sequence[SuiteRef], fight: Callable[[SuiteRef], Duel]) -> list[Duel]:
-    """See `run_duels`: the duels, with p-values corrected for the number of suites, those not fought over among them."""
+def fought_over(suites: Sequence[SuiteRef], rules: Rules, fight: Callable[[SuiteRef, Rules], Duel]) -> list[Duel]:
+    """See `run_duels`: the duels, each by its share of `rules`, with p-values corrected for the number of suites, those not fought
+    over among them."""
+    own = replace(rules, alpha=rules.alpha / len(suites))
     fought: list[Duel] = []
     for suite in suites:
         try:
-            fought.append(fight(suite))
+            fought.append(fight(suite, own))
         except BudgetReachedError as error:
             if not fought:
                 raise
