@@ -79,8 +79,8 @@ class Asking:
         self.groups = groups_in(self.suite)
         self.lettered = self.suite.metric == "choice" and choices.by_letter(self.suite)
 
-    def ask(self, examples: Sequence[Example]) -> None:
-        """Ask these, and keep what they are worth: here, and in the store, where `route` finds it.
+    def ask(self, examples: Sequence[Example]) -> list[Outcome]:
+        """Ask these, and keep what they are worth, which is returned: here, and in the store, where `route` finds it.
 
         Where the budget is used up, or a question failed, fewer are answered, and `failure` says why.
         """
@@ -95,6 +95,7 @@ class Asking:
         # A judge's scores are still to come; kept answers have their outcomes already.
         if self.suite.metric != "judge" and not isinstance(self.model.engine, KeptEngine):
             self.store.save_outcomes(self.suite.sha256, self.suite.metric, self.model.digest, outcomes)
+        return outcomes
 
     def kept(self, engine: KeptEngine, examples: Sequence[Example]) -> list[Example]:
         """Those that a model which is not here was asked before. What is kept of the whole suite is looked up once."""

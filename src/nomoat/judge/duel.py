@@ -276,11 +276,9 @@ def _kept_by(side: Asking, examples: Sequence[Example]) -> Sequence[Example]:
 
 def _differences(one: Asking, other: Asking, examples: Sequence[Example]) -> list[float]:
     """Scores of one side minus the other's, of the examples that both answer."""
-    before, other_before = len(one.outcomes), len(other.outcomes)
-    one.ask(examples)
-    answered = {outcome.example_id: outcome.score for outcome in one.outcomes[before:]}
-    other.ask([example for example in examples if example.id in answered])
-    return [answered[outcome.example_id] - outcome.score for outcome in other.outcomes[other_before:]]
+    answered = {outcome.example_id: outcome.score for outcome in one.ask(examples)}
+    asked = [example for example in examples if example.id in answered]
+    return [answered[outcome.example_id] - outcome.score for outcome in other.ask(asked)]
 
 
 def _is_out_of_money(*sides: Asking) -> bool:
