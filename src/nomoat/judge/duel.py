@@ -17,30 +17,20 @@ from nomoat.errors import BudgetReachedError, DataError, IncompleteError, NotEno
 from nomoat.judge import power, stats
 from nomoat.judge.askable import have_room_together, require_askable, require_context, require_scorable
 from nomoat.judge.asking import Asking
-from nomoat.judge.groups import grouped, groups_in, groups_of
+from nomoat.judge.groups import groups_in, groups_of
 from nomoat.judge.kept import KeptEngine, is_kept
 from nomoat.judge.metrics import METRICS
 from nomoat.judge.opened import given, opened, opened_store
-from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
+from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation, stored_evaluation
 from nomoat.judge.run import asked_in_turn, drawn, warn_of_unlearned
 from nomoat.judge.sequential import Watch
 from nomoat.judge.settings import Progress, RunSettings
 from nomoat.judge.stored_reviews import StoredReviews, load_reviews
 from nomoat.judge.suites import Suite, load_suite
-from nomoat.judge.verdict import (
-    DEFAULT_RULES,
-    Duel,
-    Evaluation,
-    Rules,
-    compare,
-    in_common,
-    notes_over_all,
-    range_of_differences,
-    side_of,
-)
+from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common, range_of_differences
 from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.progress import quiet
-from nomoat.records import Effort, Example, Outcome, Request, Verdict
+from nomoat.records import Effort, Example, Request, Verdict
 from nomoat.references import STORED
 from nomoat.responder import Responder, ref_of
 from nomoat.rows import Given
@@ -349,20 +339,8 @@ def _replay(left: str | Responder, right: str | Responder, suite: Suite, setting
 
 def _reviewed(side: str | Responder, suite: Suite, scores: dict[str, float], seed: int) -> Evaluation:
     with opened(side) as model:
-        scored = [
-            Outcome(
-                suite=suite.name,
-                example_id=example.id,
-                model=model.ref,
-                answer=model.complete(Request(messages=example.messages)).text,
-                score=scores[example.id],
-                category=example.category,
-            )
-            for example in suite.examples
-        ]
-        outcomes = grouped(scored, groups_in(suite))
-        side_record = side_of(model.ref, model.licence, suite.metric, outcomes, facts={"digest": model.digest})
-    return Evaluation(suite=suite, side=side_record, outcomes=outcomes, notes=notes_over_all(suite, model.ref, outcomes), seed=seed)
+        answers = ((model.complete(Request(messages=one.messages)).text, scores[one.id]) for one in suite.examples)
+        return stored_evaluation(model.ref, suite, answers, licence=model.licence, facts={"digest": model.digest}, seed=seed)
 
 
 def _caveats(reviews: StoredReviews, right: Evaluation, suite: Suite) -> list[str]:
