@@ -118,11 +118,11 @@ class Asking:
         return found
 
     def _pair(self, engine: KeptEngine, asked: Mapping[str, Question]) -> list[Example]:
-        """Set what each example was asked as, of these questions by their ids then; return the examples that may have been asked.
+        """Set `then`: which of these questions, by their ids then, each example is. Return the examples that may have been asked.
 
-        The same words are the same question, whatever its id: a row's number is another one once a row comes before it. Of a later
-        turn they are all that the user said so far. What is left goes by the id, but where ids are such numbers; a later turn only
-        where the one before it does. Raises DataError where nothing goes together, of another suite.
+        First by its words, whatever its id: the number of a row is another one once a row comes before it. The words of a later turn
+        are all that the user said so far. Else by its id, unless ids are such numbers; a later turn only where the one before it is
+        paired by its id, too. Raises DataError where none is paired, of another suite.
         """
         before = {name: _words(question) for name, question in asked.items()}
         if self.writes_choices and self.lettered:
