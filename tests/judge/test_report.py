@@ -591,10 +591,11 @@ def test_figures_near_an_end_of_the_scale_are_not_rounded_to_it() -> None:
     )
     assert wording.render_measure(found.measures[2]) == "0 of 20,000 = 0.000 % [0.000, 0.019]"
     assert twin(wording.render_difference(found)) == "+0.060 %p [+0.028, +0.105]"
-    assert [wording.render_interval("exact", low, high) for low, high in ((0.9998, 1.0), (0.5, 0.9998), (0.0, 0.0002))] == [
-        "[99.980, 100.000]",
-        "[50.0, 100.0]",
-        "[0.000, 0.020]",
+    estimates = ((0.9999, 0.9998, 1.0), (0.7, 0.5, 0.9998), (0.0001, 0.0, 0.0002))
+    assert [wording.render_estimate("exact", *estimate) for estimate in estimates] == [
+        "99.990 % [99.980, 100.000]",
+        "70.0 % [50.0, 100.0]",
+        "0.010 % [0.000, 0.020]",
     ]
     assert [wording.render_score("exact", share) for share in (0.0, 0.0004, 0.9998, 1 - 1e-12)] == [
         "0.0 %",

@@ -62,7 +62,6 @@ def run_table(
     """
     settings = settings or RunSettings()
     models = bounds.several(models, "models are put in order", one=str | Responder)
-    names = [ref_of(model) for model in models]
     require_different(models)
     asked = suite_of(*models, suite=suite)
     if asked.metric == "review":
@@ -70,7 +69,7 @@ def run_table(
     notes: list[str] = []
     if has_recorded_scores(asked):
         planned, drawing = drawn(asked, settings.limit, settings.seed)
-        evaluations = [recorded_evaluation(name, planned, notes=drawing, seed=settings.seed) for name in names]
+        evaluations = [recorded_evaluation(ref_of(one), planned, notes=drawing, seed=settings.seed) for one in models]
     else:
         require_scorable(asked)
         with opened_store(settings) as store:

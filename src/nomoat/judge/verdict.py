@@ -361,7 +361,7 @@ def _measures(metric: str, one: Sequence[float], other: Sequence[float], interva
     ]
     if METRICS[metric].right_or_wrong:
         rows.append(intervals.share("either right", [a + b > 0 for a, b in pairs]))
-    if metric == "review" and len(pairs) > 1 and min(other) >= 0 and sum(other) > 0:
+    if metric == "review" and len(pairs) > 1 and sum(other) > 0:
         total, other_total = sum(one), sum(other)
         found = stats.total_ratio_interval(one, other, confidence=1 - intervals.alpha, seed=intervals.seed)
         if found is not None:
