@@ -402,6 +402,12 @@ def test_embeddings_take_texts_or_tokens_as_text_completions_do() -> None:
         assert raised.value.param == param
 
 
+def test_as_many_texts_are_embedded_at_once_as_openai_takes() -> None:
+    assert len(wire.parse_embeddings(json.dumps({"input": ["a"] * 2048}).encode()).texts) == 2048
+    with pytest.raises(BadRequestError, match="`input` holds 2,049 texts; send at most 2,048"):
+        wire.parse_embeddings(json.dumps({"input": [[1]] * 2049}).encode())
+
+
 def test_an_embedding_of_zeros_stays_one() -> None:
     """NaN would be no JSON."""
     vectors = np.array([[0, 0], [3, 4]], np.float32)

@@ -110,8 +110,8 @@ def parse_embeddings(body: bytes) -> EmbeddingCall:
     asked = shapes.parse_body(shapes.Embed, body)
     texts = tuple(text if isinstance(text, str) else tuple(text) for text in _prompts(asked.input))
     _require_filled("input", texts)
-    if len(texts) > shapes.MAX_CHOICES:
-        raise BadRequestError(f"`input` holds {len(texts):,} texts; send at most {shapes.MAX_CHOICES:,}", param="input")
+    if len(texts) > shapes.MAX_EMBEDDED:
+        raise BadRequestError(f"`input` holds {len(texts):,} texts; send at most {shapes.MAX_EMBEDDED:,}", param="input")
     return EmbeddingCall(
         model=asked.model, texts=texts, as_base64=asked.encoding_format == "base64", dimensions=asked.dimensions
     )  # fmt: skip
