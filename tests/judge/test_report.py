@@ -22,7 +22,7 @@ from nomoat.judge.plots import Point, cost_svg, difference_svg, forest_svg, scat
 from nomoat.judge.report import MAX_EXAMPLES_SHOWN, write_duel_report, write_duels_report, write_evaluation_report, write_table_report
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
-from nomoat.judge.suites import Suite
+from nomoat.judge.suite import Suite
 from nomoat.judge.table import run_table
 from nomoat.judge.verdict import Duel, Evaluation, Rules, compare, score_interval, side_of
 from nomoat.records import Example, Message, Outcome, Verdict

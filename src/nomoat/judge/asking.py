@@ -20,7 +20,7 @@ from nomoat.judge.groups import conversations_of, grouped, groups_in
 from nomoat.judge.kept import KeptEngine, asked_then, is_of_another, require_common
 from nomoat.judge.metrics import score_text
 from nomoat.judge.settings import RunSettings
-from nomoat.judge.suites import Suite
+from nomoat.judge.suite import Suite
 from nomoat.judge.verdict import Evaluation, notes_over_all, side_of
 from nomoat.providers import is_remote, named_in
 from nomoat.records import ChoiceScores, Completion, ContinuationScore, Example, Message, Outcome, Request

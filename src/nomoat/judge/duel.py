@@ -26,7 +26,8 @@ from nomoat.judge.run import asked_in_turn, drawn, warn_of_unlearned
 from nomoat.judge.sequential import Watch
 from nomoat.judge.settings import Progress, RunSettings
 from nomoat.judge.stored_reviews import StoredReviews, load_reviews
-from nomoat.judge.suites import Suite, load_suite
+from nomoat.judge.suite import Suite
+from nomoat.judge.suites import load_suite
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common, range_of_differences
 from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.progress import quiet

@@ -16,7 +16,7 @@ from nomoat.judge.model_judge import Conversation, Judge, Pair, PairVerdict
 from nomoat.judge.opened import opened, opened_store
 from nomoat.judge.run import in_turn
 from nomoat.judge.settings import RunSettings
-from nomoat.judge.suites import Suite
+from nomoat.judge.suite import Suite
 from nomoat.judge.table import Table, mean_sides, ordered, require_different
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, cut
 from nomoat.records import Message

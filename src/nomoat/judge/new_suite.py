@@ -16,7 +16,7 @@ from nomoat.judge import scorers
 from nomoat.judge.code import tests
 from nomoat.judge.examples import ANSWER, asked, digest_of
 from nomoat.judge.metrics import Metric
-from nomoat.judge.suites import CODE_MAX_NEW_TOKENS, DEFAULT_MAX_NEW_TOKENS, Suite, unfit
+from nomoat.judge.suite import CODE_MAX_NEW_TOKENS, DEFAULT_MAX_NEW_TOKENS, Suite, unfit
 from nomoat.labelling import MAX_LABELS, label_task_messages
 from nomoat.records import Example
 from nomoat.rows import Source

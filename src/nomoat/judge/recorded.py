@@ -8,7 +8,7 @@ from nomoat.engine.recorded import read_recorded
 from nomoat.engine.stored import full_stored_name, stored_names
 from nomoat.errors import UnsupportedError
 from nomoat.judge.groups import grouped, groups_in
-from nomoat.judge.suites import Suite
+from nomoat.judge.suite import Suite
 from nomoat.judge.verdict import Evaluation, notes_over_all, side_of
 from nomoat.records import Outcome
 from nomoat.references import STORED

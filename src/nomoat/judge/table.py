@@ -23,7 +23,7 @@ from nomoat.judge.opened import opened_store
 from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
 from nomoat.judge.run import drawn, in_turn
 from nomoat.judge.settings import RunSettings
-from nomoat.judge.suites import Suite
+from nomoat.judge.suite import Suite
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, same_model_note, score_interval
 from nomoat.records import Leaderboard, Pairing, Side, Standing, Verdict, in_short
 from nomoat.responder import Responder, ref_of

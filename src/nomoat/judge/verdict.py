@@ -13,7 +13,7 @@ from nomoat.judge import stats, wording
 from nomoat.judge.groups import grouped, groups_in, groups_of, notes_on
 from nomoat.judge.metrics import METRICS, mean_score
 from nomoat.judge.sequential import ConfidenceSequence, Watch, common_part
-from nomoat.judge.suites import Suite
+from nomoat.judge.suite import Suite
 from nomoat.records import ContinuationScore, Measure, Outcome, Side, Verdict, Winner, in_short
 
 
