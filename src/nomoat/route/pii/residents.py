@@ -159,7 +159,10 @@ def _is_named(digits: str, text: str, start: int, end: int) -> bool:
 
 
 def _born(digits: str) -> date | None:
-    return _date(CENTURIES[digits[6]] + int(digits[:2]), int(digits[2:4]), int(digits[4:6]))
+    try:
+        return date(CENTURIES[digits[6]] + int(digits[:2]), int(digits[2:4]), int(digits[4:6]))
+    except ValueError:
+        return None
 
 
 def _is_barcode(digits: str) -> bool:
@@ -173,10 +176,3 @@ def _checksum_fits(digits: str) -> bool:
     total = sum(weight * int(digit) for weight, digit in zip(WEIGHTS, digits[:12], strict=True))
     base = 13 if digits[6] in "5678" else 11
     return (base - total % 11) % 10 == int(digits[12])
-
-
-def _date(year: int, month: int, day: int) -> date | None:
-    try:
-        return date(year, month, day)
-    except ValueError:
-        return None
