@@ -98,21 +98,21 @@ def holds_resident_number(text: str) -> bool:
             continue
         if is_said:
             return True
-        if not FIRST_BIRTH <= born <= date.today():
+        if between is None or not FIRST_BIRTH <= born <= date.today():  # None: there are words between
             continue
         if between and not OTHER_CELL.search(between):
             return True
         fits = _checksum_fits(digits)
         if between:
             in_cells.append(fits)
-        elif between == "" and LIKE_STAMP.match(digits):
+        elif LIKE_STAMP.match(digits):
             if _stands_as_stamp(text, *match.span(1)):
                 like_stamps.append(fits)
             elif _has_hangul_on_its_line(text, *match.span(1)):
                 return True
             else:
                 bare.append(fits)
-        elif between == "" and (fits or not _is_barcode(digits)):
+        elif fits or not _is_barcode(digits):
             return True
     if 0 < len(bare) < MANY or any(fitting and 2 * sum(fitting) >= len(fitting) for fitting in (like_stamps, bare)):
         return True
