@@ -40,8 +40,7 @@ WORDS = r"(?:[\uac00-\ud7a3]{1,6}\s){0,2}[\uac00-\ud7a3]{0,6}?"
 WHOSE = r"(?:(?:is|was|as)\s)?(?:(?:my|our|your|his|her|their|the|an?)\s)?(?:[a-z]{1,12}\s)?"
 NO_ORDER = rf"{orders.NO_ORDER}{orders.NO_PARCEL}(?!{YEAR}{CALENDAR}-)"  # nor what begins with a whole date: `20240115-0000123`
 # Behind a city: no parcel, and no business number, whose checksum decides.
-NO_PARCEL = r"(?!(?:\d{4}-\d{4}-\d{4}|\d{3}-\d{2}-\d{5})(?![\d-]))"
-NO_OTHER = NO_PARCEL + NO_PHONE
+NO_OTHER = r"(?!(?:\d{4}-\d{4}-\d{4}|\d{3}-\d{2}-\d{5})(?![\d-]))" + NO_PHONE
 NO_HOTLINE = r"(?!(?:1-)?\d{3}-\d{3}-\d{4}(?![-\d]))"  # of the USA
 # An amount before an account, `3만원 보내줘`, or one short number of a branch, a year: `2지점`, `1:`; not over cells and keys.
 TO_NUMBER = rf"(?:[^\d\n\"'|;=&\t,]|,(?=[^\S\n\t])){{0,12}}(?:\n[^\d\n]{{0,10}})?{NO_ORDER}{NO_OTHER}"

@@ -32,7 +32,6 @@ NUMBER_ENDS = (
 # A lot on a hill: `산 58`. What touches the word is a hill's name (`지리산 3`), but before `12-1` or `12번지`.
 HILL = rf"(?:(?P<hill>(?<!{HANGUL})산)|(?<!부동)산(?=[^\S\n\t]?\d{{1,5}}(?:-\d|번지)))"
 ITS_NUMBER = rf"(?:(?:지하|{HILL})[^\S\n\t]?)?(?P<number>[1-9]\d{{0,4}}(?:-\d{{1,4}})?){NUMBER_ENDS}"
-NUMBER = rf"\s{{0,2}}{ITS_NUMBER}"
 BRANCH = rf"(?P<branch>\s?\d{{1,4}}번?{HANGUL}?길)?"  # `12길`, `289번길`
 ITS_NAME = rf"{HANGUL}(?:{HANGUL}|\d){{0,9}}?(?:\s\d{{1,2}})?"
 ROAD = rf"(?P<road>{ITS_NAME}[로길]){BRANCH}"
@@ -42,7 +41,7 @@ ANY_ROAD = rf"(?P<road>(?:{BEGINS}(?:{ITS_NAME})?|{ITS_NAME})[로길]){BRANCH}"
 QUARTER = rf"(?:{HANGUL}{{1,5}}(?:\s?\d{{1,2}})?[읍면동리]|{HANGUL}{{1,4}}\d?신도시)"
 LOT = rf"(?P<lot>{HANGUL}{{1,5}}(?:(?:\s?\d{{1,2}})?[동리]|\s?\d가))"
 BEHIND_PLACE = re.compile(rf"{APART}(?:{QUARTER}{APART}){{0,2}}?(?:{ANY_ROAD}|{LOT}){APART}{ITS_NUMBER}")
-ALONE = re.compile(rf"(?<![\uac00-\ud7a3\d])(?:{ROAD}|{LOT}){NUMBER}")
+ALONE = re.compile(rf"(?<![\uac00-\ud7a3\d])(?:{ROAD}|{LOT})\s{{0,2}}{ITS_NUMBER}")
 # Everyday words that end as roads and quarters do. No road ends in `-으로`.
 ROAD_LIKE = """
     가로 세로 서로 바로 따로 새로 별로 주로 때로 홀로 날로 실로 절로 그리로 이리로 저리로 대로 그대로 이대로 저대로 제대로
