@@ -76,9 +76,6 @@ def find(text: str, *, kinds: Iterable[Kind] = KINDS, names: Sequence[str] = (),
     return tuple(filter(holds, kinds))
 
 
-Finder = Callable[[str], bool]  # of one kind, in a text in its plainest characters
-
-
 def _holds(text: str, kind: Kind) -> bool:
     if FINDERS[kind](text) or (kind in BROKEN_KINDS and _over_breaks(text, kind)):
         return True
@@ -109,7 +106,7 @@ FRACTION_LIKE = ("resident_number", "phone", "card")
 GOING_ON, DASH_AT_END = ("phone", "bank_account"), re.compile(r"-(?<=\d-)[^\S\n]*+\n\s{0,8}(?=\d)")
 BROKEN_KINDS = ("resident_number", "phone", "business_number", "card")
 
-FINDERS: dict[Kind, Finder] = {
+FINDERS: dict[Kind, Callable[[str], bool]] = {  # each looks in a text in its plainest characters
     "resident_number": holds_resident_number,
     "identity_document": holds_identity_document,
     "number_plate": holds_number_plate,
