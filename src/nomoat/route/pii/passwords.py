@@ -302,4 +302,4 @@ def _is_password(value: str) -> bool:
         return False
     if not re.search("[A-Za-z]", value) or not re.search(r"\d|(?<=.)[!@#$^~](?=.)", value):
         return False
-    return re.fullmatch(r"\d|1?23\d*", EVERYDAY.sub("", value)) is None and EVERYDAY.sub("", value) != ""
+    return re.fullmatch(r"\d?|1?23\d*", EVERYDAY.sub("", value)) is None
