@@ -28,6 +28,7 @@ REFUSALS: tuple[Commercial, ...] = ("no", "unknown")
 UNKNOWN_BASE = Parent(kind="base", name="weights of unknown origin", licence="unknown")
 STATED = "stated by the user"  # a source
 OWN = "own"  # the terms of the user's own data
+Role = Literal["weights", "base", "data", "teacher"]
 OUTPUT_TERMS = {"llama2": "llama2-output", "llama3": "llama3-output"}  # of what learns from its output and is not made from it
 
 
@@ -38,7 +39,7 @@ class Link:
     `confirmed` is "read" only if both the terms and that they apply here were seen in a source.
     """
 
-    role: Literal["weights", "base", "data", "teacher"]
+    role: Role
     name: str
     licence: str
     title: str
@@ -364,8 +365,7 @@ def _for_what_learns(links: Sequence[Link]) -> Iterator[Link]:
 
 
 def _links(card: ModelCard, *, is_base: bool = False) -> Iterator[Link]:
-    role: Literal["weights", "base"] = "base" if is_base else "weights"
-    yield _make_link(role, card.id, card.licence, card.licence_source, card.licence_confirmed)
+    yield _make_link("base" if is_base else "weights", card.id, card.licence, card.licence_source, card.licence_confirmed)
     for parent in card.parents:
         base = cards.find(parent.name) if parent.kind == "base" else None
         if base is not None:
@@ -382,9 +382,7 @@ def _conditions(terms: Licence, role: str) -> tuple[str, ...]:
     return terms.conditions + (terms.conditions_of_weights if role in ("weights", "base") else ())
 
 
-def _make_link(
-    role: Literal["weights", "base", "data", "teacher"], name: str, licence_id: str, source: str, confirmed: Confirmation
-) -> Link:
+def _make_link(role: Role, name: str, licence_id: str, source: str, confirmed: Confirmation) -> Link:
     terms = licence(licence_id)
     applies = confirmed if source else terms.confirmed  # without a source of its own a link stands on the terms' source
     return Link(

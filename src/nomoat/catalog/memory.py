@@ -257,13 +257,9 @@ def require_fit(name: str, need: MemoryNeed) -> None:
 def largest_that_fits(context_tokens: int) -> str | None:
     """The id of the largest model that can be pulled, fits, and may be used commercially, if under conditions."""
     from nomoat.catalog.cards import cards
-    from nomoat.catalog.licences import chain
+    from nomoat.catalog.licences import REFUSALS, chain
 
-    best: tuple[int, str] | None = None
-    for card in cards():
-        if not card.sources or chain(card).commercial in ("no", "unknown"):
-            continue
-        need = memory_need(card, context_tokens)
-        if need is not None and fit(need).value == "fits" and (best is None or (card.parameters or 0) > best[0]):
-            best = (card.parameters or 0, card.id)
-    return best[1] if best else None
+    usable = (card for card in cards() if card.sources and chain(card).commercial not in REFUSALS)
+    fitting = (card for card in usable if (need := memory_need(card, context_tokens)) and fit(need).value == "fits")
+    largest = max(fitting, key=lambda card: card.parameters or 0, default=None)
+    return largest.id if largest else None

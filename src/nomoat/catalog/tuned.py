@@ -73,22 +73,18 @@ def question_of(provenance: dict[str, Any]) -> str | None:
 
     Those tuned before 2026-11-28 do not hold it, but what it was made of. Not covered: a label of theirs whose every row was left out.
     """
-    data, task = provenance.get("data"), provenance.get("task")
-    if not isinstance(data, dict):
-        return None
+    data = _part(provenance, "data")
     if "question" in data:
         return None if data["question"] is None else str(data["question"])
     labels, instruction = labels_of(provenance), instruction_of(provenance)
-    if not isinstance(task, dict) or task.get("input_column") is None or (instruction is None and not labels):
+    if not data or _part(provenance, "task").get("input_column") is None or (instruction is None and not labels):
         return None
     return kept_question(labels, instruction)
 
 
 def labels_of(provenance: dict[str, Any]) -> list[str]:
     """The labels of the tables an adapter was tuned on, from the first on; none if they were no tables, or held free answers."""
-    data, before = provenance.get("data"), provenance.get("start")
-    parts = (part.get("labels") for part in (data, before) if isinstance(part, dict))
-    return sorted({str(label) for labels in parts for label in labels or ()})
+    return sorted({str(label) for name in ("data", "start") for label in _part(provenance, name).get("labels") or ()})
 
 
 def instruction_of(provenance: dict[str, Any]) -> str | None:
@@ -96,7 +92,7 @@ def instruction_of(provenance: dict[str, Any]) -> str | None:
 
     Until 2026-12-01 `TEXT` in one meant nothing. Of those it is the whole question that was learned, which means the same since.
     """
-    task, data, before = (part if isinstance(part := provenance.get(name), dict) else {} for name in ("task", "data", "start"))
+    task, data, before = (_part(provenance, name) for name in ("task", "data", "start"))
     words = next((part["instruction"] for part in (task, before) if part.get("instruction") is not None), None)
     if words is None or TEXT not in str(words):
         return words
@@ -107,5 +103,10 @@ def instruction_of(provenance: dict[str, Any]) -> str | None:
 
 def template_of(provenance: dict[str, Any]) -> str | None:
     """The named chat template an adapter was tuned with; None for its model's own."""
-    task = provenance.get("task")
-    return task.get("template") if isinstance(task, dict) else None
+    return _part(provenance, "task").get("template")
+
+
+def _part(provenance: dict[str, Any], name: str) -> dict[str, Any]:
+    """Empty where there is none: whoever made the adapter elsewhere may have written anything."""
+    part = provenance.get(name)
+    return part if isinstance(part, dict) else {}

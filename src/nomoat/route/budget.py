@@ -19,7 +19,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -72,12 +72,8 @@ def read_spent(*, today: Callable[[], date] = utc_today) -> SpentSoFar:
     """What was spent; makes no file where there is none. Raises BadFileError."""
     if not default_path().exists():
         return SpentSoFar(today_usd=0.0, month_usd=0.0)
-    database = _opened()
-    try:
-        with database.turn() as db:
-            return _read(db, today())
-    finally:
-        database.close()
+    with closing(_opened()) as database, database.turn() as db:
+        return _read(db, today())
 
 
 def rates_of(policy: Policy, *, is_local: bool) -> Rates | None:

@@ -5,11 +5,12 @@ whoever asks brings them.
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nomoat.asking.store import AnswerStore, KeptOutcome, default_path
 from nomoat.errors import DataError
+from nomoat.records import Outcome
 
 # How a judge's scores are kept: shares of pairs won, against whomever the pairs were with; grades from 1 to 10.
 JUDGED_PAIRS, GRADE = "judged", "grade"
@@ -73,8 +74,7 @@ def read_pairs(
             )
         metrics.add(metric)
         digests.add(ours[metric].digest)
-        groups = {name: f"{suite_sha256} {group}" for name, group in ours[metric].groups.items() if group}
-        pairs += _paired(ours[metric].scores, theirs[metric].scores, prompts, groups)
+        pairs += _paired(ours[metric].outcomes, theirs[metric].outcomes, prompts, suite_sha256)
     if GRADE in metrics and len(metrics) > 1:
         raise DataError("one of these suites was graded from 1 to 10 and another scored from 0 to 1", hint="learn from one of them")
     if len(digests) > 1:
@@ -97,12 +97,11 @@ def require_as_now(found: Pairs, local_digest: str | None, *, duel: str) -> None
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """One version of a model by one metric: scores and groups by example, and when the last of them was kept."""
+    """One version of a model by one metric: outcomes by example, and when the last of them was kept."""
 
     digest: str
     unix_seconds: float
-    scores: dict[str, float] = field(default_factory=dict)
-    groups: dict[str, str] = field(default_factory=dict)
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
 
 
 def _kept(suite_sha256: str, model: str) -> Sequence[KeptOutcome]:
@@ -114,36 +113,34 @@ def _kept(suite_sha256: str, model: str) -> Sequence[KeptOutcome]:
 
 
 def _newest(kept: Sequence[KeptOutcome], known: Container[str]) -> dict[str, _Scored]:
-    """By metric, the `known` examples' scores of the version of a model that was asked last."""
+    """By metric, the `known` examples' outcomes of the version of a model that was asked last."""
     found: dict[str, _Scored] = {}
     for one in kept:
         scored, outcome = found.setdefault(one.metric, _Scored(one.model_digest, one.unix_seconds)), one.outcome
         if one.model_digest == scored.digest and outcome.example_id in known:
-            scored.scores[outcome.example_id] = outcome.score
-            scored.groups[outcome.example_id] = outcome.group
+            scored.outcomes[outcome.example_id] = outcome
     return found
 
 
 def _last_in_common(ours: Mapping[str, _Scored], theirs: Mapping[str, _Scored]) -> str | None:
     """The metric that compares the two, the one used last if there are several."""
-    able = [name for name in ours if name in theirs and _compares(name, ours[name].scores, theirs[name].scores)]
+    able = [name for name in ours if name in theirs and _compares(name, ours[name].outcomes, theirs[name].outcomes)]
     return max(able, key=lambda name: min(ours[name].unix_seconds, theirs[name].unix_seconds), default=None)
 
 
-def _compares(metric: str, ours: Mapping[str, float], theirs: Mapping[str, float]) -> bool:
+def _compares(metric: str, ours: Mapping[str, Outcome], theirs: Mapping[str, Outcome]) -> bool:
     """Whether there are shared examples; a judge shares one point between two opponents."""
-    sums = [ours[name] + theirs[name] for name in ours if name in theirs]
+    sums = [ours[name].score + theirs[name].score for name in ours if name in theirs]
     return bool(sums) and (metric != JUDGED_PAIRS or all(math.isclose(total, 1.0, abs_tol=1e-6) for total in sums))
 
 
 def _paired(
-    ours: Mapping[str, float], theirs: Mapping[str, float], prompts: Mapping[str, str], groups: Mapping[str, str]
-) -> list[Pair]:  # fmt: skip
-    return [
-        Pair(prompt=prompts[name], local_score=ours[name], cloud_score=theirs[name], group=groups.get(name, ""))
-        for name in sorted(ours.keys() & theirs.keys())
-    ]
+    ours: Mapping[str, Outcome], theirs: Mapping[str, Outcome], prompts: Mapping[str, str], suite_sha256: str
+) -> Iterator[Pair]:  # fmt: skip
+    for name in sorted(ours.keys() & theirs.keys()):
+        group = f"{suite_sha256} {ours[name].group}" if ours[name].group else ""
+        yield Pair(prompt=prompts[name], local_score=ours[name].score, cloud_score=theirs[name].score, group=group)
 
 
 def _names_in(scored: Mapping[str, _Scored]) -> set[str]:
-    return {name for one in scored.values() for name in one.scores}
+    return {name for one in scored.values() for name in one.outcomes}

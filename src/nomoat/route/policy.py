@@ -165,39 +165,38 @@ def _parsed(path: Path, content: bytes) -> Policy:
     return policy
 
 
-def host_of(ref: str) -> str:
-    """The host that a reference to a server names: a provider's own, or the URL's. Raises ValueError for what is no URL."""
+def _host_of(ref: str) -> str:
+    """The host that a reference to a server names: a provider's own, or the URL's; empty for what is no URL."""
     provider = named_in(ref)
-    return provider.host if provider is not None else (urlsplit(ref).hostname or "").lower()
+    try:
+        return provider.host if provider is not None else (urlsplit(ref).hostname or "").lower()
+    except ValueError:
+        return ""
 
 
 def _checked(path: Path, name: str, value: Any) -> Any:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if name in BUDGETS:
-        if not is_number or not 0 < value <= MOST_USD:
-            hint = f"give a number of USD above 0, at most {MOST_USD:,.0f}, without quotes; without `cloud` nothing is spent"
-            raise _error(path, f"sets `{name}` to {shown(value)}", hint)
-        return float(value)
-    if name == "threshold":
-        if not is_number or not 0 <= value <= 1:
-            raise _error(path, f"sets `threshold` to {shown(value)}", "give a number from 0 (everything local) to 1")
-        return float(value)
-    if name == "max_wait_seconds":
-        if not is_number or not 1 <= value <= MOST_WAIT_SECONDS:
-            raise _error(path, f"sets `{name}` to {shown(value)}", f"give a number of seconds from 1 to {MOST_WAIT_SECONDS:g}")
-        return float(value)
-    if name == "max_answer_tokens":
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 10**MOST_DIGITS:
-            raise _error(path, f"sets `max_answer_tokens` to {shown(value)}", "give a whole number of tokens, at least 1")
-        return value
     if name in ("never_leaves", *OWN, "allowed"):
         return _checked_words(path, name, value)
-    if not isinstance(value, str) or not value.strip():
-        raise _error(path, f"sets `{name}` to {shown(value)}", "give a text in quotes, or leave it out")
-    if name == "default" and value not in ("local", "cloud"):
-        raise _error(path, f"sets `default` to {shown(value)}", 'give "local" or "cloud"')
-    if name == "if_cloud_fails" and value not in ("error", "local"):
-        raise _error(path, f"sets `if_cloud_fails` to {shown(value)}", 'give "error" or "local"')
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_text = isinstance(value, str) and value.strip() != ""
+    if name in BUDGETS:
+        fits = is_number and 0 < value <= MOST_USD
+        hint = f"give a number of USD above 0, at most {MOST_USD:,.0f}, without quotes; without `cloud` nothing is spent"
+    elif name == "threshold":
+        fits, hint = is_number and 0 <= value <= 1, "give a number from 0 (everything local) to 1"
+    elif name == "max_wait_seconds":
+        fits, hint = is_number and 1 <= value <= MOST_WAIT_SECONDS, f"give a number of seconds from 1 to {MOST_WAIT_SECONDS:g}"
+    elif name == "max_answer_tokens":
+        fits = is_number and isinstance(value, int) and 1 <= value < 10**MOST_DIGITS
+        hint = "give a whole number of tokens, at least 1"
+    elif is_text and name == "default":
+        fits, hint = value in ("local", "cloud"), 'give "local" or "cloud"'
+    elif is_text and name == "if_cloud_fails":
+        fits, hint = value in ("error", "local"), 'give "error" or "local"'
+    else:
+        fits, hint = is_text, "give a text in quotes, or leave it out"
+    if not fits:
+        raise _error(path, f"sets `{name}` to {shown(value)}", hint)
     return value
 
 
@@ -232,7 +231,7 @@ def _require_sense(policy: Policy, path: Path) -> None:
         raise _error(
             path, f"names `{policy.cloud}` as `cloud`, which is no server", 'such as "openai:gpt-4o-mini" or "https://host/v1#model"'
         )
-    if policy.cloud is not None and not _host_or_nothing(policy.cloud):
+    if policy.cloud is not None and not _host_of(policy.cloud):
         raise _error(path, f"names `{policy.cloud}` as `cloud`, which is no address", 'such as "https://host/v1#model"')
     if policy.cloud is None and policy.default == "cloud":
         raise _error(path, 'sets `default` to "cloud" and names no `cloud`', 'add cloud = "openai:gpt-4o-mini", or such')
@@ -246,14 +245,7 @@ def _require_sense(policy: Policy, path: Path) -> None:
     if policy.cloud is not None and "allowed" in policy.given and not policy.allowed:
         raise _error(path, "sets `allowed` to [], which allows nobody, and names a `cloud`", "remove the line `cloud`, or `allowed`")
     if policy.cloud is not None:
-        policy.require_allowed(host_of(policy.cloud))
-
-
-def _host_or_nothing(ref: str) -> str:
-    try:
-        return host_of(ref)
-    except ValueError:
-        return ""
+        policy.require_allowed(_host_of(policy.cloud))
 
 
 def _unreadable(path: Path, why: str) -> UsageError:

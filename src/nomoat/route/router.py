@@ -80,13 +80,13 @@ def decide(
     """
     decision = _whatever_it_costs(texts, question, policy, router, only_here)
     if decision.where == "cloud" and (why := over_budget()):
-        return _kept_here(policy, why, decision)
+        return _kept_here(policy, decision, "budget", why)
     return decision
 
 
-def _kept_here(policy: Policy, why: str, decision: Decision) -> Decision:
-    """What was decided for the cloud is done here, for want of money, or of counting it."""
-    return replace(decision, where="local", model=policy.local, why=why, rule="budget", max_new_tokens=None)
+def _kept_here(policy: Policy, decision: Decision, rule: Rule, why: str) -> Decision:
+    """What was decided for the cloud is done here."""
+    return replace(decision, where="local", model=policy.local, why=why, rule=rule, max_new_tokens=None)
 
 
 def _failed(policy: Policy, decision: Decision, error: CloudError) -> Decision:
@@ -95,7 +95,7 @@ def _failed(policy: Policy, decision: Decision, error: CloudError) -> Decision:
     if isinstance(error, PolicyChangedError):
         return error.decision
     why = f"`{references.shown_name(decision.model or '')}` failed{how_it_failed(error)}, and the policy then asks the local model"
-    return replace(decision, where="local", model=policy.local, why=why, rule="cloud_failed", max_new_tokens=None)
+    return _kept_here(policy, decision, "cloud_failed", why)
 
 
 def _whatever_it_costs(texts: Iterable[str], question: str, policy: Policy, router: Usable, only_here: str) -> Decision:
@@ -295,7 +295,7 @@ class RouterEngine(Engine):
                 try:
                     responder = paying.enter_context(rules.allowance.paying(request))
                 except OverBudgetError as error:
-                    decision, responder = _kept_here(rules.policy, str(error), decision), self._here
+                    decision, responder = _kept_here(rules.policy, decision, "budget", str(error)), self._here
             self._tell(decision)
             if decision.where == "cloud" and isinstance(responder.engine, RemoteEngine):
                 require = functools.partial(self._require_still, replace(made, decision=decision, rules=rules), request)

@@ -76,13 +76,10 @@ def find(text: str, *, kinds: Iterable[Kind] = KINDS, names: Sequence[str] = (),
     return tuple(filter(holds, kinds))
 
 
-Finder = Callable[[str], bool]  # of one kind, in a text in its plainest characters
-
-
 def _holds(text: str, kind: Kind) -> bool:
     if FINDERS[kind](text) or (kind in BROKEN_KINDS and _over_breaks(text, kind)):
         return True
-    return kind in GOING_ON and GOES_ON.search(text) is not None and FINDERS[kind](DASH_AT_END.sub("", text))
+    return kind in GOING_ON and (going_on := DASH_AT_END.sub("-", text)) != text and FINDERS[kind](going_on)
 
 
 def _over_breaks(text: str, kind: Kind) -> bool:
@@ -106,11 +103,10 @@ DASHED_NUMBER = re.compile(r"(?<![\d-])(?:01[016789]-\d{3,4}-\d{4}|\d{6}-\d{7}|\
 HASH_LIKE = ("identity_document", "business_number", "customs_code", "bank_account")
 FRACTION_LIKE = ("resident_number", "phone", "card")
 # Numbers of many forms, that go on behind a dash in the next line.
-GOING_ON, DASH_AT_END = ("phone", "bank_account"), re.compile(r"(?<=\d-)[^\S\n]*+\n\s{0,8}(?=\d)")
-GOES_ON = re.compile(r"\d-[^\S\n]*+\n\s{0,8}\d")
+GOING_ON, DASH_AT_END = ("phone", "bank_account"), re.compile(r"-(?<=\d-)[^\S\n]*+\n\s{0,8}(?=\d)")
 BROKEN_KINDS = ("resident_number", "phone", "business_number", "card")
 
-FINDERS: dict[Kind, Finder] = {
+FINDERS: dict[Kind, Callable[[str], bool]] = {  # each looks in a text in its plainest characters
     "resident_number": holds_resident_number,
     "identity_document": holds_identity_document,
     "number_plate": holds_number_plate,

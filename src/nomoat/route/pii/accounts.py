@@ -9,7 +9,7 @@ from nomoat.route.pii import orders
 from nomoat.route.pii.banks import BANKS, CITIES, DOUBTFUL, EVERYDAY, KOREAN_FIRMS, OTHER_FIRMS, SECURITIES, SHORT, UNITS
 from nomoat.route.pii.numbers import COLUMNS, GAP, IS, ITS_END, NEXT, REACH, REACH_OF_TABLES, SIGN, WON, has_word_before
 from nomoat.route.pii.orders import is_order_cell
-from nomoat.route.pii.sought import Near, has_any, small_letters
+from nomoat.route.pii.sought import Near, has_any, near, small_letters
 
 # Groups on one line, always the same between them: a date and a time make no number.
 LINE_GAP = rf"(?:(?:[^\S\r\n]|{SIGN}){{1,4}}|(?:[^\S\n]*+{SIGN}){{1,6}}[^\S\n]*+)"
@@ -40,8 +40,7 @@ WORDS = r"(?:[\uac00-\ud7a3]{1,6}\s){0,2}[\uac00-\ud7a3]{0,6}?"
 WHOSE = r"(?:(?:is|was|as)\s)?(?:(?:my|our|your|his|her|their|the|an?)\s)?(?:[a-z]{1,12}\s)?"
 NO_ORDER = rf"{orders.NO_ORDER}{orders.NO_PARCEL}(?!{YEAR}{CALENDAR}-)"  # nor what begins with a whole date: `20240115-0000123`
 # Behind a city: no parcel, and no business number, whose checksum decides.
-NO_PARCEL = r"(?!(?:\d{4}-\d{4}-\d{4}|\d{3}-\d{2}-\d{5})(?![\d-]))"
-NO_OTHER = NO_PARCEL + NO_PHONE
+NO_OTHER = r"(?!(?:\d{4}-\d{4}-\d{4}|\d{3}-\d{2}-\d{5})(?![\d-]))" + NO_PHONE
 NO_HOTLINE = r"(?!(?:1-)?\d{3}-\d{3}-\d{4}(?![-\d]))"  # of the USA
 # An amount before an account, `3만원 보내줘`, or one short number of a branch, a year: `2지점`, `1:`; not over cells and keys.
 TO_NUMBER = rf"(?:[^\d\n\"'|;=&\t,]|,(?=[^\S\n\t])){{0,12}}(?:\n[^\d\n]{{0,10}})?{NO_ORDER}{NO_OTHER}"
@@ -80,36 +79,27 @@ OF_FIRMS = (*OF_KOREAN_FIRMS, *OF_OTHER_FIRMS)
 OF_CITIES = ("부산", "경남", "대구", "광주", "전북", "제주", "busan", "nam", "daegu", "wangju", "jeonbuk", "jeju")
 OF_PAYING, OF_REFUNDS = ("입금", "송금", "이체"), ("환불",)
 BEHIND_WORDS = (
-    Near(re.compile(rf"(?:계좌|통장|예금주|{ACCOUNT}){REACH_OF_TABLES}{IN_COLUMNS}", re.IGNORECASE), dict.fromkeys(OF_OWN, 0)),
-    Near(re.compile(rf"(?:{BANKS}){REACH}{NUMBER}"), dict.fromkeys(OF_BANKS, 3)),
-    Near(
-        re.compile(rf"(?:{BANKS}|계좌|통장|예금주|{ACCOUNT}){REACH}{OVER_AMOUNT}{NUMBER}", re.IGNORECASE),
-        dict.fromkeys(OF_BANKS_AND_OWN, 3),
-    ),
-    Near(
-        re.compile(rf"(?:{BANKS}|계좌|통장|예금주|{ACCOUNT}){REACH}{OVER_ONE}{DASHED}", re.IGNORECASE),
-        dict.fromkeys(OF_BANKS_AND_OWN, 3),
-    ),
-    Near(re.compile(rf"(?:계좌(?:번호)?|통장|{ACCOUNT}){IN_LIST}{NO_OTHER}{NUMBER}", re.IGNORECASE), dict.fromkeys(OF_OWN, 0)),
-    Near(re.compile(rf"{UNDER_KEYS}{NUMBER_KEY}{NO_PHONE}{NUMBER}", re.IGNORECASE), dict.fromkeys(OF_BANKS_KEYS, 16)),
-    Near(re.compile(rf"{UNDER_KEYS}{KEY}{IS}{NO_OTHER}{DASHED}", re.IGNORECASE), dict.fromkeys(OF_BANKS_KEYS, 16)),
-    Near(re.compile(rf"(?:{SHORT}){BESIDE}{OVER_ONE}{DASHED}"), dict.fromkeys(OF_SHORT, 9)),
-    Near(re.compile(rf"(?:{SHORT}|{EVERYDAY}|{DOUBTFUL}){BESIDE}{OVER_AMOUNT}{DASHED}"), dict.fromkeys(OF_ALL_SHORT, 9)),
+    near(rf"(?:계좌|통장|예금주|{ACCOUNT}){REACH_OF_TABLES}{IN_COLUMNS}", OF_OWN, 0, re.IGNORECASE),
+    near(rf"(?:{BANKS}){REACH}{NUMBER}", OF_BANKS, 3),
+    near(rf"(?:{BANKS}|계좌|통장|예금주|{ACCOUNT}){REACH}{OVER_AMOUNT}{NUMBER}", OF_BANKS_AND_OWN, 3, re.IGNORECASE),
+    near(rf"(?:{BANKS}|계좌|통장|예금주|{ACCOUNT}){REACH}{OVER_ONE}{DASHED}", OF_BANKS_AND_OWN, 3, re.IGNORECASE),
+    near(rf"(?:계좌(?:번호)?|통장|{ACCOUNT}){IN_LIST}{NO_OTHER}{NUMBER}", OF_OWN, 0, re.IGNORECASE),
+    near(rf"{UNDER_KEYS}{NUMBER_KEY}{NO_PHONE}{NUMBER}", OF_BANKS_KEYS, 16, re.IGNORECASE),
+    near(rf"{UNDER_KEYS}{KEY}{IS}{NO_OTHER}{DASHED}", OF_BANKS_KEYS, 16, re.IGNORECASE),
+    near(rf"(?:{SHORT}){BESIDE}{OVER_ONE}{DASHED}", OF_SHORT, 9),
+    near(rf"(?:{SHORT}|{EVERYDAY}|{DOUBTFUL}){BESIDE}{OVER_AMOUNT}{DASHED}", OF_ALL_SHORT, 9),
     Near(PAID[0], dict.fromkeys(OF_PAYING, 0)),
-    Near(re.compile(rf"(?:{SHORT}){BESIDE}{NO_COUNT}"), dict.fromkeys(OF_SHORT, 9)),
-    Near(re.compile(rf"(?:{EVERYDAY}){BESIDE}{GROUPED}"), dict.fromkeys(OF_EVERYDAY, 3)),
-    Near(re.compile(rf"(?:{UNITS}{BESIDE}|{DOUBTFUL}{BESIDE}{NO_PHONE}){DASHED}"), dict.fromkeys(OF_DOUBTFUL, 0)),
-    Near(re.compile(rf"(?:{DOUBTFUL}|{SECURITIES})으로{BESIDE}{GROUPED}"), dict.fromkeys((*OF_DOUBTFUL, *OF_FIRMS), 0)),
-    Near(re.compile(rf"(?:{KOREAN_FIRMS}{BEHIND_FIRM}|{OTHER_FIRMS}{BEHIND_FIRM}{NO_HOTLINE}){DASHED}"), dict.fromkeys(OF_FIRMS, 0)),
-    Near(re.compile(rf"{SECURITIES}{BEHIND_FIRM}{LONG}"), dict.fromkeys(OF_FIRMS, 0)),
-    Near(
-        re.compile(rf"(?:계좌(?:번호)?|통장(?:번호)?|{ACCOUNT})[은는이가]?(?:\sis)?\.?{BESIDE}{LONG}", re.IGNORECASE),
-        dict.fromkeys(OF_OWN, 0),
-    ),
-    Near(re.compile(rf"{UNDER_KEYS}{NUMBER_KEY}{LONG}", re.IGNORECASE), dict.fromkeys(OF_BANKS_KEYS, 16)),
-    Near(re.compile(rf"{CITIES}[ :]{{1,3}}{NO_OTHER}{DASHED}"), dict.fromkeys(OF_CITIES, 6)),
-    Near(re.compile(rf"(?:우리|하나|기업)[\s:]{{0,3}}{NO_COUNT}"), dict.fromkeys(("우리", "하나", "기업"), 0)),
-    Near(re.compile(rf"환불[은: \n]{{0,3}}{NO_PHONE}{DASHED}"), dict.fromkeys(OF_REFUNDS, 0)),
+    near(rf"(?:{SHORT}){BESIDE}{NO_COUNT}", OF_SHORT, 9),
+    near(rf"(?:{EVERYDAY}){BESIDE}{GROUPED}", OF_EVERYDAY, 3),
+    near(rf"(?:{UNITS}{BESIDE}|{DOUBTFUL}{BESIDE}{NO_PHONE}){DASHED}", OF_DOUBTFUL, 0),
+    near(rf"(?:{DOUBTFUL}|{SECURITIES})으로{BESIDE}{GROUPED}", (*OF_DOUBTFUL, *OF_FIRMS), 0),
+    near(rf"(?:{KOREAN_FIRMS}{BEHIND_FIRM}|{OTHER_FIRMS}{BEHIND_FIRM}{NO_HOTLINE}){DASHED}", OF_FIRMS, 0),
+    near(rf"{SECURITIES}{BEHIND_FIRM}{LONG}", OF_FIRMS, 0),
+    near(rf"(?:계좌(?:번호)?|통장(?:번호)?|{ACCOUNT})[은는이가]?(?:\sis)?\.?{BESIDE}{LONG}", OF_OWN, 0, re.IGNORECASE),
+    near(rf"{UNDER_KEYS}{NUMBER_KEY}{LONG}", OF_BANKS_KEYS, 16, re.IGNORECASE),
+    near(rf"{CITIES}[ :]{{1,3}}{NO_OTHER}{DASHED}", OF_CITIES, 6),
+    near(rf"(?:우리|하나|기업)[\s:]{{0,3}}{NO_COUNT}", ("우리", "하나", "기업"), 0),
+    near(rf"환불[은: \n]{{0,3}}{NO_PHONE}{DASHED}", OF_REFUNDS, 0),
 )
 BEFORE_WORDS = (
     ((*OF_BANKS, "예금주"), re.compile(rf"{NUMBER}[\s()\[\],:/]{{0,4}}\w{{0,6}}(?:{BANKS}|예금주)")),
@@ -167,8 +157,8 @@ def holds_bank_account(text: str) -> bool:
 
 def _beside_words(text: str) -> Iterator[re.Match[str]]:
     small = small_letters(text)
-    for near in BEHIND_WORDS:
-        yield from near.finditer(text, small)
+    for sought in BEHIND_WORDS:
+        yield from sought.finditer(text, small)
     for words, pattern in BEFORE_WORDS:
         if has_any(words, small):
             yield from pattern.finditer(text)

@@ -32,7 +32,6 @@ NUMBER_ENDS = (
 # A lot on a hill: `산 58`. What touches the word is a hill's name (`지리산 3`), but before `12-1` or `12번지`.
 HILL = rf"(?:(?P<hill>(?<!{HANGUL})산)|(?<!부동)산(?=[^\S\n\t]?\d{{1,5}}(?:-\d|번지)))"
 ITS_NUMBER = rf"(?:(?:지하|{HILL})[^\S\n\t]?)?(?P<number>[1-9]\d{{0,4}}(?:-\d{{1,4}})?){NUMBER_ENDS}"
-NUMBER = rf"\s{{0,2}}{ITS_NUMBER}"
 BRANCH = rf"(?P<branch>\s?\d{{1,4}}번?{HANGUL}?길)?"  # `12길`, `289번길`
 ITS_NAME = rf"{HANGUL}(?:{HANGUL}|\d){{0,9}}?(?:\s\d{{1,2}})?"
 ROAD = rf"(?P<road>{ITS_NAME}[로길]){BRANCH}"
@@ -42,12 +41,12 @@ ANY_ROAD = rf"(?P<road>(?:{BEGINS}(?:{ITS_NAME})?|{ITS_NAME})[로길]){BRANCH}"
 QUARTER = rf"(?:{HANGUL}{{1,5}}(?:\s?\d{{1,2}})?[읍면동리]|{HANGUL}{{1,4}}\d?신도시)"
 LOT = rf"(?P<lot>{HANGUL}{{1,5}}(?:(?:\s?\d{{1,2}})?[동리]|\s?\d가))"
 BEHIND_PLACE = re.compile(rf"{APART}(?:{QUARTER}{APART}){{0,2}}?(?:{ANY_ROAD}|{LOT}){APART}{ITS_NUMBER}")
-ALONE = re.compile(rf"(?<![\uac00-\ud7a3\d])(?:{ROAD}|{LOT}){NUMBER}")
+ALONE = re.compile(rf"(?<![\uac00-\ud7a3\d])(?:{ROAD}|{LOT})\s{{0,2}}{ITS_NUMBER}")
 # Everyday words that end as roads and quarters do. No road ends in `-으로`.
 ROAD_LIKE = """
     가로 세로 서로 바로 따로 새로 별로 주로 때로 홀로 날로 실로 절로 그리로 이리로 저리로 대로 그대로 이대로 저대로 제대로
     멋대로 맘대로 마음대로 뜻대로 별도로 절대로 실제로 정말로 진짜로 스스로 함부로 대체로 차례로 억지로 의외로 최초로 최대로
-    최소로 무료로 유료로 추가로 전체로 하루로 하나로 경로 도로 통로 진로 피로 위로 아래로 뒤로 어디로 여기로 거기로 순서대로
+    최소로 무료로 유료로 추가로 전체로 하루로 하나로 도로 통로 진로 피로 위로 아래로 뒤로 어디로 여기로 거기로 순서대로
     예정대로 내로 외로 결과로 대표로 후로 이후로 이유로 평가로 별개로 임의로 차로 도보로 말로 글로 종류로 번호로 단위로
     주소로 가로세로 팩스로 카카오로 소포로 서비스로 퀵서비스로 달러로
     컬러로 화이트로 가로로 세로로
@@ -63,8 +62,8 @@ NO_ROADS, NO_LOTS = frozenset(ROAD_LIKE.split()), frozenset(LOT_LIKE.split())
 NO_ROADS_END = re.compile(r"(?:으|[역구군도형체대시동월년령관점교급종류]별|경|서버|포트|푸시|메일|문자|슬랙|채널)로\Z")  # no `샛별로`
 ROADS_OF_TABLES = re.compile(r"(?:도로|[근굣]길|산책로|기찻길)\Z")  # with a count in the next cell
 COUNTED_ROADS = re.compile(
-    rf"\A\d[\d.\u00b7]*[십백천만억]{{0,2}}(?:{COUNTERS}|원|번째|순위|등급?|단계|학년|학기|분기|회차|주차|년차|퍼|프로|포인트|달러|유로|센티|리터|자리|칸|줄"
-    rf"|타수?|인가구|루|승|패|연패|라운드|부|급|교시|인치|호기|개소|위권|배수|성급{HANGUL}*)(?:째|당|대|도|쯤)?(?<![.\u00b7]\d대)(?<![.\u00b7]\d\d대)[로길]\Z"
+    rf"\A\d[\d.\u00b7]*[십백천만억]{{0,2}}(?:{COUNTERS}|번째|순위|등급?|단계|학년|학기|분기|회차|주차|년차|퍼|프로|포인트|달러|유로|센티|리터|자리|칸|줄"
+    rf"|타수?|인가구|루|승|패|연패|라운드|급|교시|인치|호기|개소|위권|배수|성급{HANGUL}*)(?:째|당|대|도|쯤)?(?<![.\u00b7]\d대)(?<![.\u00b7]\d\d대)[로길]\Z"
     r"|\A\d로\Z"
 )
 NO_LOTS_END = ("활동", "아동", "처리", "관리")

@@ -67,11 +67,10 @@ ADDRESSES = (
     rf"|\.webhook\.office\.com/webhookb2/{H}{{8}}-|[?&]sig=[A-Za-z0-9%+/]{{40}}"
     rf"|otpauth://[^\s?]{{1,300}}\?\S{{0,300}}?secret=[A-Za-z2-7]{{16}}"
 )
-PEM = r"-{4,5} ?BEGIN [A-Z0-9 ]{0,20}PRIVATE KEY(?: BLOCK)? ?-{4,5}"
 # A private key's first line in base64, as Kubernetes has it: of its middle word, whichever of its letters a group of four begins with.
 ENCODED_PEM = r"LS0tLS1CRUdJTi[A-Za-z0-9+/]{0,30}(?:UFJJVkFUR|BSSVZBVE|QUklWQVRF)"
 API_KEY = re.compile(rf"(?<!{X})(?:{'|'.join(FORMS)})|{ADDRESSES}|{ENCODED_PEM}")
-FIRST_LINE = re.compile(PEM)
+FIRST_LINE = re.compile(r"-{4,5} ?BEGIN [A-Z0-9 ]{0,20}PRIVATE KEY(?: BLOCK)? ?-{4,5}")
 BLANK = re.compile("[xX]{8}")  # of examples: `ghp_xxxxxxxx…`
 # What a line's end parts within a key, as terminals and mail programs break lines: lines between its first and last are long, and hold
 # nothing else. (Lists of short words look like keys where all of their lines are joined.)

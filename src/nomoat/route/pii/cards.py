@@ -22,7 +22,7 @@ ISSUERS = {14: r"3[0689]", 15: r"3[47]|2131|1800", 16: r"3|4|5|6|9|2(?:2[2-9]|[3
 ROW, CARD_START = re.compile(r"\d+(?:[ -]\d+)*"), re.compile(r"\d{4,}")
 SHAPES = ((4, 4, 4, 4), (4, 4, 4, 4, 3), (6, 13), (4, 6, 4), (4, 6, 5))  # digits of each group on a card; written in one piece, too
 AS_PRINTED = tuple(re.compile(f"({GAP_OR_CELLS})".join(rf"\d{{{count}}}" for count in shape) + r"(?!\d)") for shape in SHAPES)
-IN_FOURS = AS_PRINTED[:2]
+NOT_IN_FOURS = AS_PRINTED[2:]
 IN_HALVES = re.compile(rf"\d(?<!\d\d)\d{{3}}{GAP}\d{{4}}{GAP}\d{{4}}{LAST_FOLLOW}\d{{4}}(?!\d)")  # `5555 5555 5555, 끝 4444`
 FOUR_DIGITS, APART, LONG_ROW = re.compile(r"\d(?<!\d\d)\d{3}(?!\d)"), re.compile(GAP_OR_CELLS), 6
 SAID = re.compile(r"카드(?!뉴스)|(?<![^\W_])card(?!i[agno]|bo|am)", re.IGNORECASE)
@@ -50,7 +50,7 @@ def holds_card(text: str) -> bool:
     in_rows = {group.start() for row in rows for group in row}
     num_in_columns = num_fitting = 0
     for start in CARD_START.finditer(text):
-        shapes = AS_PRINTED[len(IN_FOURS) :] if start.start() in in_rows else AS_PRINTED
+        shapes = NOT_IN_FOURS if start.start() in in_rows else AS_PRINTED
         for found in filter(None, (pattern.match(text, start.start()) for pattern in shapes)):
             gaps = found.groups()
             if not _belongs_together(text, *found.span(), gaps=gaps):

@@ -13,7 +13,7 @@ from datetime import date
 
 from nomoat.route.pii.numbers import REACH_OF_TABLES
 from nomoat.route.pii.orders import NO_ORDER
-from nomoat.route.pii.sought import Near, has_any, led, small_letters
+from nomoat.route.pii.sought import has_any, led, near, small_letters
 
 LICENCE = r"(?:1[1-9]|2[0-8])"  # begins with the police's number of a province
 MONTH = r"(?:0[1-9]|1[0-2])"
@@ -50,8 +50,7 @@ SAID = (  # what its words begin with in small letters, the words, and the numbe
 )
 APART, ENDS = r"(?<![A-Za-z\d])(?<!\d[.,-])", r"(?![A-Za-z\d]|[.,-]\d|\.(?:jpe?g|png|heic|webp|gif)(?!\w))"
 BEHIND_WORDS = tuple(
-    Near(re.compile(f"(?:{words}){REACH_OF_TABLES}{APART}{number}{ENDS}", re.IGNORECASE), dict.fromkeys(beginnings, 0))
-    for beginnings, words, number in SAID
+    near(f"(?:{words}){REACH_OF_TABLES}{APART}{number}{ENDS}", beginnings, 0, re.IGNORECASE) for beginnings, words, number in SAID
 )
 BEFORE_WORDS = tuple(
     (tuple(f"({word}" for word in beginnings), re.compile(rf"{APART}{number}{ENDS}\s?\((?:{words})", re.IGNORECASE))

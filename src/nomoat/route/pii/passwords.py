@@ -54,7 +54,7 @@ PASSWORD = re.compile(
     r"|(?:(?:(?:create|alter)\s{1,3}user|grant\s{1,3}all)\b[^;\n]{0,80}?identified|(?-i:IDENTIFIED))"
     rf"\s{{1,3}}by\s{{1,3}}(?={QUOTE})"
     rf"|{OF_USER}{IDENTIFIED_BY}"
-    rf"|(?:-{{2}}password|(?<![A-Za-z])password|sshpass\s{{1,3}}-p)\s{{1,3}}(?={QUOTE})"
+    rf"|(?:(?<![A-Za-z])password|sshpass\s{{1,3}}-p)\s{{1,3}}(?={QUOTE})"
     rf"|-{{2}}password\s{{1,3}}|sshpass\s{{1,3}}-p\s?|requirepass\s{{1,3}}"
     # Java's `-storepass`, openssl's `-passin pass:`, and the `login` of .netrc and of Docker.
     rf"|(?<![\w-])-{{1,2}}(?:(?:src|dest)?(?:store|key)pass\s{{1,3}}|pass(?:in|out)?[\s=]{{1,3}}{QUOTE}?pass:)"
@@ -302,4 +302,4 @@ def _is_password(value: str) -> bool:
         return False
     if not re.search("[A-Za-z]", value) or not re.search(r"\d|(?<=.)[!@#$^~](?=.)", value):
         return False
-    return re.fullmatch(r"\d|1?23\d*", EVERYDAY.sub("", value)) is None and EVERYDAY.sub("", value) != ""
+    return re.fullmatch(r"\d?|1?23\d*", EVERYDAY.sub("", value)) is None

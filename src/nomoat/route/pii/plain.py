@@ -34,13 +34,10 @@ UNSEEN = re.compile(
 )
 # All but tabs and line ends; what colours a terminal or moves its cursor as a whole; and what Unicode has not given out, to be ignored
 # should it ever be. No number hides in one: of its digits at most three stand together.
-CONTROLS = re.compile(
-    r"(?:\x1b\[|\x9b)[?>]?(?:\d{0,3}[;:])*\d{0,3}[A-Za-z]|\x1b[()][AB]"
-    r"|[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u2065\ufff0-\ufff8\U000e0000-\U000e00ff\U000e01f0-\U000e0fff]"
-)
 CONTROL = re.compile(
     r"[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u2065\ufff0-\ufff8\U000e0000-\U000e00ff\U000e01f0-\U000e0fff]"
-)  # begins one
+)  # each begins with one
+CONTROLS = re.compile(rf"(?:\x1b\[|\x9b)[?>]?(?:\d{{0,3}}[;:])*\d{{0,3}}[A-Za-z]|\x1b[()][AB]|{CONTROL.pattern}")
 LINES_ENDS = re.compile(r"[\r\v\f\x85\u2028\u2029](?:(?<=\r)\n)?")
 # A syllable or letter may be written as several characters, as macOS writes file names. These follow the first of them; so do marks.
 FOLLOWS = re.compile(r"[\u1161-\u1175\u11a8-\u11c2\uff9e\uff9f]")
@@ -63,11 +60,11 @@ def plain(text: str) -> str:
 def _plain_characters(run: re.Match[str]) -> str:
     characters: list[str] = []
     for character in run[0]:
-        category = "" if character.isascii() else unicodedata.category(character)
-        if category == "Cf" or (category and UNSEEN.match(character)):
+        category = unicodedata.category(character)
+        if category == "Cf" or UNSEEN.match(character):
             continue
         plainest = _plain_character(character, category)
-        if characters and (category.startswith("M") or (category and FOLLOWS.match(character))):
+        if characters and (category.startswith("M") or FOLLOWS.match(character)):
             together = unicodedata.normalize("NFKC", characters[-1] + plainest)
             if len(together) == 1:
                 characters[-1] = together
@@ -79,8 +76,6 @@ def _plain_characters(run: re.Match[str]) -> str:
 
 
 def _plain_character(character: str, category: str) -> str:
-    if not category:  # ASCII
-        return character
     if category == "Nd":
         return str(unicodedata.decimal(character))
     if category == "Pd":

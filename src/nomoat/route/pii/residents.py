@@ -98,21 +98,21 @@ def holds_resident_number(text: str) -> bool:
             continue
         if is_said:
             return True
-        if not FIRST_BIRTH <= born <= date.today():
+        if between is None or not FIRST_BIRTH <= born <= date.today():  # None: there are words between
             continue
         if between and not OTHER_CELL.search(between):
             return True
         fits = _checksum_fits(digits)
         if between:
             in_cells.append(fits)
-        elif between == "" and LIKE_STAMP.match(digits):
+        elif LIKE_STAMP.match(digits):
             if _stands_as_stamp(text, *match.span(1)):
                 like_stamps.append(fits)
             elif _has_hangul_on_its_line(text, *match.span(1)):
                 return True
             else:
                 bare.append(fits)
-        elif between == "" and (fits or not _is_barcode(digits)):
+        elif fits or not _is_barcode(digits):
             return True
     if 0 < len(bare) < MANY or any(fitting and 2 * sum(fitting) >= len(fitting) for fitting in (like_stamps, bare)):
         return True
@@ -159,7 +159,10 @@ def _is_named(digits: str, text: str, start: int, end: int) -> bool:
 
 
 def _born(digits: str) -> date | None:
-    return _date(CENTURIES[digits[6]] + int(digits[:2]), int(digits[2:4]), int(digits[4:6]))
+    try:
+        return date(CENTURIES[digits[6]] + int(digits[:2]), int(digits[2:4]), int(digits[4:6]))
+    except ValueError:
+        return None
 
 
 def _is_barcode(digits: str) -> bool:
@@ -173,10 +176,3 @@ def _checksum_fits(digits: str) -> bool:
     total = sum(weight * int(digit) for weight, digit in zip(WEIGHTS, digits[:12], strict=True))
     base = 13 if digits[6] in "5678" else 11
     return (base - total % 11) % 10 == int(digits[12])
-
-
-def _date(year: int, month: int, day: int) -> date | None:
-    try:
-        return date(year, month, day)
-    except ValueError:
-        return None

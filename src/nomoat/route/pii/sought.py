@@ -30,6 +30,11 @@ class Near:
                 at = found.end() if found and not self.overlapping else at + 1
 
 
+def near(pattern: str, words: Iterable[str], reach: int, flags: int = 0) -> Near:
+    """Where as many characters of a match may stand before any of the words."""
+    return Near(re.compile(pattern, flags), dict.fromkeys(words, reach))
+
+
 def small_letters(text: str) -> str:
     """As long as the text. Turkish letters are the `i` that patterns take them for where case is ignored."""
     return text.replace("İ", "i").replace("ı", "i").lower()
