@@ -73,12 +73,17 @@ def create_app(
         yield
         answers.close()
 
-    app = FastAPI(title="nomoat", version=__version__, openapi_url=None, redirect_slashes=False, lifespan=lifespan)
+    app = FastAPI(
+        title="nomoat", version=__version__, openapi_url=None, redirect_slashes=False, lifespan=lifespan,
+        exception_handlers={
+            NomoatError: _nomoat_error, ClientDisconnect: _client_left, HTTPException: _http_error, RuntimeError: _want,
+            MemoryError: _want,
+        },
+    )  # fmt: skip
     app.state.answers = answers
     app.add_middleware(Sharing)
     protect(app, api_key=api_key, cors=cors)
     app.add_middleware(CountErrors, metrics=metrics)  # around the guard
-    _tell_errors(app)
     web.add_page(app)
 
     @app.post("/v1/chat/completions")
@@ -255,14 +260,6 @@ def _ended_by_a_closed_terminal(server: uvicorn.Server) -> Iterator[None]:
         yield
     finally:
         signal.signal(number, before)
-
-
-def _tell_errors(app: FastAPI) -> None:
-    for of, told in (
-        (NomoatError, _nomoat_error), (ClientDisconnect, _client_left), (HTTPException, _http_error), (RuntimeError, _want),
-        (MemoryError, _want),
-    ):  # fmt: skip
-        app.add_exception_handler(of, told)
 
 
 async def _nomoat_error(request: HttpRequest, error: Exception) -> Response:
