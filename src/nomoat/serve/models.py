@@ -227,7 +227,7 @@ def _give_back_freed() -> None:
     hardware.give_back_freed_memory()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Unit:
     """Models that come and go together. Without a loader they stay: they are their maker's.
 
@@ -335,8 +335,7 @@ class Models:
     def kv_caches(self) -> dict[str, KvCache]:
         """What keys and values take of each model in memory; where models share them, of the first of these."""
         with self._listed:
-            units = {id(unit): unit for unit in self._units.values() if unit.responders}
-            firsts = [next(iter(unit.responders.items())) for unit in units.values()]
+            firsts = [next(iter(unit.responders.items())) for unit in dict.fromkeys(self._units.values()) if unit.responders]
         found = {name: responder.engine.kv_cache for name, responder in firsts}
         return {name: cache for name, cache in found.items() if cache is not None}
 
@@ -433,7 +432,7 @@ class Models:
         """Give their turn to all who want the model of the first in the row, as long as there is room for that model. One that waits
         for its own users keeps no other waiting."""
         self._waiting = [turn for turn in self._waiting if not turn.stop.is_set()]
-        for unit in {id(turn.unit): turn.unit for turn in self._waiting}.values():
+        for unit in dict.fromkeys(turn.unit for turn in self._waiting):
             if unit.waits_for_its_users:
                 continue
             if not self._has_room(unit):
@@ -465,7 +464,7 @@ class Models:
         if self._memory_bytes is None or unit.responders or unit.users:
             return True
         while True:
-            there = list({id(one): one for one in self._units.values() if one.responders or one.users}.values())
+            there = {one for one in self._units.values() if one.responders or one.users}
             if sum(one.planned_bytes for one in [*there, unit]) <= self._memory_bytes:
                 return True
             idle = [one for one in there if one.planned_bytes and not one.users]
