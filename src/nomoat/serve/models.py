@@ -484,6 +484,4 @@ class Models:
         if gone:
             if why:
                 log.info("unloaded %s %s", first_few(list(gone), NAMED), why)
-            del responder
-            gone.clear()
             self._has_freed = True
