@@ -42,7 +42,6 @@ NOT_AGAIN = ("report", "as_json", "yes")  # where a result goes, and a consent t
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.measure import Measurement
     from rich.progress import TaskID
     from rich.table import Table
 
@@ -125,14 +124,9 @@ def is_given(context: typer.Context, name: str) -> bool:
 def print_sides(out: Console, metric: str, sides: Sequence[Side]) -> None:
     """A table with a column for each side. Names too long for it go on in the next line, at one of their signs."""
     table = _side_table(metric, sides, [side.model for side in sides])
-    if _measured(out, table).minimum > out.width:
+    if out.measure(table, options=out.options.update(max_width=UNBOUNDED)).minimum > out.width:  # with no word broken
         table = _side_table(metric, sides, [NAMES_PART.sub(r"\g<0>\n", side.model) for side in sides])
     out.print(table)
-
-
-def _measured(out: Console, table: Table) -> Measurement:
-    """`minimum`: how wide a table is with no word broken; `maximum`: with no line broken."""
-    return out.measure(table, options=out.options.update(max_width=UNBOUNDED))
 
 
 def _side_table(metric: str, sides: Sequence[Side], names: Sequence[str]) -> Table:
