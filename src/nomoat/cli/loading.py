@@ -33,9 +33,9 @@ def load_with_bar(
     A chat template that is used by its name is said on stderr; so is, with `as_client`, what has to be known about the policy, and
     where the router sends each request and why. `as_client`: see `responder.load`; `policy`: `load_auto`'s file.
     """
-    from nomoat import references
-    from nomoat.responder import load
+    from nomoat import references, responder
 
+    load, held, name = functools.partial(responder.load, ref), ref, ""
     if ref == references.AUTO and takes_auto:
         from nomoat.route.policy import PolicyFile
         from nomoat.route.router import load_auto
@@ -45,21 +45,13 @@ def load_with_bar(
         if as_client:
             answering.say_notes(parsed.notes)
         told = (lambda decision: console.say(f"[{decision.where}: {decision.why}]")) if as_client else None
-        with bars(*loading_bars(parsed.local or ref)) as (show, compiling):
-            auto = load_auto(
-                context_tokens=context_tokens, template=template, as_client=as_client, progress=show, compiling=compiling,
-                on_decision=told, file=policy,
-            )  # fmt: skip
-        _say_template(auto, name=references.shown_name(parsed.local or ref))
-        _say_context(auto, asked=context_tokens)
-        return auto
-    with bars(*loading_bars(ref)) as (show, compiling):
-        responder = load(
-            ref, context_tokens=context_tokens, template=template, as_client=as_client, progress=show, compiling=compiling
-        )  # fmt: skip
-    _say_template(responder)
-    _say_context(responder, asked=context_tokens)
-    return responder
+        load, held = functools.partial(load_auto, on_decision=told, file=policy), parsed.local or ref
+        name = references.shown_name(held)
+    with bars(*loading_bars(held)) as (show, compiling):
+        loaded = load(context_tokens=context_tokens, template=template, as_client=as_client, progress=show, compiling=compiling)
+    _say_template(loaded, name=name)
+    _say_context(loaded, asked=context_tokens)
+    return loaded
 
 
 def load_on(workers: Workers | None, ref: str) -> Responder:
