@@ -73,17 +73,12 @@ def create_app(
         yield
         answers.close()
 
-    app = FastAPI(
-        title="nomoat", version=__version__, openapi_url=None, redirect_slashes=False, lifespan=lifespan,
-        exception_handlers={
-            NomoatError: _nomoat_error, ClientDisconnect: _client_left, HTTPException: _http_error, RuntimeError: _want,
-            MemoryError: _want,
-        },
-    )  # fmt: skip
+    app = FastAPI(title="nomoat", version=__version__, openapi_url=None, redirect_slashes=False, lifespan=lifespan)
     app.state.answers = answers
     app.add_middleware(Sharing)
     protect(app, api_key=api_key, cors=cors)
     app.add_middleware(CountErrors, metrics=metrics)  # around the guard
+    app.exception_handlers.update(ERRORS)
     web.add_page(app)
 
     @app.post("/v1/chat/completions")
@@ -299,6 +294,11 @@ async def _http_error(request: HttpRequest, error: Exception) -> Response:
     elif error.status_code == 404:
         message += "; the API is under /v1, as in /v1/chat/completions"
     return JSONResponse(replies.error_body(message, code=code), status_code=error.status_code, headers=error.headers)
+
+
+ERRORS = {  # and what answers a request that ends in one
+    NomoatError: _nomoat_error, ClientDisconnect: _client_left, HTTPException: _http_error, RuntimeError: _want, MemoryError: _want,
+}  # fmt: skip
 
 
 def _calls(app: FastAPI) -> list[str]:
