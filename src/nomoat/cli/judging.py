@@ -206,18 +206,18 @@ def end(partial: str, hint: str = "") -> None:
     """Say on stderr, and by the exit code, that a result is not over all questions, or that most answers to them never began, are
     read as no choice, may be to others or hold no task; `partial` names the bound that was met. `hint`: what to do where that was no
     bound of ours."""
-    if partial:
-        reached = REACHED.search(partial)
-        higher = f" with a higher {OPTIONS[str(reached.lastgroup)]}" if reached else ""
-        instead = next((said for words, said in INSTEAD.items() if words in partial and reached is None), None)
-        if instead is not None:
-            console.say(f"partial: {partial}; {instead}")
-            raise typer.Exit(PARTIAL_EXIT)
+    if not partial:
+        return
+    reached = REACHED.search(partial)
+    advice = next((said for words, said in INSTEAD.items() if words in partial and reached is None), None)
+    if advice is None:
         kept = KEPT.search(partial)  # to which no command adds any
         first = f"{hint}; then " if hint and reached is None else ""
         itself = f", naming `{kept['model']}` itself," if kept else ""
-        console.say(f"partial: {partial}; {first}the same command{itself}{higher} goes on from there")
-        raise typer.Exit(PARTIAL_EXIT)
+        higher = f" with a higher {OPTIONS[str(reached.lastgroup)]}" if reached else ""
+        advice = f"{first}the same command{itself}{higher} goes on from there"
+    console.say(f"partial: {partial}; {advice}")
+    raise typer.Exit(PARTIAL_EXIT)
 
 
 def print_words(sentence: str, notes: Sequence[str]) -> None:
