@@ -344,6 +344,6 @@ class Tenths:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
-    if isinstance(value, frozenset | set | tuple):
+    if isinstance(value, frozenset | set):
         return list(value)
     return str(value)
