@@ -38,7 +38,7 @@ from nomoat.judge.examples import asked
 from nomoat.judge.run import run_suite
 from nomoat.judge.scorers import rouge
 from nomoat.judge.settings import RunSettings
-from nomoat.judge.suites import Suite
+from nomoat.judge.suite import Suite
 from nomoat.records import Example
 from nomoat.responder import Responder, load
 from nomoat.tables import read_table

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from nomoat.engine.fake import FakeEngine
 from nomoat.judge.metrics import Metric
-from nomoat.judge.suites import Suite
+from nomoat.judge.suite import Suite
 from nomoat.records import Example, Message
 from nomoat.responder import Responder
 

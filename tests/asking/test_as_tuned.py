@@ -14,7 +14,8 @@ from nomoat.asking.as_tuned import Question, question_for
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import DataError, UnknownModelError, UsageError
 from nomoat.judge.run import run_suite
-from nomoat.judge.suites import Suite, load_suite
+from nomoat.judge.suite import Suite
+from nomoat.judge.suites import load_suite
 from nomoat.labelling import MAX_LABELS, label_instruction
 from nomoat.responder import Responder
 

@@ -36,7 +36,7 @@ from nomoat.judge.duel import run_duel
 from nomoat.judge.metrics import Metric
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import Progress, RunSettings
-from nomoat.judge.suites import Suite
+from nomoat.judge.suite import Suite
 from nomoat.judge.verdict import Evaluation
 from nomoat.progress import quiet
 from nomoat.records import Example, Message, Outcome, Request, Verdict

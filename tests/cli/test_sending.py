@@ -19,7 +19,8 @@ from nomoat.errors import UsageError
 from nomoat.judge.judged import run_graded
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
-from nomoat.judge.suites import Suite, load_suite
+from nomoat.judge.suite import Suite
+from nomoat.judge.suites import load_suite
 from nomoat.route.policy import default_path
 
 

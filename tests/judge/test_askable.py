@@ -28,7 +28,8 @@ from nomoat.judge.duel import run_duel
 from nomoat.judge.judged import run_graded, run_judged_duel, run_judged_table
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
-from nomoat.judge.suites import Suite, load_suite
+from nomoat.judge.suite import Suite
+from nomoat.judge.suites import load_suite
 from nomoat.judge.table import run_table
 from nomoat.records import Chunk, Message, Request
 from nomoat.responder import Responder

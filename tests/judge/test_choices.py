@@ -14,7 +14,7 @@ from nomoat.judge import choices
 from nomoat.judge.duel import run_duel
 from nomoat.judge.examples import asked
 from nomoat.judge.run import drawn, run_suite
-from nomoat.judge.suites import Suite
+from nomoat.judge.suite import Suite
 from nomoat.judge.table import run_table
 from nomoat.judge.verdict import Rules
 from nomoat.judge.wording import render_ahead, several_sentence

@@ -19,7 +19,7 @@ from nomoat.judge.judged import run_judged_duel
 from nomoat.judge.metrics import Metric
 from nomoat.judge.run import run_suite
 from nomoat.judge.stats import clustered_score_interval
-from nomoat.judge.suites import Suite
+from nomoat.judge.suite import Suite
 from nomoat.judge.table import run_table
 from nomoat.judge.verdict import _fixed
 from nomoat.records import Chunk, ContinuationScore, Example, Message, Request, Usage, Verdict

@@ -24,7 +24,7 @@ from nomoat.judge.model_judge import Judge, Pair, PairVerdict
 from nomoat.judge.report import write_duel_report
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
-from nomoat.judge.suites import Suite
+from nomoat.judge.suite import Suite
 from nomoat.records import Chunk, ContinuationScore, Example, Message, Request, Usage
 from nomoat.responder import Responder
 

@@ -19,7 +19,7 @@ from nomoat.judge.judged import run_graded, run_judged_duel, run_judged_table
 from nomoat.judge.kept import is_kept
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
-from nomoat.judge.suites import Suite
+from nomoat.judge.suite import Suite
 from nomoat.judge.table import run_table
 from nomoat.records import Chunk, ContinuationScore, Example, Message, Request, Usage
 from nomoat.responder import Responder

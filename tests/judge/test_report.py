@@ -22,7 +22,7 @@ from nomoat.judge.plots import Point, cost_svg, difference_svg, forest_svg, scat
 from nomoat.judge.report import MAX_EXAMPLES_SHOWN, write_duel_report, write_duels_report, write_evaluation_report, write_table_report
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
-from nomoat.judge.suites import Suite
+from nomoat.judge.suite import Suite
 from nomoat.judge.table import run_table
 from nomoat.judge.verdict import Duel, Evaluation, Rules, compare, score_interval, side_of
 from nomoat.records import Example, Message, Outcome, Verdict
@@ -591,10 +591,11 @@ def test_figures_near_an_end_of_the_scale_are_not_rounded_to_it() -> None:
     )
     assert wording.render_measure(found.measures[2]) == "0 of 20,000 = 0.000 % [0.000, 0.019]"
     assert twin(wording.render_difference(found)) == "+0.060 %p [+0.028, +0.105]"
-    assert [wording.render_interval("exact", low, high) for low, high in ((0.9998, 1.0), (0.5, 0.9998), (0.0, 0.0002))] == [
-        "[99.980, 100.000]",
-        "[50.0, 100.0]",
-        "[0.000, 0.020]",
+    estimates = ((0.9999, 0.9998, 1.0), (0.7, 0.5, 0.9998), (0.0001, 0.0, 0.0002))
+    assert [wording.render_estimate("exact", *estimate) for estimate in estimates] == [
+        "99.990 % [99.980, 100.000]",
+        "70.0 % [50.0, 100.0]",
+        "0.010 % [0.000, 0.020]",
     ]
     assert [wording.render_score("exact", share) for share in (0.0, 0.0004, 0.9998, 1 - 1e-12)] == [
         "0.0 %",

@@ -11,7 +11,7 @@ import pytest
 from nomoat.errors import DataError, UnsupportedError
 from nomoat.judge.duel import run_duel
 from nomoat.judge.stored_reviews import load_reviews, parse_scores
-from nomoat.judge.suites import Suite
+from nomoat.judge.suite import Suite
 from nomoat.records import Example, Message
 
 

@@ -10,7 +10,7 @@ from quiz import knowing, quiz
 
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import UnsupportedError, UsageError
-from nomoat.judge.suites import Suite
+from nomoat.judge.suite import Suite
 from nomoat.judge.table import run_table
 from nomoat.judge.verdict import Rules, score_interval
 from nomoat.responder import Responder

@@ -248,6 +248,31 @@ def test_a_conversation_with_a_tool_goes_round_as_openais_client_keeps_it(start:
     assert (calling.content.strip(), result.content, result.call_id) == (before.strip(), "18 C", calling.calls[0].id)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_function_of_a_namespace_is_told_by_both_names_and_called_by_its_own(start: Start, sdk: Sdk, stream: bool) -> None:
+    """As Codex sends the tools of MCP servers, beside a function and a tool that is none."""
+    call = ToolCall(id="c1", name="mcp__here__weather", arguments='{"city": "Paris"}')
+    engine = ScriptedEngine(lambda: iter([replace(END, calls=(call,))]))
+    url = start(Responder("fake", engine))
+    spaced = {"type": "namespace", "name": "mcp__here", "description": "In this place.", "tools": [TOOL]}
+    tools = [TOOL, spaced, {"type": "web_search"}]
+    if stream:
+        events = events_of(url, tools=tools)
+        reply = Response.model_validate(events[-1]["response"])
+        assert [event["name"] for event in events if event["type"] == "response.function_call_arguments.done"] == ["weather"]
+    else:
+        reply = ask(sdk(url), "hi", tools=tools)
+    (item,) = (one.to_dict() for one in reply.output)
+    assert (item["namespace"], item["name"], item["arguments"]) == ("mcp__here", "weather", call.arguments)
+    assert [one.to_dict() for one in reply.tools][1]["name"] == "mcp__here"
+    came = {"type": "function_call_output", "call_id": "c1", "output": "18 C"}
+    told = httpx.post(f"{url}/responses", json={"input": [item, came], "tools": tools})
+    assert told.headers["x-nomoat-notes"] == "`tools.2` (`web_search`) is left out; only functions are supported"
+    asked = engine.asked[-1]
+    assert [json.loads(tool)["function"]["name"] for tool in asked.tools] == ["weather", "mcp__here__weather"]
+    assert isinstance(calling := asked.messages[0], CallingTurn) and calling.calls[0].name == "mcp__here__weather"
+
+
 def test_calls_of_another_server_come_one_by_one_and_keep_what_it_wants_back(start: Start) -> None:
     """Its words before them may be spaces alone, and its calls without ids."""
     signed = ToolCall(id="a", name="f", arguments="{}", extra_content='{"google": {"x": 1}}')
@@ -389,7 +414,9 @@ RESULT = {"type": "function_call_output", "call_id": "a"}
         ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "mcp"}]}},
          "tool_choice.tools.0.type", "`tool_choice.tools.0.type` is `mcp`; only functions are supported"),
         ({"logit_bias": {"1": 1}}, "logit_bias", "`logit_bias` is not supported"),
-        ({"tools": [TOOL, {"type": "web_search"}]}, "tools.1.type", "`tools.1.type` is `web_search`; only functions are supported"),
+        ({"tools": [{"type": "web_search"}]}, "tools.0.type", "`tools.0.type` is `web_search`; only functions are supported"),
+        ({"tools": [{"type": "namespace", "name": "a", "tools": [{"type": "custom", "name": "b"}]}]}, "tools.0.tools.0.type",
+         "`tools.0.tools.0.type` is `custom`; only functions are supported"),
         ({"tools": [TOOL], "tool_choice": {"type": "mcp", "server_label": "x"}}, "tool_choice",
          "`tool_choice` is of type `mcp`; `function` and `allowed_tools` are supported"),
         ({"input": ["hi", IMAGE][1:]}, "input.0.content",
@@ -432,6 +459,8 @@ def test_what_would_be_wrong_in_silence_is_refused_by_name(fields: dict[str, Any
         ({"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "f"}]}},
          "tool_choice.tools.0"),
         ({"tools": [TOOL, {**TOOL, "description": "another"}]}, "tools.1.name"),
+        ({"tools": [{"type": "namespace", "name": "a"}]}, "tools.0.tools"),
+        ({"tools": [{"type": "namespace", "name": "a", "tools": [TOOL, {**TOOL, "description": "another"}]}]}, "tools.0.tools.1.name"),
         ({"metadata": {"a": 1}}, "metadata"), ({"top_logprobs": 30, "include": [LIKELIHOODS]}, "top_logprobs"),
     ],
 )  # fmt: skip
@@ -459,6 +488,7 @@ INFINITE = {"maximum": float("inf")}
     [
         ({"tools": [TOOL, {**TOOL, "parameters": INFINITE}]}, "tools.1.parameters"), ({"tools": [TOOL, TOOL | INFINITE]}, "tools.1"),
         ({"tools": [{**TOOL, "parameters": INFINITE}], "tool_choice": "none"}, "tools.0.parameters"),
+        ({"tools": [{"type": "namespace", "name": "a", "tools": [{**TOOL, "parameters": INFINITE}]}]}, "tools.0.tools.0.parameters"),
         ({"text": {"format": {"type": "json_schema", "name": "x", "schema": INFINITE}}}, "text.format.schema"),
         ({"text": {"format": {"type": "json_object", "schema": INFINITE}}}, "text.format.schema"),
         ({"text": {"format": {"type": "text", **INFINITE}}}, "text"),
@@ -500,10 +530,12 @@ def test_a_functions_schema_is_named_by_its_place_among_the_clients_tools(start:
         raise error
 
     url = start(Responder("fake", ScriptedEngine(refuse)))
-    tools = [TOOL, TOOL, {"type": "function", "name": "f", "parameters": {}}]
-    for stream in (False, True):
-        told = httpx.post(f"{url}/responses", json={"input": "hi", "tools": tools, "stream": stream})
-        assert (told.status_code, told.json()["error"]["param"]) == (400, "tools.2.parameters")
+    other = {"type": "function", "name": "f", "parameters": {}}
+    spaced = {"type": "namespace", "name": "a", "tools": [other]}
+    for tools, place in (([TOOL, TOOL, other], "tools.2"), ([{"type": "web_search"}, TOOL, spaced], "tools.2.tools.0")):
+        for stream in (False, True):
+            told = httpx.post(f"{url}/responses", json={"input": "hi", "tools": tools, "stream": stream})
+            assert (told.status_code, told.json()["error"]["param"]) == (400, f"{place}.parameters")
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,9 @@ def test_a_function_that_is_sent_twice_is_told_once() -> None:
     """As agents do that join two servers' tools. Errors name it by its place among the client's."""
     call = parse(tools=[CLOCK, WEATHER, CLOCK, {"type": "function", "function": {"name": "add"}}], tool_choice="required")
     assert [json.loads(tool)["function"]["name"] for tool in call.requests[0].tools] == ["clock", "weather", "add"]
-    assert (call.requests[0].must_call, call.tool_places) == (("clock", "weather", "add"), (0, 1, 3))
+    assert (call.requests[0].must_call, call.tool_places) == (
+        ("clock", "weather", "add"), ("tools.0", "tools.1", "tools.3"),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("choice", ["auto", "none"])
@@ -398,6 +400,12 @@ def test_embeddings_take_texts_or_tokens_as_text_completions_do() -> None:
         with pytest.raises(BadRequestError, match=f"^`{param}` is empty$") as raised:
             wire.parse_embeddings(json.dumps({"input": empty}).encode())
         assert raised.value.param == param
+
+
+def test_as_many_texts_are_embedded_at_once_as_openai_takes() -> None:
+    assert len(wire.parse_embeddings(json.dumps({"input": ["a"] * 2048}).encode()).texts) == 2048
+    with pytest.raises(BadRequestError, match="`input` holds 2,049 texts; send at most 2,048"):
+        wire.parse_embeddings(json.dumps({"input": [[1]] * 2049}).encode())
 
 
 def test_an_embedding_of_zeros_stays_one() -> None:

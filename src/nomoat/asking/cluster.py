@@ -68,7 +68,8 @@ def connection(num_workers: int | None, address: str | None, *, what: str) -> It
     Raises UsageError for no workers or no address, MissingExtraError (`what` needs it), OfflineError for machines that may not be
     asked, WorkerError, also where somebody imported Ray first and it would begin here.
     """
-    _require_workers(num_workers)
+    if num_workers is not None and bounds.whole("workers", num_workers) < 1:
+        raise UsageError(f"the number of workers is {num_workers}", hint="give a whole number of at least 1")
     address = None if address is None else checked_address(address)
     ray = import_ray(on_loopback=address is None, what=what)
     was_connected = ray.is_initialized()
@@ -103,13 +104,6 @@ def _remove(session: Path) -> None:
     with suppress(OSError):  # another Ray may begin or end at any time, and the link be its own
         if latest.readlink().name == session.name:
             latest.unlink()
-
-
-def _require_workers(number: int | None) -> None:
-    if number is None:
-        return
-    if bounds.whole("workers", number) < 1:
-        raise UsageError(f"the number of workers is {number}", hint="give a whole number of at least 1")
 
 
 def import_ray(*, on_loopback: bool, what: str) -> Any:

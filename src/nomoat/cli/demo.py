@@ -21,7 +21,7 @@ from nomoat.errors import MissingExtraError, UnknownModelError, UsageError
 from nomoat.records import Message, Request
 
 if TYPE_CHECKING:
-    from nomoat.judge.suites import Suite
+    from nomoat.judge.suite import Suite
 
 BASE, ADAPTER, DATA = "smollm2-135m", "demo-reviews", "vader-reviews"
 QUESTION = "Why is the sky blue?"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from nomoat.judge.settings import RunSettings
-    from nomoat.judge.suites import Suite
+    from nomoat.judge.suite import Suite
     from nomoat.judge.table import Table as Ordered
     from nomoat.judge.verdict import Duel, Rules
     from nomoat.records import Leaderboard, Verdict

@@ -15,7 +15,7 @@ from nomoat.words import counted
 if TYPE_CHECKING:
     from nomoat.asking.preview import Preview
     from nomoat.judge.settings import RunSettings
-    from nomoat.judge.suites import Suite
+    from nomoat.judge.suite import Suite
     from nomoat.route.policy import Policy
 
 SHOWN_CHARACTERS = 300

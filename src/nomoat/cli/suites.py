@@ -15,8 +15,8 @@ from nomoat.textfiles import composed
 from nomoat.words import counted
 
 if TYPE_CHECKING:
+    from nomoat.judge.suite import Suite
     from nomoat.judge.suite_files import SuiteFile
-    from nomoat.judge.suites import Suite
 
 BASE, KOREAN_BASE = "smollm2-135m", "qwen2.5-1.5b"  # docs/tune.md, "Which base"
 QUESTIONS = "A CSV, TSV or JSONL with a text and an answer a row; or conversations, as `tune` takes them."

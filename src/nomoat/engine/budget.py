@@ -122,17 +122,12 @@ class Budget:
         """What was spent for certain, or may have been: a call whose answer was lost counts with the most it can have cost."""
         return self._spent_usd
 
-    @property
-    def _limit_usd(self) -> float:
-        return self.max_usd - self._kept_usd
+    def _fits(self, usd: float) -> bool:
+        return self._spent_usd + self._reserved_usd + usd <= self.max_usd - self._kept_usd
 
     def _is_decided(self, usd: float) -> bool:
         """Whether a call fits now, or nothing is under way any more: only then is it known what is spent, which the error tells."""
-        fits = self._spent_usd + self._reserved_usd + usd <= self._limit_usd
-        return fits or not self._num_under_way
-
-    def _no_room(self, usd: float) -> BudgetReachedError:
-        return BudgetReachedError(max_usd=self.max_usd, spent_usd=self._spent_usd, next_usd=usd, kept_usd=self._kept_usd)
+        return self._fits(usd) or not self._num_under_way
 
     def begin_stage(self, num_stages_left: int) -> None:
         """Begin the next of several who spend one after the other: it may spend its share of what is left, and the last one all."""
@@ -158,8 +153,10 @@ class Budget:
             self._queue.append(place)
             try:
                 self._condition.wait_for(lambda: self._reached or (self._queue[0] is place and self._is_decided(usd)))
-                if self._reached is None and self._spent_usd + self._reserved_usd + usd > self._limit_usd:
-                    self._reached = self._no_room(usd)
+                if self._reached is None and not self._fits(usd):
+                    self._reached = BudgetReachedError(
+                        max_usd=self.max_usd, spent_usd=self._spent_usd, next_usd=usd, kept_usd=self._kept_usd
+                    )
                 if self._reached is not None:
                     raise copy.copy(self._reached)  # each says what was sent in vain for its own request
                 self._reserved_usd += usd

@@ -131,28 +131,19 @@ class Dialect:
         settings: dict[str, Any] = {
             "model": model,
             "stream": True,
-            "stream_options": {"include_usage": True},
+            "stream_options": {"include_usage": True} if self._streams else None,
             "max_completion_tokens" if newer else "max_tokens": request.max_new_tokens,
             "temperature": request.temperature,
+            "top_p": None if request.top_p == 1.0 else request.top_p,  # some models take temperature or top_p, not both
+            "seed": request.seed,
+            "stop": list(request.stop) or None,
+            "presence_penalty": request.presence_penalty or None,
+            "frequency_penalty": request.frequency_penalty or None,
+            "response_format": None if request.json_schema is None else _response_format(request, request.json_schema),
         }
-        if request.top_p != 1.0:  # some models take temperature or top_p, not both
-            settings["top_p"] = request.top_p
-        if request.seed is not None:
-            settings["seed"] = request.seed
-        if request.stop:
-            settings["stop"] = list(request.stop)
-        if request.presence_penalty:
-            settings["presence_penalty"] = request.presence_penalty
-        if request.frequency_penalty:
-            settings["frequency_penalty"] = request.frequency_penalty
-        if request.json_schema is not None:
-            settings["response_format"] = _response_format(request, request.json_schema)
         if request.tools:
             settings |= _about_tools(request, takes_names=self._provider is not None)
-        if extra_body := self._extra_body(request):
-            settings["extra_body"] = extra_body
-        if not self._streams:
-            settings["stream_options"] = None
+        settings["extra_body"] = self._extra_body(request) or None
         if request.prompt is not None:
             settings["prompt"] = request.prompt
         else:
@@ -219,13 +210,15 @@ class Dialect:
 
     def _learn_form(self, refusal: str, body: dict[str, Any]) -> bool:
         """As `learn`, of what is no setting to leave out. That of streaming comes last: others repeat the request, it among them."""
-        if _names(refusal, "extra_content") and '"extra_content"' in json.dumps(body.get("messages")):
+        messages = body.get("messages", [])
+        if _names(refusal, "extra_content") and '"extra_content"' in json.dumps(messages):
             self._extra_content = False
             return True
-        if nameless := _roles_without_name(refusal, body.get("messages", [])):
+        if nameless := _roles_without_name(refusal, messages):
             self._nameless |= nameless
             return True
-        if self._sends_system(body) and _names(refusal, "system") and _names(refusal, "roles?"):
+        sends_system = any(message["role"] == "system" for message in messages)
+        if sends_system and _names(refusal, "system") and _names(refusal, "roles?"):
             self._system_role = False
             return True
         if body.get("extra_body", {}).get("stream", True) and REFUSED_TO_STREAM.search(refusal):
@@ -242,10 +235,6 @@ class Dialect:
             return False
         self._newer_limit, self._limit_renamed = not self._newer_limit, True
         return True
-
-    @staticmethod
-    def _sends_system(body: dict[str, Any]) -> bool:
-        return any(message["role"] == "system" for message in body.get("messages", []))
 
     def _messages(self, request: Request) -> list[dict[str, Any]]:
         """Where a server takes no system message, each is put before the question that comes next, or is one if none does."""

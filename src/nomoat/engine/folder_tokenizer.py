@@ -359,10 +359,8 @@ def _require_kinds(folder: Path, said: dict[str, Any], settings: dict[str, Any])
     """Raise BadFileError for a value that is of another kind than the format gives it; null is as good as none."""
     checks = [
         *((said, f"{name}_token_id", _is_number_or_numbers) for name in ("bos", "eos")),
-        *((settings, f"{name}_token", _is_token) for name in ("bos", "eos", "unk", "pad")),
-        (settings, "add_bos_token", _is_truth),
-        (settings, "add_eos_token", _is_truth),
-        (settings, "add_prefix_space", _is_truth),
+        *((settings, name, _is_token) for name in SPECIAL),
+        *((settings, name, _is_truth) for name in ("add_bos_token", "add_eos_token", "add_prefix_space")),
         (settings, "tokenizer_class", lambda value: isinstance(value, str)),
         (settings, "added_tokens_decoder", _is_decoder),
         *((settings, name, _are_tokens) for name in OTHER_SPECIAL),

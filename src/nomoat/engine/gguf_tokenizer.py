@@ -91,21 +91,14 @@ def from_metadata(
 def _require_kinds(metadata: dict[str, Any]) -> None:
     """Raises BadFileError for a value of the tokenizer that is of another kind than the format gives it."""
     checks: dict[str, Callable[[Any], bool]] = {
-        "tokens": _are_texts,
-        "merges": _are_texts,
-        "token_type": _are_numbers,
-        "scores": _are_numbers,
-        "bos_token_id": lambda value: type(value) is int,
-        "eos_token_id": lambda value: type(value) is int,
-        "eot_token_id": lambda value: type(value) is int,
-        "eom_token_id": lambda value: type(value) is int,
-        "add_bos_token": lambda value: isinstance(value, bool),
-        "add_eos_token": lambda value: isinstance(value, bool),
-        "add_space_prefix": lambda value: isinstance(value, bool),
-        "remove_extra_whitespaces": lambda value: isinstance(value, bool),
+        **dict.fromkeys(("tokens", "merges"), _are_texts),
+        **dict.fromkeys(("token_type", "scores"), _are_numbers),
+        **dict.fromkeys((f"{end}_token_id" for end in ("bos", "eos", "eot", "eom")), lambda value: type(value) is int),
+        **dict.fromkeys(
+            ("add_bos_token", "add_eos_token", "add_space_prefix", "remove_extra_whitespaces"), lambda value: isinstance(value, bool)
+        ),
         "precompiled_charsmap": lambda value: isinstance(value, bytes) or (isinstance(value, np.ndarray) and value.itemsize == 1),
-        "model": lambda value: isinstance(value, str),
-        "pre": lambda value: isinstance(value, str),
+        **dict.fromkeys(("model", "pre"), lambda value: isinstance(value, str)),
     }
     found = {f"tokenizer.ggml.{name}": check for name, check in checks.items()}
     found |= dict.fromkeys(TEMPLATES, lambda value: isinstance(value, str))
@@ -243,13 +236,10 @@ def _set_sentencepiece_spaces(backend: Any, metadata: dict[str, Any], *, once: b
 def _add_special_tokens(backend: Any, tokens: list[str], types: list[float], flags: Mapping[str, Mapping[str, bool]]) -> None:
     from tokenizers import AddedToken
 
-    for kind, special in ((CONTROL, True), (USER_DEFINED, False)):
+    for kind in (CONTROL, USER_DEFINED):
         added = [
-            AddedToken(token, special=special, normalized=False, **flags.get(token, {}))
+            AddedToken(token, special=kind == CONTROL, normalized=False, **flags.get(token, {}))
             for token, t in zip(tokens, types, strict=True)
             if t == kind
         ]
-        if special:
-            backend.add_special_tokens(added)
-        else:
-            backend.add_tokens(added)
+        backend.add_tokens(added)

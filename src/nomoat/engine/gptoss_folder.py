@@ -10,22 +10,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from nomoat.engine.gguf import FloatArray, Rows, dequantise, require_weights, row_numbers
-from nomoat.engine.safetensors import (
-    TYPES,
-    OfExperts,
-    SafetensorsFolder,
-    Stored,
-    Translated,
-    described,
-    read_tensors,
-    weight_files,
-)
+from nomoat.engine.safetensors import TYPES, OfExperts, SafetensorsFolder, Stored, Translated, read_tensors, weight_files
 from nomoat.errors import BadFileError
 
 BLOCK, HALF = 32, 16  # codes that share a scale, and the bytes they lie in
@@ -71,17 +61,16 @@ class GptOssFolder(SafetensorsFolder):
 
     codes_read = "mxfp4"
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+    def _read(self) -> None:
+        super()._read()
         stored = {
             name: tensor
-            for file in weight_files(folder)
+            for file in weight_files(self.path)
             for name, tensor in read_tensors(file, lambda name: ".experts." in name, types=TYPES | {"U8": "u1"})
         }
         for name, tensor in stored.items():
             if not name.endswith("_scales"):
                 self._add_experts(name, tensor, stored.get(f"{name.removesuffix('_blocks')}_scales"))
-        self.tensors = {name: described(name, tensor) for name, tensor in self._tensors.items()}
 
     def _is_read(self, name: str) -> bool:
         return ".experts." not in name and super()._is_read(name)
@@ -98,7 +87,7 @@ class GptOssFolder(SafetensorsFolder):
         for own, rows in PARTS[part]:
             target = f"blk.{layer}.ffn_{own}_exps"
             if kind == "_bias" and values.ndim == 2:
-                self._tensors[f"{target}.bias"] = Translated(Stored(values[:, rows], stored.type_name), None, False, 0.0)
+                self._tensors[f"{target}.bias"] = Translated(Stored(values[:, rows], stored.type_name))
             elif kind == "_blocks" and scales is not None and values.shape == (*scales.values.shape, HALF) and values.ndim == 4:
                 self._tensors[f"{target}.weight"] = _Codes(values[:, rows], scales.values[:, rows])
             elif kind is None and values.ndim == 3:

@@ -379,10 +379,12 @@ class GraphBuilder:
 
     def _softmax_attention(self, query: Node, key: Node, value: Node, mask: Node, layer: int) -> Node:
         """OpenVINO's own operation."""
+        scale = score_scale(self.arch, self.sizes)
         if not self.arch.sinks:
-            return op.scaled_dot_product_attention(query, key, value, mask, *self._scale())
+            other = [] if scale == self.sizes.head_dim**-0.5 else [op.constant(np.float32(scale))]  # than it takes by itself
+            return op.scaled_dot_product_attention(query, key, value, mask, *other)
         sinks = op.constant(self.file.rows(f"blk.{layer}.attn_sinks.weight").reshape(1, -1, 1, 1))
-        inputs = [query, key, value, mask, op.constant(np.float32(score_scale(self.arch, self.sizes))), sinks]
+        inputs = [query, key, value, mask, op.constant(np.float32(scale)), sinks]
         # OpenVINO's Python has no argument for them
         return NodeFactory("opset13").create("ScaledDotProductAttention", [value.output(0) for value in inputs], {"causal": False})
 
@@ -400,11 +402,6 @@ class GraphBuilder:
         if self.arch.qk_norm == "all heads":
             parts = [*self._qk_normed(parts[0], parts[1], layer), parts[2]]
         return tuple(op.reshape(y, i64(0, 0, count, self.sizes.head_dim), True) for y, count in zip(parts, counts, strict=True))
-
-    def _scale(self) -> list[Node]:
-        """What scores are multiplied with, where it is not one by the root of the head's width."""
-        scale = score_scale(self.arch, self.sizes)
-        return [] if scale == self.sizes.head_dim**-0.5 else [op.constant(np.float32(scale))]
 
     def _mask(self, local: bool) -> Node:
         assert self._masks is not None

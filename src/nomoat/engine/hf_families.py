@@ -450,6 +450,6 @@ def opt_name(name: str) -> str | None:
     block = ""
     if base.startswith("layers."):
         number, _, base = base.removeprefix("layers.").partition(".")
-        block, base = f"blk.{number}.", "ffn_norm" if base == "final_layer_norm" else base
-    part = OPT_NAMES.get(base, base if base == "ffn_norm" else None)
+        block = f"blk.{number}."
+    part = "ffn_norm" if block and base == "final_layer_norm" else OPT_NAMES.get(base)
     return part and f"{block}{part}.{suffix}"

@@ -77,8 +77,11 @@ class LoraDelta:
         self._scaling = scaling = _Scaling(folder)
         self.alpha = scaling.of_layer("", scaling.rank) * scaling.rank or 1.0  # as others have it, who divide it by the rank
         stored = _read_stored(folder)
-        read = _as_stored if header_only else self._numbers
-        tensors = {name: read(name, found) for name, found in stored.items() if not COPY.fullmatch(name)}
+        tensors = {
+            name: found.values if header_only else self._numbers(name, found)
+            for name, found in stored.items()
+            if not COPY.fullmatch(name)
+        }
         self._pairs: dict[str, tuple[FloatArray, FloatArray]] = {}
         for name, a_RI in tensors.items():
             if name.endswith(A):
@@ -243,10 +246,6 @@ class LoraDelta:
             raise UnsupportedError(
                 f"`{self.weights_path}` changes {what}, which one beside the weights cannot here", hint="load it alone"
             )
-
-
-def _as_stored(name: str, found: Stored) -> npt.NDArray[Any]:
-    return found.values
 
 
 class _Scaling:

@@ -96,21 +96,11 @@ class Pace:
         self._turns: set[Turn] = set()
         self._num_waiting_alone = 0
         self._alone: Turn | None = None
-        self._limit: int | None = None  # None: as many as come
+        self.limit: int | None = None  # how many may ask at once now; None if the server never complained
         self._num_well = 0
         self._not_before = 0.0
         self._halved_until = 0.0
-        self._num_given_up = 0
-
-    @property
-    def limit(self) -> int | None:
-        """How many may ask at once now; None if the server never complained."""
-        return self._limit
-
-    @property
-    def num_given_up(self) -> int:
-        """How often all who had come until then were sent away."""
-        return self._num_given_up
+        self.num_given_up = 0  # how often all who had come until then were sent away
 
     @contextmanager
     def turn(self, came_at: int, *, alone: bool = False) -> Iterator[Turn]:
@@ -158,7 +148,7 @@ class Pace:
         with self._condition:
             now = time.monotonic()
             if now >= self._halved_until:
-                self._limit = max(1, (len(self._turns) + 1) // 2)
+                self.limit = max(1, (len(self._turns) + 1) // 2)
                 self._num_well = 0
             self._halved_until = max(self._halved_until, now + wait_seconds)
             self._not_before = max(self._not_before, now + wait_seconds)
@@ -167,20 +157,20 @@ class Pace:
         """An answer came: after as many as may run at once, one more may."""
         with self._condition:
             self._num_well += 1
-            if self._limit is not None and self._num_well >= self._limit:
-                self._limit += 1
+            if self.limit is not None and self._num_well >= self.limit:
+                self.limit += 1
                 self._num_well = 0
                 self._condition.notify_all()
 
     def give_up_waiting(self) -> None:
         """Send away all who have come, once they wait; whoever is answered already is not disturbed."""
         with self._condition:
-            self._num_given_up += 1
+            self.num_given_up += 1
             self._condition.notify_all()
 
     def require_asker(self, came_at: int) -> None:
         """Raise GaveUpWaitingError, or what `net.require_asker` raises, if whoever this thread asks for has left."""
-        if self._num_given_up != came_at:
+        if self.num_given_up != came_at:
             raise GaveUpWaitingError
         net.require_asker()
 
@@ -191,7 +181,7 @@ class Pace:
         return self._alone is not None and (self._counts_silent or time.monotonic() - self._alone.since < SILENT_SECONDS)
 
     def _is_full(self) -> bool:
-        return self._limit is not None and sum(self._counts_silent or not turn.is_silent for turn in self._turns) >= self._limit
+        return self.limit is not None and sum(self._counts_silent or not turn.is_silent for turn in self._turns) >= self.limit
 
     def _wait_while(self, crowded: Callable[[], bool], *, until: Callable[[], float], came_at: int) -> None:
         self.require_asker(came_at)

@@ -174,8 +174,7 @@ def run_jobs(jobs: Any, programs: Sequence[Program], ready: Callable[[], None]) 
             _do(int(jobs.ctypes.data), len(jobs))
             team().note(began)
     finally:
-        if _memory.is_unwanted:
-            _give_back_unwanted()
+        _give_back_unwanted()
 
 
 def max_parts(tokens: int) -> int:
@@ -338,5 +337,4 @@ class Program:
                     team().begin()  # and no `note`: threads of torch or OpenVINO, which run the rest, stand before ours
                 _do(self._address, 1)
         finally:
-            if _memory.is_unwanted:
-                _give_back_unwanted()
+            _give_back_unwanted()

@@ -44,7 +44,6 @@ from nomoat.textfiles import whole_characters
 
 if TYPE_CHECKING:
     import httpx
-    import openai
 
 # A CPU server may think about a long prompt for minutes before it sends the first byte.
 READ_TIMEOUT_SECONDS = 600.0
@@ -445,7 +444,8 @@ class RemoteEngine(Engine):
                 raise exc.__cause__ from exc
             raise broken(exc.__cause__ or exc) from exc
         except openai.APIStatusError as exc:
-            raise self._status_error(exc) from exc
+            said = self._said(exc.body, exc.response.text)
+            raise self._refused(exc.status_code, said, code=exc.code, param=exc.param, headers=exc.response.headers) from exc
         except openai.APIError as exc:  # an error event within the stream
             said, status = words_of(exc.body) or exc.message, status_in(exc.body)
             if status is not None and told is not None and not told.has_begun:  # in place of an answer with this status
@@ -502,10 +502,6 @@ class RemoteEngine(Engine):
             hint=net.certificate_hint(cause) or net.proxy_hint(self.base_url) or hint,
             fate="rejected" if isinstance(cause, httpx.ConnectError) else "lost",
         )
-
-    def _status_error(self, error: openai.APIStatusError) -> RemoteError:
-        said = self._said(error.body, error.response.text)
-        return self._refused(error.status_code, said, code=error.code, param=error.param, headers=error.response.headers)
 
     def _refused(
         self, sent_status: int, said: str, *, code: object, param: object, headers: Mapping[str, str] = NO_HEADERS

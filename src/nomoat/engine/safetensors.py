@@ -95,9 +95,9 @@ class Translated:
     """A tensor under its GGUF name: rows picked by `order`, after transposing if `transposed`, plus `offset`."""
 
     stored: Stored
-    order: npt.NDArray[np.intp] | None
-    transposed: bool
-    offset: float
+    order: npt.NDArray[np.intp] | None = None
+    transposed: bool = False
+    offset: float = 0.0
 
     @property
     def type_name(self) -> str:
@@ -315,8 +315,10 @@ class SafetensorsFolder(HubFolder):
         if self.config.get("tie_word_embeddings") and "output.weight" in self._tensors:
             self._tie()
         for name, factors in scaling_tensors(self.config).items():
-            self._tensors[name] = Translated(Stored(factors, "F32"), None, False, 0.0)
-        self.tensors = {name: described(name, tensor) for name, tensor in self._tensors.items()}
+            self._tensors[name] = Translated(Stored(factors, "F32"))
+        self.tensors = {
+            name: Tensor(name, tensor.type_name, tensor.shape, 0, tensor.row_bytes) for name, tensor in self._tensors.items()
+        }
 
     def _read(self) -> None:
         """Every tensor of the files."""
@@ -458,11 +460,6 @@ def _are_equal(one: Readable, other: Readable) -> bool:
         return False
     raw, others = (tensor.stored.values.reshape(-1).view(np.uint8) for tensor in (one, other))
     return all(np.array_equal(raw[at : at + COMPARED], others[at : at + COMPARED]) for at in range(0, len(raw), COMPARED))
-
-
-def described(name: str, tensor: Readable) -> Tensor:
-    """What `tensors` tells of it."""
-    return Tensor(name, tensor.type_name, tensor.shape, 0, tensor.row_bytes)
 
 
 def is_weight(name: str) -> bool:

@@ -44,8 +44,7 @@ def require_fitting(file: ModelSource, arch: Architecture, sizes: Dimensions) ->
         if name in file.tensors:
             _require(file, name, shape)
     _require_in_all_layers(file, sizes)
-    if arch.positions == "learned" and file.tensor("position_embd.weight").num_rows < sizes.context_tokens:
-        rows = file.tensor("position_embd.weight").num_rows
+    if arch.positions == "learned" and (rows := file.tensor("position_embd.weight").num_rows) < sizes.context_tokens:
         raise BadFileError(f"`{file.path}` has {rows:,} positions for a context of {sizes.context_tokens:,}", hint="download it again")
 
 

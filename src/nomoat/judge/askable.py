@@ -27,7 +27,7 @@ from nomoat.errors import (
 from nomoat.judge import sandbox
 from nomoat.judge.opened import opened_store
 from nomoat.judge.settings import RunSettings
-from nomoat.judge.suites import Suite
+from nomoat.judge.suite import Suite
 from nomoat.records import Example, Message
 from nomoat.references import AUTO, STORED
 from nomoat.responder import Responder, ref_of

@@ -20,7 +20,7 @@ from nomoat.judge.groups import conversations_of, grouped, groups_in
 from nomoat.judge.kept import KeptEngine, asked_then, is_of_another, require_common
 from nomoat.judge.metrics import score_text
 from nomoat.judge.settings import RunSettings
-from nomoat.judge.suites import Suite
+from nomoat.judge.suite import Suite
 from nomoat.judge.verdict import Evaluation, notes_over_all, side_of
 from nomoat.providers import is_remote, named_in
 from nomoat.records import ChoiceScores, Completion, ContinuationScore, Example, Message, Outcome, Request
@@ -79,8 +79,8 @@ class Asking:
         self.groups = groups_in(self.suite)
         self.lettered = self.suite.metric == "choice" and choices.by_letter(self.suite)
 
-    def ask(self, examples: Sequence[Example]) -> None:
-        """Ask these, and keep what they are worth: here, and in the store, where `route` finds it.
+    def ask(self, examples: Sequence[Example]) -> list[Outcome]:
+        """Ask these, and keep what they are worth, which is returned: here, and in the store, where `route` finds it.
 
         Where the budget is used up, or a question failed, fewer are answered, and `failure` says why.
         """
@@ -95,6 +95,7 @@ class Asking:
         # A judge's scores are still to come; kept answers have their outcomes already.
         if self.suite.metric != "judge" and not isinstance(self.model.engine, KeptEngine):
             self.store.save_outcomes(self.suite.sha256, self.suite.metric, self.model.digest, outcomes)
+        return outcomes
 
     def kept(self, engine: KeptEngine, examples: Sequence[Example]) -> list[Example]:
         """Those that a model which is not here was asked before. What is kept of the whole suite is looked up once."""
@@ -117,11 +118,11 @@ class Asking:
         return found
 
     def _pair(self, engine: KeptEngine, asked: Mapping[str, Question]) -> list[Example]:
-        """Set what each example was asked as, of these questions by their ids then; return the examples that may have been asked.
+        """Set `then`: which of these questions, by their ids then, each example is. Return the examples that may have been asked.
 
-        The same words are the same question, whatever its id: a row's number is another one once a row comes before it. Of a later
-        turn they are all that the user said so far. What is left goes by the id, but where ids are such numbers; a later turn only
-        where the one before it does. Raises DataError where nothing goes together, of another suite.
+        First by its words, whatever its id: the number of a row is another one once a row comes before it. The words of a later turn
+        are all that the user said so far. Else by its id, unless ids are such numbers; a later turn only where the one before it is
+        paired by its id, too. Raises DataError where none is paired, of another suite.
         """
         before = {name: _words(question) for name, question in asked.items()}
         if self.writes_choices and self.lettered:
@@ -207,7 +208,7 @@ class Asking:
 
     def _scored_before(self, engine: KeptEngine, examples: Sequence[Example]) -> set[str]:
         """Those whose choices' likelihoods are kept, by id; all of the form that has most of them."""
-        questions = {example.id: self.scored(example) for example in examples}
+        questions = {example.id: self.question(example) for example in examples}
         for form in engine.forms:
             found = kept_scores(form, questions.values(), self.store)
             if len(found) > len(self.scores):
@@ -216,12 +217,14 @@ class Asking:
                 break
         return {example_id for example_id, question in questions.items() if question in self.scores}
 
-    def is_unbegun(self, example: Example, answer: str) -> bool:
-        """Whether a text that was cut off is at most a draft; of a model that is not here, not of one which its template began."""
-        tokenizer = self.model.engine.tokenizer
+    def is_unbegun(self, example: Example, answer: Completion) -> bool:
+        """Whether an answer was cut off and is at most a draft; of a model that is not here, not of one which its template began."""
+        if answer.finish_reason != "length":
+            return False
+        tokenizer, text = self.model.engine.tokenizer, answer.text
         if tokenizer is not None and tokenizer.prompt_text(self.request(example))[0].rstrip().endswith(matching.DRAFT_BEGINS):
-            answer = matching.DRAFT_BEGINS + answer
-        return not matching.without_draft(answer).strip()
+            text = matching.DRAFT_BEGINS + text
+        return not matching.without_draft(text).strip()
 
     @property
     def is_in_vain(self) -> bool:
@@ -298,7 +301,7 @@ class Asking:
 
         What goes on with a text does not think: it is asked for no reasoning effort.
         """
-        usual, _ = self._question(example)
+        usual, _ = self.question(example)
         if usual.prompt is None and not self.is_in_other_words(example):
             usual = replace(usual, reasoning_effort=self.settings.reasoning_effort)
         wanted = self.settings.max_new_tokens
@@ -310,7 +313,7 @@ class Asking:
             self._with_room[usual] = with_room(self.model, usual, wanted, store=self.store, limits=self._limits)
         return self._with_room[usual]
 
-    def _question(self, example: Example) -> Question:
+    def question(self, example: Example) -> Question:
         """What is asked, with the choices whose likelihoods are taken. Of a model that is not here and was asked it in other words, or
         with other choices, what it was asked then."""
         now, then = self._now_and_then(example)
@@ -340,7 +343,7 @@ class Asking:
 
     def has_other_room(self, example: Example) -> bool:
         """Whether a kept answer in writing to the same words had another limit, or other stops, than the suite has now."""
-        (request, offered), (now, _) = self._question(example), self._asked_now(example)
+        (request, offered), (now, _) = self.question(example), self._asked_now(example)
         room = (now.stop, now.max_new_tokens if self.settings.max_new_tokens is None else request.max_new_tokens)
         return not offered and (request.stop, request.max_new_tokens) != room and not self.is_in_other_words(example)
 
@@ -388,10 +391,6 @@ class Asking:
     def _as_lettered(self, example: Example) -> Example:
         return replace(example, id=self.lettered_as.get(example.id, example.id))
 
-    def scored(self, example: Example) -> tuple[Request, tuple[str, ...]]:
-        """What a model's likelihoods are taken of: the question, and each choice as it would follow there."""
-        return self._question(example)
-
     def outcome(self, example: Example, *, answer: str, score: float, seconds: float, key: str) -> Outcome:
         """What this model's answer to an example, which is kept under that key, was worth."""
         ran = self.ran.get(example.id)
@@ -432,7 +431,7 @@ def _without_answers(words: _Words) -> _Words:
 def _by_choice(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
     """Likelihood of each example's choices; written answers for a model that gives no likelihoods."""
     run.show(0)  # looking them up may take long, too
-    questions = [run.scored(example) for example in examples]
+    questions = [run.question(example) for example in examples]
     kept = run.scores or kept_scores(run.model.scores_digest, questions, run.store)
     pending = [example for example, question in zip(examples, questions, strict=True) if question not in kept]
     require_context(run, pending, new_tokens=1)
@@ -450,10 +449,9 @@ def _by_choice(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
         return _by_text(run, examples)
     run.num_reused += len(examples) - len(pending)
     outcomes = []
-    for example, scored in zip(examples, collected, strict=True):
+    for example, (request, offered), scored in zip(examples, questions, collected, strict=True):
         if isinstance(scored, ContextExceededError):
             raise scored
-        request, offered = run.scored(example)
         at = matching.likeliest(scored.scores, per_token=run.suite.per_token)
         meant = example.choices
         if run.is_in_other_words(example):
@@ -472,26 +470,30 @@ def _by_text(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
         _ask_in_turn(run, part, answered)
         if isinstance(run.failure, BudgetReachedError):
             begun, answered = answered, _whole_conversations(examples, answered)
-            left = [example for example in examples if example.id in begun and example.id not in answered]
-            run.dropped += [_paid(run, example, begun[example.id], score=0.0) for example in left]
+            run.dropped += [_paid(run, *pair, score=0.0) for pair in _pairs(examples, begun) if pair[0].id not in answered]
             break
-        asked = [example for example in examples if example.id in answered]
-        if len(asked) >= FEW_IN_VAIN and all(_has_not_begun(run, example, answered) for example in asked):
+        if len(answered) >= FEW_IN_VAIN and all(run.is_unbegun(*pair) for pair in _pairs(examples, answered)):
             break
-    cut = [answered[example.id].usage for example in examples if _is_cut(example.id, answered)]
-    run.num_unbegun += sum(_has_not_begun(run, example, answered) for example in examples)
-    num_before = sum(usage.is_counted and usage.completion_tokens < run.max_new_tokens for usage in cut)
+    pairs = _pairs(examples, answered)
+    cut = {example.id: completion.usage for example, completion in pairs if completion.finish_reason == "length"}
+    run.num_unbegun += sum(run.is_unbegun(*pair) for pair in pairs)
+    num_before = sum(usage.is_counted and usage.completion_tokens < run.max_new_tokens for usage in cut.values())
     run.num_cut += len(cut) - num_before
     run.num_cut_before += num_before
-    different = {run.request(example): answered[example.id] for example in examples if example.id in answered}
+    different = {run.request(example): completion for example, completion in pairs}
     run.num_cached_tokens += sum(completion.usage.cached_tokens for completion in different.values())
-    run.num_filtered += sum(completion.finish_reason == "filtered" for completion in answered.values())
-    pairs = [(example, answered[example.id].text) for example in examples if example.id in answered]
-    scores = _scores(run, pairs)
-    run.unread -= {example_id for example_id, completion in answered.items() if completion.finish_reason == "filtered"}
+    filtered = {example.id for example, completion in pairs if completion.finish_reason == "filtered"}
+    run.num_filtered += len(filtered)
+    scores = _scores(run, [(example, completion.text) for example, completion in pairs])
+    run.unread -= filtered
     if not isinstance(run.model.engine, KeptEngine):
-        run.unread_cut |= {example_id for example_id in answered if example_id in run.unread and _is_cut(example_id, answered)}
-    return [_paid(run, example, answered[example.id], score=score) for (example, _), score in zip(pairs, scores, strict=True)]
+        run.unread_cut |= run.unread & cut.keys()
+    return [_paid(run, *pair, score=score) for pair, score in zip(pairs, scores, strict=True)]
+
+
+def _pairs(examples: Sequence[Example], answered: Mapping[str, Completion]) -> list[tuple[Example, Completion]]:
+    """Those that have an answer, with it."""
+    return [(example, answered[example.id]) for example in examples if example.id in answered]
 
 
 def _asked_together(run: Asking, examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
@@ -516,14 +518,6 @@ def _asked_together(run: Asking, examples: Sequence[Example]) -> Iterator[Sequen
     random.Random(0).shuffle(conversations)
     for start in range(0, len(conversations), run.settings.concurrency):
         yield [example for conversation in conversations[start : start + run.settings.concurrency] for example in conversation]
-
-
-def _is_cut(example_id: str, answered: Mapping[str, Completion]) -> bool:
-    return example_id in answered and answered[example_id].finish_reason == "length"
-
-
-def _has_not_begun(run: Asking, example: Example, answered: Mapping[str, Completion]) -> bool:
-    return _is_cut(example.id, answered) and run.is_unbegun(example, answered[example.id].text)
 
 
 def _ask_in_turn(run: Asking, examples: Sequence[Example], answered: dict[str, Completion]) -> None:

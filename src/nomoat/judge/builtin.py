@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def _vader_suite(which: str, file_name: str, title: str, num_examples: int) -> B
         language="en",
         num_examples=num_examples,
         prompt_source=f"ours, as `nomoat tune` trains on it; ratings of at least {examples.CLEAR_RATING} from zero",
-        read=examples.vader(f"{file_name}_GroundTruth.txt"),
+        read=partial(examples.vader, file_name=f"{file_name}_GroundTruth.txt"),
     )
 
 
@@ -104,7 +105,7 @@ def _translation(data: str, source: str, target: str, title: str, num_examples: 
         language=f"{source}-{target}",
         num_examples=num_examples,
         prompt_source="ours",
-        read=examples.into("English" if target == "en" else "Korean", pairs),
+        read=partial(examples.into, language="English" if target == "en" else "Korean", pairs=pairs),
         settings={"max_new_tokens": 256},
     )
 

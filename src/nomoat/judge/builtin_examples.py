@@ -114,13 +114,9 @@ def nsmc(folder: Path) -> Iterator[Example]:
     return labelled(rows, ("긍정", "부정"), "다음 영화평이 긍정인지 부정인지 답하세요.")
 
 
-def vader(file_name: str) -> Callable[[Path], Iterator[Example]]:
-    """What reads that file: its `clear_ratings`, each sentence with its sentiment."""
-
-    def read(folder: Path) -> Iterator[Example]:
-        return labelled([(text, label) for _, text, label in clear_ratings(folder / file_name)], ("negative", "positive"))
-
-    return read
+def vader(folder: Path, *, file_name: str) -> Iterator[Example]:
+    """The `clear_ratings` of that file: each sentence with its sentiment."""
+    return labelled([(text, label) for _, text, label in clear_ratings(folder / file_name)], ("negative", "positive"))
 
 
 def clear_ratings(path: Path) -> list[tuple[str, str, str]]:
@@ -174,16 +170,12 @@ def news(folder: Path) -> list[tuple[str, str]]:
     return [(korean.strip(), english.strip()) for korean, english in zip(*sides, strict=True)]
 
 
-def into(language: str, pairs: Callable[[Path], list[tuple[str, str]]]) -> Callable[[Path], Iterator[Example]]:
-    """What reads such pairs as texts to be translated into that language."""
-
-    def read(folder: Path) -> Iterator[Example]:
-        found = pairs(folder)
-        if language != "English":
-            found = [(english, korean) for korean, english in found]
-        return _with_answers(found, f"Translate the following text into {language}. Answer with the translation only.")
-
-    return read
+def into(folder: Path, *, language: str, pairs: Callable[[Path], list[tuple[str, str]]]) -> Iterator[Example]:
+    """Such pairs as texts to be translated into that language."""
+    found = pairs(folder)
+    if language != "English":
+        found = [(english, korean) for korean, english in found]
+    return _with_answers(found, f"Translate the following text into {language}. Answer with the translation only.")
 
 
 # ---------------------------------------------------------------- judged

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from nomoat import matching
 from nomoat.judge import scorers
-from nomoat.judge.suites import Suite
+from nomoat.judge.suite import Suite
 from nomoat.records import Example, Message
 
 LETTERS_BEGIN = f"\n\n{scorers.LETTERS[0]}. "

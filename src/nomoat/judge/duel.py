@@ -17,30 +17,21 @@ from nomoat.errors import BudgetReachedError, DataError, IncompleteError, NotEno
 from nomoat.judge import power, stats
 from nomoat.judge.askable import have_room_together, require_askable, require_context, require_scorable
 from nomoat.judge.asking import Asking
-from nomoat.judge.groups import grouped, groups_in, groups_of
+from nomoat.judge.groups import groups_in, groups_of
 from nomoat.judge.kept import KeptEngine, is_kept
 from nomoat.judge.metrics import METRICS
 from nomoat.judge.opened import given, opened, opened_store
-from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
+from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation, stored_evaluation
 from nomoat.judge.run import asked_in_turn, drawn, warn_of_unlearned
 from nomoat.judge.sequential import Watch
 from nomoat.judge.settings import Progress, RunSettings
 from nomoat.judge.stored_reviews import StoredReviews, load_reviews
-from nomoat.judge.suites import Suite, load_suite
-from nomoat.judge.verdict import (
-    DEFAULT_RULES,
-    Duel,
-    Evaluation,
-    Rules,
-    compare,
-    in_common,
-    notes_over_all,
-    range_of_differences,
-    side_of,
-)
+from nomoat.judge.suite import Suite
+from nomoat.judge.suites import load_suite
+from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common, range_of_differences
 from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.progress import quiet
-from nomoat.records import Effort, Example, Outcome, Request, Verdict
+from nomoat.records import Effort, Example, Request, Verdict
 from nomoat.references import STORED
 from nomoat.responder import Responder, ref_of
 from nomoat.rows import Given
@@ -123,12 +114,13 @@ def run_duel(
     require_askable((left, right), planned, settings)
     both_stored = all(ref_of(side).startswith(STORED) and not is_kept(ref_of(side)) for side in (left, right))
     with opened_store(settings) as store, ExitStack() as stack:
+        settings = replace(settings, store=store)
         has_groups = any(groups_in(planned).values())
         may_stop = not (stop_early or has_groups)
-        ask_all = partial(_ask_all, left, right, planned, notes, replace(settings, store=store), rules=rules, may_stop=may_stop)
+        ask_all = partial(_ask_all, left, right, planned, notes, settings, rules=rules, may_stop=may_stop)
         if not stop_early or both_stored:
             return ask_all()
-        both = None if has_groups else _loaded_together(left, right, planned, replace(settings, store=store), stack)
+        both = None if has_groups else _loaded_together(left, right, planned, settings, stack)
         if both is None:
             why = "examples belong together in groups" if has_groups else "memory does not hold both models at once"
             note = f"{why}: each side answered everything, and the duel could not stop early"
@@ -162,22 +154,18 @@ def run_duels(
     Each duel gets its share of alpha, so its intervals are wider than they would be alone; p-values are corrected too (Holm). Where
     the budget is used up before the first question of a suite, the duels before it are the result, and the last of them says so.
     """
-    shared = share_of(rules, len(suites))
     settings = settings or RunSettings()  # one budget for all
-    return fought_over(suites, lambda suite: run_duel(left, right, suite, settings, stop_early=stop_early, rules=shared))
+    return fought_over(suites, rules, lambda suite, own: run_duel(left, right, suite, settings, stop_early=stop_early, rules=own))
 
 
-def share_of(rules: Rules, num_suites: int) -> Rules:
-    """The rules of each of several duels that are looked at together."""
-    return replace(rules, alpha=rules.alpha / num_suites)
-
-
-def fought_over(suites: Sequence[SuiteRef], fight: Callable[[SuiteRef], Duel]) -> list[Duel]:
-    """See `run_duels`: the duels, with p-values corrected for the number of suites, those not fought over among them."""
+def fought_over(suites: Sequence[SuiteRef], rules: Rules, fight: Callable[[SuiteRef, Rules], Duel]) -> list[Duel]:
+    """See `run_duels`: the duels, each by its share of `rules`, with p-values corrected for the number of suites, those not fought
+    over among them."""
+    own = replace(rules, alpha=rules.alpha / len(suites))
     fought: list[Duel] = []
     for suite in suites:
         try:
-            fought.append(fight(suite))
+            fought.append(fight(suite, own))
         except BudgetReachedError as error:
             if not fought:
                 raise
@@ -279,11 +267,9 @@ def _kept_by(side: Asking, examples: Sequence[Example]) -> Sequence[Example]:
 
 def _differences(one: Asking, other: Asking, examples: Sequence[Example]) -> list[float]:
     """Scores of one side minus the other's, of the examples that both answer."""
-    before, other_before = len(one.outcomes), len(other.outcomes)
-    one.ask(examples)
-    answered = {outcome.example_id: outcome.score for outcome in one.outcomes[before:]}
-    other.ask([example for example in examples if example.id in answered])
-    return [answered[outcome.example_id] - outcome.score for outcome in other.outcomes[other_before:]]
+    answered = {outcome.example_id: outcome.score for outcome in one.ask(examples)}
+    asked = [example for example in examples if example.id in answered]
+    return [answered[outcome.example_id] - outcome.score for outcome in other.ask(asked)]
 
 
 def _is_out_of_money(*sides: Asking) -> bool:
@@ -354,20 +340,8 @@ def _replay(left: str | Responder, right: str | Responder, suite: Suite, setting
 
 def _reviewed(side: str | Responder, suite: Suite, scores: dict[str, float], seed: int) -> Evaluation:
     with opened(side) as model:
-        scored = [
-            Outcome(
-                suite=suite.name,
-                example_id=example.id,
-                model=model.ref,
-                answer=model.complete(Request(messages=example.messages)).text,
-                score=scores[example.id],
-                category=example.category,
-            )
-            for example in suite.examples
-        ]
-        outcomes = grouped(scored, groups_in(suite))
-        side_record = side_of(model.ref, model.licence, suite.metric, outcomes, facts={"digest": model.digest})
-    return Evaluation(suite=suite, side=side_record, outcomes=outcomes, notes=notes_over_all(suite, model.ref, outcomes), seed=seed)
+        answers = ((model.complete(Request(messages=one.messages)).text, scores[one.id]) for one in suite.examples)
+        return stored_evaluation(model.ref, suite, answers, licence=model.licence, facts={"digest": model.digest}, seed=seed)
 
 
 def _caveats(reviews: StoredReviews, right: Evaluation, suite: Suite) -> list[str]:

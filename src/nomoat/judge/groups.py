@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from nomoat.joined import joined
 from nomoat.judge import stats
-from nomoat.judge.suites import Suite
+from nomoat.judge.suite import Suite
 from nomoat.records import Example, Message, Outcome
 from nomoat.words import counted
 

@@ -8,7 +8,7 @@ from itertools import combinations
 
 from nomoat.asking.store import AnswerStore
 from nomoat.judge import agreement, askable, judge_prompts, wording
-from nomoat.judge.duel import duel_of, fought_over, share_of
+from nomoat.judge.duel import duel_of, fought_over
 from nomoat.judge.groups import group_names
 from nomoat.judge.kept import is_kept
 from nomoat.judge.metrics import Metric
@@ -16,7 +16,7 @@ from nomoat.judge.model_judge import Conversation, Judge, Pair, PairVerdict
 from nomoat.judge.opened import opened, opened_store
 from nomoat.judge.run import in_turn
 from nomoat.judge.settings import RunSettings
-from nomoat.judge.suites import Suite
+from nomoat.judge.suite import Suite
 from nomoat.judge.table import Table, mean_sides, ordered, require_different
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, cut
 from nomoat.records import Message
@@ -58,9 +58,8 @@ def run_judged_duels(
     rules: Rules = DEFAULT_RULES,
 ) -> list[Duel]:
     """`run_judged_duel` over each of several suites, corrected for their number, and kept, as `run_duels` does it."""
-    shared = share_of(rules, len(suites))
     settings = settings or RunSettings()  # one budget for all
-    return fought_over(suites, lambda suite: run_judged_duel(left, right, suite, judge, settings, check=check, rules=shared))
+    return fought_over(suites, rules, lambda suite, own: run_judged_duel(left, right, suite, judge, settings, check=check, rules=own))
 
 
 def run_judged_table(
@@ -121,13 +120,14 @@ def _judged(
         told = _pair_notes(judging, read, groups)
         notes = (*_partial_note(judging, len(known), len(rows)), *told, *checked, *judging.notes, *unasked)
         duels = {}
-        for (one, other), scores in zip(meetings, zip(*_scores_in(read, len(meetings)), strict=True), strict=True):
+        for at, (one, other) in enumerate(meetings):
+            scores = [verdict.score for verdict in read[at :: len(meetings)]]
             left = _scored(sides[one], PAIRS, known, scores, judging)
             right = _scored(sides[other], PAIRS, known, [1 - score for score in scores], judging)
             duels[one, other] = duel_of(left, right, rules=rules, notes=notes)
         means, judged_as = mean_sides(duels, len(models), rules), askable.judged_as(judge, models, settings)
         for side in [side for side in means if not side.side.model.startswith(STORED)]:
-            _keep(side, suite, PAIRS, store, judged_as=judged_as)
+            _keep(side, store, judged_as=judged_as)
     return _Judged(duels=duels, sides=means, notes=notes)
 
 
@@ -135,11 +135,6 @@ def _is_silent(shown: Sequence[PairVerdict], num_read: int) -> bool:
     """Whether a judge said nothing of any pair it was shown. One or two pairs, of many that are equal, may be at fault themselves."""
     is_enough = len(shown) >= 3 or 20 * len(shown) > num_read
     return is_enough and all(verdict.is_silent for verdict in shown)
-
-
-def _scores_in(read: Sequence[PairVerdict], num_meetings: int) -> list[list[float]]:
-    """The score of each meeting, example by example."""
-    return [[verdict.score for verdict in read[start : start + num_meetings]] for start in range(0, len(read), num_meetings)]
 
 
 def _pairs(sides: Sequence[Evaluation], meetings: Sequence[tuple[int, int]]) -> list[Pair]:
@@ -178,7 +173,7 @@ def run_graded(
         _require_verdicts(known, judging)
         result = _scored(graded, GRADE, known, [grade for grade in grades if grade is not None], judging)
         if not is_kept(ref_of(responder)):  # whose digest is the model's, and whose record is its own
-            _keep(result, suite, GRADE, store, judged_as=askable.judged_as(judge, [responder], settings))
+            _keep(result, store, judged_as=askable.judged_as(judge, [responder], settings))
         told = judging.notes
     unread = len(grades) - len(known)
     if unread and judging.failure is None:
@@ -249,10 +244,10 @@ def _scored(evaluation: Evaluation, metric: Metric, known: Sequence[int], scores
     return replace(cut(evaluation, suite, outcomes, judge=judging.model.ref), partial=partial)
 
 
-def _keep(judged: Evaluation, suite: Suite, metric: Metric, store: AnswerStore, *, judged_as: str) -> None:
+def _keep(judged: Evaluation, store: AnswerStore, *, judged_as: str) -> None:
     """Save what a judge said of a model's answers. `judged_as`: see `askable.judged_as`."""
     outcomes = [replace(outcome, judged_as=judged_as) for outcome in judged.outcomes]
-    store.save_outcomes(suite.sha256, metric, judged.side.facts["digest"], outcomes)
+    store.save_outcomes(judged.suite.sha256, judged.suite.metric, judged.side.facts["digest"], outcomes)
 
 
 def _partial_note(judging: Judge, num_judged: int, num_asked: int) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from nomoat.responder import Responder, ref_of
 from nomoat.words import counted, listed
 
 if TYPE_CHECKING:
-    from nomoat.judge.suites import Suite
+    from nomoat.judge.suite import Suite
 
 BY_A_JUDGE = ("judged", "grade")  # metrics of answers that were asked for a judge, with room for it
 

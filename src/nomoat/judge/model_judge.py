@@ -107,8 +107,7 @@ class Judge:
     writes: bool | None = None  # not known before it is asked
     failure: NomoatError | None = None
     num_cut: int = 0
-    too_long: ContextExceededError | None = None  # the first
-    num_too_long: int = 0
+    too_long: list[ContextExceededError] = field(default_factory=list)  # one for each question
     spent: Spent = field(init=False)
 
     def __post_init__(self) -> None:
@@ -132,15 +131,15 @@ class Judge:
     @property
     def too_long_note(self) -> tuple[str, ...]:
         """How many questions it has no verdict on because they are longer than its context."""
-        if self.too_long is None:
+        if not self.too_long:
             return ()
-        questions = counted(self.num_too_long, "question")
-        return (f"{questions} to the judge did not fit into its context of {self.too_long.context_tokens:,} tokens",)
+        questions = counted(len(self.too_long), "question")
+        return (f"{questions} to the judge did not fit into its context of {self.too_long[0].context_tokens:,} tokens",)
 
     def no_verdict(self, said: str) -> NomoatError:
         """The error of a judge none of whose verdicts can be read, which `said` says."""
-        if self.failure is None and self.too_long is not None:  # a likelihood is a verdict, whatever it is
-            return DataError(f"the judge gave no verdict: {self.too_long.message}", hint=self.too_long.hint)
+        if self.failure is None and self.too_long:  # a likelihood is a verdict, whatever it is
+            return DataError(f"the judge gave no verdict: {self.too_long[0].message}", hint=self.too_long[0].hint)
         return self.failure or DataError("; ".join((said, *self.cut_note)), hint="name another judge")
 
     def pairs(self, pairs: Sequence[Pair], *, together: int = 1) -> list[PairVerdict | None]:
@@ -155,11 +154,10 @@ class Judge:
         asked = [pairs[at] for block in blocks for at in block if not pairs[at].is_same]
 
         def requests(writes: bool) -> list[Request]:
-            both = [((pair.one, pair.other), (pair.other, pair.one)) for pair in asked]
             return [
                 judge_prompts.pair_request(*order, reference=pair.reference, writes=writes)
-                for pair, orders in zip(asked, both, strict=True)
-                for order in orders
+                for pair in asked
+                for order in ((pair.one, pair.other), (pair.other, pair.one))
             ]
 
         found = self._said(requests, judge_prompts.VERDICTS, together=2 * len(asked))  # in this very order
@@ -205,9 +203,7 @@ class Judge:
             concurrency=self.concurrency,
             show=lambda num_open: self.show(len(requests) - num_open, len(requests)),
         )
-        too_long = [scored for scored in found if isinstance(scored, ContextExceededError)]
-        self.too_long = next(iter(too_long), None)
-        self.num_too_long = len(too_long)
+        self.too_long = [scored for scored in found if isinstance(scored, ContextExceededError)]
         return [_likeliest_of(verdicts, scored) for scored in found]
 
     def _written(self, requests: Sequence[Request], together: int) -> list[Said | None]:

@@ -16,7 +16,7 @@ from nomoat.judge import scorers
 from nomoat.judge.code import tests
 from nomoat.judge.examples import ANSWER, asked, digest_of
 from nomoat.judge.metrics import Metric
-from nomoat.judge.suites import CODE_MAX_NEW_TOKENS, DEFAULT_MAX_NEW_TOKENS, Suite, unfit
+from nomoat.judge.suite import CODE_MAX_NEW_TOKENS, DEFAULT_MAX_NEW_TOKENS, Suite, unfit
 from nomoat.labelling import MAX_LABELS, label_task_messages
 from nomoat.records import Example
 from nomoat.rows import Source
@@ -242,7 +242,8 @@ def _finished(
     if are_tests := told in (None, "code") and all(programs):
         examples = [replace(one, target=target, other_targets=()) for one, target in zip(examples, programs, strict=True)]
     answers = [answer for example in examples for answer in (example.target, *example.other_targets)]
-    labels, language = tuple(sorted(set(answers))), _language(examples)
+    labels = tuple(sorted(set(answers)))
+    language = "ko" if _is_korean([example.messages[-1].content for example in examples]) else "en"  # of the questions alone
     if told is None:
         metric, why_metric = metric_of(answers, labels, num_rows=len(examples), have_drafts=longest_with_draft > 0)
         if are_tests:
@@ -269,10 +270,6 @@ def _finished(
     longest = max([longest_with_draft, *of_json])
     suite = replace(suite, max_new_tokens=max(NEW_TOKENS.get(metric, DEFAULT_MAX_NEW_TOKENS), longest))
     return Guess(suite=suite, reasons=(*reasons, why_metric, *([] if name else why_name)))
-
-
-def _language(examples: Sequence[Example]) -> str:
-    return "ko" if _is_korean([example.messages[-1].content for example in examples]) else "en"
 
 
 def _name(path: Source) -> tuple[str, list[str]]:

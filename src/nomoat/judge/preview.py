@@ -10,7 +10,7 @@ from nomoat.judge.asking import Asking
 from nomoat.judge.opened import opened
 from nomoat.judge.run import drawn
 from nomoat.judge.settings import RunSettings
-from nomoat.judge.suites import Suite
+from nomoat.judge.suite import Suite
 from nomoat.providers import is_remote
 
 

@@ -23,7 +23,8 @@ from nomoat.judge.new_suite import metric_of
 from nomoat.judge.opened import given, opened, opened_store
 from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
 from nomoat.judge.settings import Progress, RunSettings
-from nomoat.judge.suites import Suite, load_suite
+from nomoat.judge.suite import Suite
+from nomoat.judge.suites import load_suite
 from nomoat.judge.verdict import Evaluation, in_common
 from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.progress import quiet

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,10 +106,7 @@ def _run(program: str, limits: Limits, *, isolated: bool) -> Ran:
             "isolated": isolated,
             "folder": folder,
             "paths": _needed_paths(),
-            "cpu_seconds": limits.cpu_seconds,
-            "memory_bytes": limits.memory_bytes,
-            "processes": limits.processes,
-            "disk_bytes": limits.disk_bytes,
+            **asdict(limits),
         }
         child = subprocess.Popen(
             [os.path.realpath(sys.executable), "-I", "-S", "-B", sandbox_child.__file__],

@@ -71,8 +71,6 @@ class ConfidenceSequence:
 
     def p_value_now(self, mean: float) -> float:
         """A p-value for the hypothesis that the mean is this one. The smallest of all looks is one too."""
-        if not self._counts:
-            return 1.0
         share = (mean - self._lowest) / self._width
         shares_U, counts_U = np.array(list(self._counts)), np.array(list(self._counts.values()))
         log_capital = max(_log_capital(shares_U, counts_U, share), _log_capital(1 - shares_U, counts_U, 1 - share))
@@ -151,7 +149,7 @@ def _lowest_plausible(shares_U: NDArray[np.float64], counts_U: NDArray[np.int64]
     def excess(mean: float) -> float:
         return _log_capital(shares_U, counts_U, mean) - log_threshold
 
-    if not len(shares_U) or (ruled_out < EDGE and excess(EDGE) < 0):
+    if ruled_out < EDGE and excess(EDGE) < 0:
         return 0.0
     mean = float(shares_U @ counts_U) / float(counts_U.sum())
     return float(brentq(excess, max(ruled_out, EDGE), min(mean, 1 - EDGE), xtol=PRECISION))

@@ -99,14 +99,14 @@ def _several(names: Sequence[str]) -> list[Slice]:
 
 
 def _thirds(lengths: Sequence[int]) -> list[Slice]:
-    order = sorted(range(len(lengths)), key=lambda at: lengths[at])
-    low, high = lengths[order[len(order) // 3]], lengths[order[2 * len(order) // 3]]
-    if not lengths[order[0]] < low < high or high < SHORTEST_OF_INTEREST:
+    ordered = sorted(lengths)
+    low, high = ordered[len(ordered) // 3], ordered[2 * len(ordered) // 3]
+    if not ordered[0] < low < high or high < SHORTEST_OF_INTEREST:
         return []
     bounds = (
         (f"under {low:,} characters", 0, low),
         (f"{low:,} to {high - 1:,} characters", low, high),
-        (f"{high:,} characters or more", high, lengths[order[-1]] + 1),
+        (f"{high:,} characters or more", high, ordered[-1] + 1),
     )
     return [
         Slice(name=name, positions=tuple(at for at, length in enumerate(lengths) if start <= length < end))

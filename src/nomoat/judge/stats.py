@@ -128,9 +128,11 @@ def total_ratio_interval(
     Source: Efron 1987, doi:10.1080/01621459.1987.10478410.
     Raises ValueError for fewer than 2 pairs, sides of different length, or scores without a ratio.
     """
-    left_data, right_data = _at_least_two(left), _at_least_two(right)
+    left_data, right_data = np.asarray(left, dtype=np.float64), np.asarray(right, dtype=np.float64)
     if len(left_data) != len(right_data):
         raise ValueError(f"{len(left_data)} and {len(right_data)} scores are not paired")
+    if len(left_data) < 2:
+        raise ValueError(f"{len(left_data)} values have no interval")
     if left_data.min() < 0 or right_data.min() < 0 or right_data.sum() == 0:
         raise ValueError("a ratio of totals needs positive scores")
     ratio = float(left_data.sum() / right_data.sum())
@@ -581,10 +583,3 @@ def _chance_not_below_zero(scales_U: NDArray[np.float64], shapes_U: NDArray[np.f
     end = coarse_S[np.argmax(heights_S < heights_S[0] - NEGLIGIBLE)] or FARTHEST_STEP
     along_S = np.exp(log_density(np.arange(0.0, end, STEP))).real
     return float(STEP * (along_S.sum() - along_S[0] / 2) / math.pi)
-
-
-def _at_least_two(values: Sequence[float]) -> NDArray[np.float64]:
-    data = np.asarray(values, dtype=np.float64)
-    if len(data) < 2:
-        raise ValueError(f"{len(data)} values have no interval")
-    return data

@@ -10,24 +10,24 @@ The suites that come with nomoat are in `builtin.py`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
-from nomoat import matching, paths, whole_files
+from nomoat import paths, whole_files
 from nomoat.asking import as_tuned
 from nomoat.conversations import entries, is_lesson, is_prompt
 from nomoat.errors import DataError, UsageError
 from nomoat.judge import scorers
 from nomoat.judge.builtin import BUILT_IN, BuiltIn
-from nomoat.judge.code import broken_program
 from nomoat.judge.examples import ANSWER, Frame, digest_of, read_examples, read_shots, render_example
 from nomoat.judge.metrics import METRICS, WRITABLE, Metric
+from nomoat.judge.new_suite import suite_of_conversations
+from nomoat.judge.suite import CODE_MAX_NEW_TOKENS, DEFAULT_MAX_NEW_TOKENS, Suite, unfit
 from nomoat.judge.suite_files import SUFFIXES, SuiteFile, examples_of, find, read_settings, suite_files
 from nomoat.labelling import MAX_LABELS, kept_question, messages_of
-from nomoat.records import Example, in_short
+from nomoat.records import Example
 from nomoat.rows import Given, Rows, Source, read_objects, taken, unit_of
 from nomoat.tables import TABLE_SUFFIXES, read_labelled, require_columns
 from nomoat.textfiles import composed, of_unknown_kind, parse_json, read_text
@@ -35,51 +35,6 @@ from nomoat.words import apart, listed
 
 if TYPE_CHECKING:
     from nomoat.responder import Responder
-
-DEFAULT_MAX_NEW_TOKENS = 32
-CODE_MAX_NEW_TOKENS = 768  # as `humaneval` has
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Suite:
-    """Examples and how their answers are scored. `sha256` names their content, wherever they came from.
-
-    `metric` is what an answer's score is: see `metrics.py`; "judge" answers can only be compared by a judge, "review" answers are
-    stored, with what a judge wrote about them, in `folder`. Without `chat`, an example's text is given to a model as it is, no
-    template around it, and a choice is scored after `delimiter`. `schema` is what JSON answers must be. `answer_start` is put into the
-    model's mouth, and counts as the beginning of its answer: for models on this machine only. `notes` say what has to be known about
-    its questions. Without `is_metric_told` nobody said how answers are scored.
-    """
-
-    name: str
-    metric: Metric
-    examples: tuple[Example, ...] = field(repr=False)
-    sha256: str
-    title: str = ""
-    licence: str = "unknown"
-    source: str = ""
-    language: str = ""
-    prompt_source: str = ""
-    max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS
-    stop: tuple[str, ...] = ()
-    chat: bool = True
-    delimiter: str = ""
-    per_token: bool = False
-    answer_start: str = ""
-    schema: Mapping[str, Any] | None = None
-    folder: Path | None = None
-    notes: tuple[str, ...] = ()
-    is_metric_told: bool = field(default=True, compare=False)  # of how it was read, not of what it is
-
-    __repr__ = in_short
-
-    def answer_in(self, written: str) -> str:
-        """What is compared of what a model wrote, which goes on from `answer_start`; what begins as a draft is no part of it.
-
-        Not covered: a draft behind an `answer_start`.
-        """
-        return matching.without_draft(f"{self.answer_start}{written}")
-
 
 # What a suite and its TOML call by the same names, in the order in which it is written.
 SHARED = (
@@ -273,8 +228,6 @@ def _without_toml(name: str, source: Source, folder: Path) -> Suite:
     """
     where, first = (found := entries(source))[0]
     if is_lesson(first):
-        from nomoat.judge.new_suite import suite_of_conversations  # late: it makes suites
-
         return suite_of_conversations(found, source, name=name).suite
     if is_prompt(first) and first.get("target") is None:
         raise DataError(
@@ -334,18 +287,6 @@ def _metric_of(examples: Sequence[Example]) -> Metric:
     if all(example.choices for example in examples):
         return "choice"
     return "code" if all(ANSWER in target for example in examples for target in (example.target, *example.other_targets)) else "exact"
-
-
-def unfit(metric: str, example: Example, target: str, schema: Mapping[str, Any] | None, *, chat: bool = True) -> str:
-    """Why this example cannot be scored against one of its targets by this metric; empty if it can."""
-    problems: dict[str, Callable[[], str]] = {
-        "choice": lambda: "" if example.choices else "has no choices",
-        "code": lambda: broken_program(target, chat=chat),
-        "json": lambda: scorers.broken_json(target) if target else "" if schema is not None else "has no target, there is no schema",
-        "numeric": lambda: scorers.broken_number(target),
-        "regex": lambda: scorers.broken_pattern(target),
-    }
-    return problems[metric]() if metric in problems else ""
 
 
 def _read_schema(path: Path) -> Mapping[str, Any]:

@@ -23,7 +23,7 @@ from nomoat.judge.opened import opened_store
 from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
 from nomoat.judge.run import drawn, in_turn
 from nomoat.judge.settings import RunSettings
-from nomoat.judge.suites import Suite
+from nomoat.judge.suite import Suite
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, same_model_note, score_interval
 from nomoat.records import Leaderboard, Pairing, Side, Standing, Verdict, in_short
 from nomoat.responder import Responder, ref_of
@@ -62,7 +62,6 @@ def run_table(
     """
     settings = settings or RunSettings()
     models = bounds.several(models, "models are put in order", one=str | Responder)
-    names = [ref_of(model) for model in models]
     require_different(models)
     asked = suite_of(*models, suite=suite)
     if asked.metric == "review":
@@ -70,7 +69,7 @@ def run_table(
     notes: list[str] = []
     if has_recorded_scores(asked):
         planned, drawing = drawn(asked, settings.limit, settings.seed)
-        evaluations = [recorded_evaluation(name, planned, notes=drawing, seed=settings.seed) for name in names]
+        evaluations = [recorded_evaluation(ref_of(one), planned, notes=drawing, seed=settings.seed) for one in models]
     else:
         require_scorable(asked)
         with opened_store(settings) as store:

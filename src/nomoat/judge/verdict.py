@@ -13,7 +13,7 @@ from nomoat.judge import stats, wording
 from nomoat.judge.groups import grouped, groups_in, groups_of, notes_on
 from nomoat.judge.metrics import METRICS, mean_score
 from nomoat.judge.sequential import ConfidenceSequence, Watch, common_part
-from nomoat.judge.suites import Suite
+from nomoat.judge.suite import Suite
 from nomoat.records import ContinuationScore, Measure, Outcome, Side, Verdict, Winner, in_short
 
 
@@ -361,7 +361,7 @@ def _measures(metric: str, one: Sequence[float], other: Sequence[float], interva
     ]
     if METRICS[metric].right_or_wrong:
         rows.append(intervals.share("either right", [a + b > 0 for a, b in pairs]))
-    if metric == "review" and len(pairs) > 1 and min(other) >= 0 and sum(other) > 0:
+    if metric == "review" and len(pairs) > 1 and sum(other) > 0:
         total, other_total = sum(one), sum(other)
         found = stats.total_ratio_interval(one, other, confidence=1 - intervals.alpha, seed=intervals.seed)
         if found is not None:

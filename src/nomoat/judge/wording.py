@@ -38,12 +38,6 @@ def render_score(metric: str, value: float) -> str:
     return _score_words(metric, value, value, value)[0]
 
 
-def render_interval(metric: str, low: float, high: float) -> str:
-    """An interval of scores: "[78.7, 83.5]"."""
-    _, low_words, high_words = _score_words(metric, (low + high) / 2, low, high)
-    return f"[{low_words}, {high_words}]"
-
-
 def render_side_score(metric: str, side: Side) -> str:
     """A side's score with its interval: "81.2 % [78.7, 83.5]"."""
     return render_estimate(metric, side.score, side.score_low, side.score_high)

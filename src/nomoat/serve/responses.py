@@ -2,7 +2,8 @@
 
 What is asked becomes a body of a chat and goes its way, so that whatever holds for chats holds here. Nothing is kept: what needs
 something kept of an earlier request (`previous_response_id`, `conversation`, `item_reference`) is refused by name. Fields that this
-form does not have (`seed`, `stop`, `top_k`) are taken as chats take them.
+form does not have (`seed`, `stop`, `top_k`) are taken as chats take them. A namespace's functions are functions by both names. Tools
+that are no functions, such as `web_search`, are left out where there are functions: coding agents always send some.
 
 Format: https://platform.openai.com/docs/api-reference/responses and .../responses-streaming.
 """
@@ -13,8 +14,8 @@ import json
 import time
 import uuid
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI
 from fastapi import Request as HttpRequest
@@ -103,6 +104,7 @@ class _Message(Shape):
 class _Call(Shape):
     call_id: str
     name: str
+    namespace: str | None = None
     arguments: str
     extra_content: dict[str, Any] | None = None  # Gemini's
 
@@ -110,6 +112,11 @@ class _Call(Shape):
 class _CallOutput(Shape):
     call_id: str
     output: str | Several[shapes.Part]
+
+
+class _Namespace(Shape):
+    name: Annotated[str, Field(min_length=1)]
+    tools: Several[dict[str, Any]]
 
 
 class _Asked(Shape):
@@ -129,21 +136,23 @@ class _Asked(Shape):
 
 
 SHAPES: tuple[type[BaseModel], ...] = (
-    _Reasoning, _Format, _TextConfig, _Named, _Choice, _Message, _Call, _CallOutput, _Asked, shapes.Part,
+    _Reasoning, _Format, _TextConfig, _Named, _Choice, _Message, _Call, _CallOutput, _Namespace, _Asked, shapes.Part,
 )  # fmt: skip
 NAMES = shapes.field_names(SHAPES) | shapes.FIELD_NAMES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A call, and what its answer tells of it again."""
+    """A call, and what its answer tells of it again. `namespaced`: namespace and name of each function that has one, by what models
+    are told of it."""
 
     call: wire.Call
     echo: dict[str, Any]
+    namespaced: Mapping[str, tuple[str, str]]
 
     def reply(self, call: wire.Call, model: str) -> Reply:
         """The envelope of its answer."""
-        return Reply(call, model, self.echo)
+        return Reply(call, model, self.echo, self.namespaced)
 
 
 def add_route(app: FastAPI, served: Served) -> None:
@@ -171,6 +180,7 @@ def parse(body: bytes) -> Asked:
     if extra.get("top_logprobs") and not has_likelihoods:
         raise BadRequestError(f'`top_logprobs` goes with `include`: ["{LIKELIHOODS}"] only', param="top_logprobs")
     told = _joined(_turns(asked))
+    tools = _Tools(asked.tools or ())
     chat = {name: value for name, value in extra.items() if name not in REFUSED}
     chat |= {
         "messages": [turn for _, turn in told],
@@ -178,12 +188,12 @@ def parse(body: bytes) -> Asked:
         "reasoning_effort": asked.reasoning.effort if asked.reasoning else None,
         "response_format": _response_format(asked.text),
         "verbosity": asked.text.verbosity if asked.text else None,
-        "tools": [_tool(tool, f"tools.{at}") for at, tool in enumerate(asked.tools or ())],
+        "tools": list(tools.told.values()),
         "tool_choice": _tool_choice(asked.tool_choice),
         "logprobs": has_likelihoods,
     }
     try:
-        call = wire.parse_chat(chat, [place for place, _ in told])
+        call = wire.parse_chat(chat, [place for place, _ in told], list(tools.told))
     except BadRequestError as error:
         param = _field(error.param or "")
         message = error.message.replace(f"`{error.param}", f"`{param}", 1)
@@ -193,7 +203,7 @@ def parse(body: bytes) -> Asked:
     again = {f"tools.{at}": tool for at, tool in enumerate(echo["tools"])} | {name: echo[name] for name in ("text", "tool_choice")}
     for name, value in again.items():
         wire.as_json(value, name)
-    return Asked(call=call, echo=echo)
+    return Asked(call=replace(call, notes=tools.notes), echo=echo, namespaced=tools.namespaced)
 
 
 def _turns(asked: _Asked) -> list[tuple[str, dict[str, Any]]]:
@@ -246,8 +256,9 @@ def _turn(item: dict[str, Any], place: str) -> dict[str, Any] | None:
         return None
     if kind == "function_call":
         call = shapes.parse_shape(_Call, item, names=NAMES, place=place)
+        name = _joined_name(call.namespace, call.name) if call.namespace else call.name
         told = {
-            "id": call.call_id, "function": {"name": call.name, "arguments": call.arguments}, "extra_content": call.extra_content,
+            "id": call.call_id, "function": {"name": name, "arguments": call.arguments}, "extra_content": call.extra_content,
         }  # fmt: skip
         return {"role": "assistant", "content": "", "tool_calls": [told]}
     if kind == "function_call_output":
@@ -287,10 +298,40 @@ def _response_format(text: _TextConfig | None) -> dict[str, Any] | None:
     return {"type": "json_schema", "json_schema": told}
 
 
-def _tool(tool: dict[str, Any], place: str) -> dict[str, Any]:
-    if tool.get("type") != "function":
-        return {"type": str(tool.get("type"))}  # for `wire` to refuse
-    return {"type": "function", "function": shapes.parse_shape(shapes.Function, tool, names=NAMES, place=place).model_dump()}
+class _Tools:
+    """What models are told of a request's tools: `told`, as chats have them, by where each stands. `namespaced`: see `Asked`."""
+
+    def __init__(self, tools: Sequence[dict[str, Any]]) -> None:
+        self.told: dict[str, dict[str, Any]] = {}
+        self.namespaced: dict[str, tuple[str, str]] = {}
+        others: dict[str, str] = {}  # what is no function, by where it stands
+        for at, tool in enumerate(tools):
+            if tool.get("type") != "namespace":
+                self._add(tool, f"tools.{at}", others)
+                continue
+            space = shapes.parse_shape(_Namespace, tool, names=NAMES, place=f"tools.{at}")
+            for within, one in enumerate(space.tools):
+                self._add(one, f"tools.{at}.tools.{within}", others, space.name)
+        if not self.told:  # nothing else could be called: for `wire` to refuse
+            self.told = {place: {"type": kind} for place, kind in others.items()}
+            others = {}
+        self.notes = tuple(f"`{place}` (`{kind}`) is left out; only functions are supported" for place, kind in others.items())
+
+    def _add(self, tool: dict[str, Any], place: str, others: dict[str, str], namespace: str | None = None) -> None:
+        if tool.get("type") != "function":
+            others[place] = str(tool.get("type"))
+            return
+        function = shapes.parse_shape(shapes.Function, tool, names=NAMES, place=place).model_dump()
+        if namespace is not None:
+            name = _joined_name(namespace, function["name"])
+            self.namespaced[name] = (namespace, function["name"])
+            function["name"] = name
+        self.told[place] = {"type": "function", "function": function}
+
+
+def _joined_name(namespace: str, name: str) -> str:
+    """What models call a function of a namespace, in letters that every server takes."""
+    return f"{namespace}__{name}"
 
 
 def _tool_choice(choice: str | _Choice | None) -> str | dict[str, Any] | None:
@@ -336,12 +377,13 @@ class Reply:
     Its output are a message, where the model wrote words or called nothing, and the calls after it.
     """
 
-    def __init__(self, call: wire.Call, model: str, echo: dict[str, Any]) -> None:
+    def __init__(self, call: wire.Call, model: str, echo: dict[str, Any], namespaced: Mapping[str, tuple[str, str]]) -> None:
         self._response = {
             "id": _new_id("resp"), "object": "response", "created_at": int(time.time()), "completed_at": None,
             "status": "in_progress", "error": None, "incomplete_details": None, "model": model, "output": [], "usage": None, **echo,
             "max_output_tokens": call.max_new_tokens,
         }  # fmt: skip
+        self._namespaced = namespaced
         self._num_events = 0
         self._output: list[dict[str, Any]] = []  # of a stream: what is done
         self._message_id: str | None = None  # of the message that is being told
@@ -357,7 +399,7 @@ class Reply:
         """The body of an answer that is not streamed."""
         (answer,) = answers
         text = answer.text.strip() if answer.calls else answer.text
-        output = [_call_item(call) for call in answer.calls]
+        output = [self._call_item(call) for call in answer.calls]
         if text or not output:
             status = _status(answer.finish_reason)
             output.insert(0, _message(_new_id("msg"), status, text, [replies.chat_likelihood(one) for one in answer.likelihoods]))
@@ -422,14 +464,20 @@ class Reply:
         return {"item_id": self._message_id, "output_index": 0, "content_index": 0}
 
     def _call(self, call: ToolCall) -> bytes:
-        item, at = _call_item(call), len(self._output)
+        item, at = self._call_item(call), len(self._output)
         place = {"item_id": item["id"], "output_index": at}
         begun = item | {"arguments": "", "status": "in_progress"}
         events = self._event("response.output_item.added", output_index=at, item=begun)
         events += self._event("response.function_call_arguments.delta", **place, delta=call.arguments)
-        events += self._event("response.function_call_arguments.done", **place, name=call.name, arguments=call.arguments)
+        events += self._event("response.function_call_arguments.done", **place, name=item["name"], arguments=call.arguments)
         self._output.append(item)
         return events + self._event("response.output_item.done", output_index=at, item=item)
+
+    def _call_item(self, call: ToolCall) -> dict[str, Any]:
+        item = {"id": _new_id("fc"), "type": "function_call", "status": "completed", "call_id": call.id or _new_id("call")}
+        namespace, name = self._namespaced.get(call.name, (None, call.name))
+        item |= {"name": name, "arguments": call.arguments} | ({"namespace": namespace} if namespace else {})
+        return item | ({"extra_content": json.loads(call.extra_content)} if call.extra_content else {})
 
     def _ended(self, reason: FinishReason, output: list[dict[str, Any]], usage: Usage) -> dict[str, Any]:
         status = _status(reason)
@@ -469,12 +517,6 @@ def _message(item_id: str, status: str, text: str, likelihoods: Sequence[object]
 
 def _part(text: str, likelihoods: Sequence[object]) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(likelihoods)}
-
-
-def _call_item(call: ToolCall) -> dict[str, Any]:
-    item = {"id": _new_id("fc"), "type": "function_call", "status": "completed", "call_id": call.id or _new_id("call")}
-    item |= {"name": call.name, "arguments": call.arguments}
-    return item | ({"extra_content": json.loads(call.extra_content)} if call.extra_content else {})
 
 
 def _usage(usage: Usage) -> dict[str, Any] | None:

@@ -180,14 +180,14 @@ class Served:
         return name
 
     def _shortened(self, call: wire.Call) -> tuple[wire.Call, list[str]]:
-        """The call with no longer an answer than this server gives, and that as a note where the client asked for a longer one."""
-        asked, most = call.max_new_tokens, self._max_tokens
+        """The call with no longer an answer than this server gives, and its notes, that among them where the client asked for more."""
+        asked, most, notes = call.max_new_tokens, self._max_tokens, list(call.notes)
         if most is None or (asked is not None and asked <= most):
-            return call, []
+            return call, notes
         shortened = dataclasses.replace(call, max_new_tokens=most)
         if asked is None:
-            return shortened, []
-        return shortened, [f"an answer has at most {most:,} tokens on this server"]
+            return shortened, notes
+        return shortened, [*notes, f"an answer has at most {most:,} tokens on this server"]
 
     def _count_failed(self, name: str, error: BaseException) -> None:
         self._metrics.count_request(name, "gone" if isinstance(error, ClientDisconnect) else "error")

@@ -20,6 +20,7 @@ from nomoat.records import Effort, Verbosity
 
 MAX_TOP_LOGPROBS = 20
 MAX_CHOICES = 1024  # prompts times answers to each, in one request
+MAX_EMBEDDED = 2048  # texts in one request: as many as OpenAI takes, by which clients cut theirs
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 RANDOM_SEED = -1  # llama.cpp's word for none
 

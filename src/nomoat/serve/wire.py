@@ -28,7 +28,8 @@ class Call:
     """What a client asked: one answer to each request. `model` None: the only one served.
 
     `max_new_tokens` None: as many as the context has room for. `echo`: the prompt is part of the answer. `n`: requests in a row with
-    the same prompt. `tool_places`: where each of the requests' tools stood among the client's.
+    the same prompt. `tool_places`: where each of the requests' tools stood in the client's body. `notes`: what the client is told of
+    what was left out.
     """
 
     kind: Kind
@@ -39,7 +40,8 @@ class Call:
     include_usage: bool
     echo: bool = False
     n: int = 1
-    tool_places: tuple[int, ...] = ()
+    tool_places: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @contextmanager
     def in_its_words(self, at: int) -> Iterator[None]:
@@ -51,7 +53,7 @@ class Call:
             kind, *rest = error.field.split(".", 2)
             if kind == "tools" and rest:
                 number, within = rest
-                error.field = f"tools.{self.tool_places[int(number)]}.{within}"
+                error.field = f"{self.tool_places[int(number)]}.{within}"
             raise
         except (ContextExceededError, UsageError) as error:
             if len(self.requests) == self.n or isinstance(error, SettingError):
@@ -69,21 +71,21 @@ class EmbeddingCall:
     dimensions: int | None
 
 
-def parse_chat(body: bytes | dict[str, Any], places: Sequence[str] = ()) -> Call:
-    """A body of /v1/chat/completions, or another endpoint's in its words. `places`: what errors call each message, where that is not
-    `messages.N`. Raises BadRequestError."""
+def parse_chat(body: bytes | dict[str, Any], places: Sequence[str] = (), tool_places: Sequence[str] = ()) -> Call:
+    """A body of /v1/chat/completions, or another endpoint's in its words. `places` and `tool_places`: what errors call each message
+    and each tool, where that is not `messages.N` and `tools.N`. Raises BadRequestError."""
     asked = shapes.parse_body(shapes.Chat, body)
     messages = tuple(_message(turn, places[at] if places else f"messages.{at}") for at, turn in enumerate(asked.messages))
     if asked.top_logprobs and not asked.logprobs:
         raise BadRequestError("`top_logprobs` goes with `logprobs`: true only", param="top_logprobs")
     top = (asked.top_logprobs or 0) if asked.logprobs else None
     variables = as_json(asked.chat_template_kwargs, "chat_template_kwargs", sort_keys=True) if asked.chat_template_kwargs else ""
-    tool_places, about_tools = _about_tools(asked)
+    at_tools, about_tools = _about_tools(asked, tool_places or [f"tools.{at}" for at in range(len(asked.tools or ()))])
     request = Request(
         messages=messages, top_logprobs=top, template_variables=variables, reasoning_effort=asked.reasoning_effort,
         verbosity=asked.verbosity, **about_tools, **_sampling(asked),
     )  # fmt: skip
-    return replace(_call("chat", asked, [request], _max_new_tokens(asked, None)), tool_places=tool_places)
+    return replace(_call("chat", asked, [request], _max_new_tokens(asked, None)), tool_places=at_tools)
 
 
 def parse_text(body: bytes) -> Call:
@@ -108,8 +110,8 @@ def parse_embeddings(body: bytes) -> EmbeddingCall:
     asked = shapes.parse_body(shapes.Embed, body)
     texts = tuple(text if isinstance(text, str) else tuple(text) for text in _prompts(asked.input))
     _require_filled("input", texts)
-    if len(texts) > shapes.MAX_CHOICES:
-        raise BadRequestError(f"`input` holds {len(texts):,} texts; send at most {shapes.MAX_CHOICES:,}", param="input")
+    if len(texts) > shapes.MAX_EMBEDDED:
+        raise BadRequestError(f"`input` holds {len(texts):,} texts; send at most {shapes.MAX_EMBEDDED:,}", param="input")
     return EmbeddingCall(
         model=asked.model, texts=texts, as_base64=asked.encoding_format == "base64", dimensions=asked.dimensions
     )  # fmt: skip
@@ -209,20 +211,21 @@ def _called(calls: Sequence[shapes.ToolCall], where: str) -> tuple[ToolCall, ...
     return tuple(called)
 
 
-def _about_tools(asked: shapes.Chat) -> tuple[tuple[int, ...], dict[str, Any]]:
-    """Functions, and which of them may or have to be called; before them their places. None where the client wants a text."""
-    tools: dict[str, tuple[int, str]] = {}
-    for at, tool in enumerate(asked.tools or ()):
+def _about_tools(asked: shapes.Chat, at_each: Sequence[str]) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Functions, and which of them may or have to be called; before them their places, of those `at_each` tool. None where the client
+    wants a text."""
+    tools: dict[str, tuple[str, str]] = {}
+    for at, tool in zip(at_each, asked.tools or (), strict=True):
         if tool.type != "function":
-            raise shapes.unsupported(f"tools.{at}.type", f"is `{tool.type}`; only functions are supported")
+            raise shapes.unsupported(f"{at}.type", f"is `{tool.type}`; only functions are supported")
         if tool.function is None:
-            raise BadRequestError(f"`tools.{at}.function` is missing", param=f"tools.{at}.function")
+            raise BadRequestError(f"`{at}.function` is missing", param=f"{at}.function")
         definition = {"type": "function", "function": tool.function.model_dump(exclude_none=True)}
-        text = as_json(definition, f"tools.{at}.function.parameters")
+        text = as_json(definition, f"{at}.function.parameters")
         before, known = tools.setdefault(tool.function.name, (at, text))
         if known != text:
-            where = f"tools.{at}.function.name"
-            taken = f"`{tool.function.name}`, the name of another function, `tools.{before}`"
+            where = f"{at}.function.name"
+            taken = f"`{tool.function.name}`, the name of another function, `{before}`"
             raise BadRequestError(f"`{where}` is {taken}; rename one, or leave it out", param=where)
     if asked.tool_choice == "none":
         return (), {}

@@ -13,12 +13,5 @@ OPT = Architecture(
     activation="relu",
     projections=SPLIT_QKV | PLAIN_MLP,
     hf_layers="model.decoder.layers",
-    hf_names={
-        "self_attn.q_proj": "self_attn.q_proj",
-        "self_attn.k_proj": "self_attn.k_proj",
-        "self_attn.v_proj": "self_attn.v_proj",
-        "self_attn.o_proj": "self_attn.out_proj",
-        "mlp.up_proj": "fc1",
-        "mlp.down_proj": "fc2",
-    },
+    hf_names={"self_attn.o_proj": "self_attn.out_proj", "mlp.up_proj": "fc1", "mlp.down_proj": "fc2"},
 )
