@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from nomoat.cli import Stopped, console
 from nomoat.records import Chunk, FinishReason, Request, Usage
 
 if TYPE_CHECKING:
-    from nomoat.responder import Responder, Stream
+    from nomoat.responder import Responder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,19 +27,16 @@ def show(responder: Responder, request: Request) -> Shown:
     """Print an answer as it is written. Ctrl-C stops it and keeps what is there, if anything: finish_reason "cancelled"."""
     pieces: list[str] = []
     last: Chunk | None = None
-    chunks: Stream[Chunk] | None = None
     try:
-        chunks = responder.stream(request)
-        for last in chunks:
-            pieces.append(last.text)
-            console.print_text(last.text, end="", flush=True)
+        with closing(responder.stream(request)) as chunks:
+            for last in chunks:
+                pieces.append(last.text)
+                console.print_text(last.text, end="", flush=True)
     except Stopped:
         raise
     except KeyboardInterrupt:
         last = None
     finally:
-        if chunks is not None:
-            chunks.close()
         text = "".join(pieces)
         if text and not text.endswith("\n"):
             console.print_text(flush=True)

@@ -41,12 +41,10 @@ def bench(
 
     if quality is not None and model is None:
         raise UsageError("--quality is of a model, and none is named", hint="add MODEL")
-    load = read_load()
+    load, speed = read_load(), None
     if model is not None:
         with bars(*loading_bars(model), (f"timing {model}", "turns")) as (importing, compiling, progress):
             speed = measure_model(model, import_progress=importing, compiling=compiling, progress=progress)
-    else:
-        speed = None
     machine = measure_machine()
     if as_json:
         of_run = {"nomoat": __version__, "date": datetime.now(UTC).isoformat(timespec="seconds")}

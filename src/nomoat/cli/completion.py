@@ -70,10 +70,6 @@ def _metrics() -> tuple[str, ...]:
     return WRITABLE
 
 
-def _qualities() -> tuple[str, ...]:
-    return QUALITIES
-
-
 def _templates() -> list[str]:
     from nomoat.engine.templates import NAMED
 
@@ -82,4 +78,4 @@ def _templates() -> list[str]:
 
 models_here, models_known, models_to_pull, models_tuned = map(_offer, (_here, _known, _to_pull, _tuned))
 suites, own_suites = _offer(_suites), _offer(_own_suites)
-metrics, qualities, templates = map(_offer, (_metrics, _qualities, _templates))
+metrics, qualities, templates = map(_offer, (_metrics, lambda: QUALITIES, _templates))

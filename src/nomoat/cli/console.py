@@ -39,8 +39,8 @@ PIPED_WIDTH = 200  # no line is broken for a program that reads
 
 LOG_LINE, LOG_TIME = "%(asctime)s %(levelname)s: %(message)s", "%Y-%m-%d %H:%M:%S%z"
 
-_may_be_lost = threading.Event()  # see `unheard`
-_logs: list[logging.Logger] = []  # see `logged`
+_may_be_lost = threading.Event()  # these two: see `logged`
+_logs: list[logging.Logger] = []
 
 
 def stderr_console() -> Console:
@@ -134,7 +134,7 @@ def print_rows(
 
 
 def say(text: str) -> None:
-    """One plain sentence to the person, on stderr. Raises OSError where that cannot be written, but within `unheard` and `logged`."""
+    """One plain sentence to the person, on stderr. Raises OSError where that cannot be written, but within `logged`."""
     text = text.translate(TERMINAL_CONTROLS)
     if _logs:
         _logs[-1].info("%s", text)
@@ -147,30 +147,21 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def unheard() -> Iterator[None]:
-    """Within it, in all threads, what `say` cannot write is lost: the disk of a log is full, its reader or the terminal has gone."""
+def logged(log: logging.Logger) -> Iterator[None]:
+    """Logs are on stderr, with time and level. Where that is no terminal, `log` tells of its INFO, too, and within this, in all
+    threads, what `say` is told is among it: a log has one kind of line. What cannot be written is lost, and clients are answered
+    all the same: the disk of a log is full, its reader or the terminal has gone."""
+    logging.basicConfig(format=LOG_LINE, datefmt=LOG_TIME)
+    level = log.level
     _may_be_lost.set()
+    if not sys.stderr.isatty():
+        log.setLevel(logging.INFO)
+        _logs.append(log)
     try:
         yield
     finally:
         _may_be_lost.clear()
-
-
-@contextmanager
-def logged(log: logging.Logger) -> Iterator[None]:
-    """Logs are on stderr, with time and level. Where that is no terminal, `log` tells of its INFO, too, and within this, in all
-    threads, what `say` is told is among it: a log has one kind of line."""
-    logging.basicConfig(format=LOG_LINE, datefmt=LOG_TIME)
-    if sys.stderr.isatty():
-        yield
-        return
-    level = log.level
-    log.setLevel(logging.INFO)
-    _logs.append(log)
-    try:
-        yield
-    finally:
-        _logs.remove(log)
+        _logs.clear()
         log.setLevel(level)
 
 
@@ -353,6 +344,6 @@ class Tenths:
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
-    if isinstance(value, frozenset | set | tuple):
+    if isinstance(value, frozenset | set):
         return list(value)
     return str(value)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nomoat.cli import answering, completion, console, judging, options, sending
+from nomoat.errors import UsageError
 from nomoat.money import dollars
 from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.words import apart, counted
@@ -332,7 +333,6 @@ def _texts(
     from nomoat.asking import as_tuned
     from nomoat.distil.label import parse_labels
     from nomoat.distil.table import read_texts
-    from nomoat.errors import UsageError
 
     said = [one.opts[0] for one in context.command.params if one.name in FOR_TASKS and judging.is_given(context, one.name)]
     if said:
@@ -348,10 +348,8 @@ def _texts(
     return _Texts(source=path, input_column=input_column, texts=texts, question=question, room=room)
 
 
-def _require_no_labels(*given: str | int | None) -> None:
+def _require_no_labels(*given: str | None) -> None:
     """Refuse what means nothing without --label."""
-    from nomoat.errors import UsageError
-
     if any(value is not None for value in given):
         options = "--labels, --input-column and --instruction"
         raise UsageError(f"{options} are for --label", hint="add --label TEXTS, or leave them out")
@@ -409,8 +407,6 @@ def _end(saved: dict[str, Any], parents: Sequence[Parent], facts: dict[str, Any]
 @contextmanager
 def _saying_what_is_missing(facts: dict[str, Any]) -> Iterator[None]:
     """Say why a result is partial where it may not be written: often that is why."""
-    from nomoat.errors import UsageError
-
     try:
         yield
     except UsageError:

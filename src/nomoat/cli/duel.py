@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nomoat.cli import completion, console, judging, options, sending
+from nomoat.errors import IncompleteError, UsageError
 from nomoat.pool import DEFAULT_CONCURRENCY
 
 if TYPE_CHECKING:
@@ -214,8 +215,6 @@ def print_several(verdicts: list[Verdict], alpha: float) -> None:
 
 def _sides(models: list[str], *, table: bool, rope: float | None, num_suites: int) -> tuple[str, str] | None:
     """Left and right; None for a table. Raises UsageError."""
-    from nomoat.errors import IncompleteError, UsageError
-
     if table and rope is not None:
         raise UsageError(
             "--rope says when two models are equal, and a table names nobody so", hint="leave it out, or duel two of them"

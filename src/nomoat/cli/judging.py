@@ -42,7 +42,6 @@ NOT_AGAIN = ("report", "as_json", "yes")  # where a result goes, and a consent t
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.measure import Measurement
     from rich.progress import TaskID
     from rich.table import Table
 
@@ -125,14 +124,9 @@ def is_given(context: typer.Context, name: str) -> bool:
 def print_sides(out: Console, metric: str, sides: Sequence[Side]) -> None:
     """A table with a column for each side. Names too long for it go on in the next line, at one of their signs."""
     table = _side_table(metric, sides, [side.model for side in sides])
-    if _measured(out, table).minimum > out.width:
+    if out.measure(table, options=out.options.update(max_width=UNBOUNDED)).minimum > out.width:  # with no word broken
         table = _side_table(metric, sides, [NAMES_PART.sub(r"\g<0>\n", side.model) for side in sides])
     out.print(table)
-
-
-def _measured(out: Console, table: Table) -> Measurement:
-    """`minimum`: how wide a table is with no word broken; `maximum`: with no line broken."""
-    return out.measure(table, options=out.options.update(max_width=UNBOUNDED))
 
 
 def _side_table(metric: str, sides: Sequence[Side], names: Sequence[str]) -> Table:
@@ -212,18 +206,18 @@ def end(partial: str, hint: str = "") -> None:
     """Say on stderr, and by the exit code, that a result is not over all questions, or that most answers to them never began, are
     read as no choice, may be to others or hold no task; `partial` names the bound that was met. `hint`: what to do where that was no
     bound of ours."""
-    if partial:
-        reached = REACHED.search(partial)
-        higher = f" with a higher {OPTIONS[str(reached.lastgroup)]}" if reached else ""
-        instead = next((said for words, said in INSTEAD.items() if words in partial and reached is None), None)
-        if instead is not None:
-            console.say(f"partial: {partial}; {instead}")
-            raise typer.Exit(PARTIAL_EXIT)
+    if not partial:
+        return
+    reached = REACHED.search(partial)
+    advice = next((said for words, said in INSTEAD.items() if words in partial and reached is None), None)
+    if advice is None:
         kept = KEPT.search(partial)  # to which no command adds any
         first = f"{hint}; then " if hint and reached is None else ""
         itself = f", naming `{kept['model']}` itself," if kept else ""
-        console.say(f"partial: {partial}; {first}the same command{itself}{higher} goes on from there")
-        raise typer.Exit(PARTIAL_EXIT)
+        higher = f" with a higher {OPTIONS[str(reached.lastgroup)]}" if reached else ""
+        advice = f"{first}the same command{itself}{higher} goes on from there"
+    console.say(f"partial: {partial}; {advice}")
+    raise typer.Exit(PARTIAL_EXIT)
 
 
 def print_words(sentence: str, notes: Sequence[str]) -> None:

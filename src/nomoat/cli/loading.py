@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nomoat.cli import answering, console
 from nomoat.progress import Progress
@@ -25,42 +25,33 @@ def load_with_bar(
     template: str | None = None,
     takes_auto: bool = False,
     as_client: bool = True,
-    say_decisions: bool = True,
     policy: PolicyFile | None = None,
 ) -> Responder:
     """The responder of a reference, with `takes_auto` also of `auto`, whose `template` is that of its model on this machine. An import
     happens once for each file: seconds to minutes.
 
-    A chat template that is used by its name is said on stderr; so is, with `say_decisions`, what has to be known about the policy,
-    and where the router sends each request and why. `as_client`: see `responder.load`; `policy`: `load_auto`'s file.
+    A chat template that is used by its name is said on stderr; so is, with `as_client`, what has to be known about the policy, and
+    where the router sends each request and why. `as_client`: see `responder.load`; `policy`: `load_auto`'s file.
     """
-    from nomoat import references
-    from nomoat.responder import load
+    from nomoat import references, responder
 
+    load, held, name = functools.partial(responder.load, ref), ref, ""
     if ref == references.AUTO and takes_auto:
         from nomoat.route.policy import PolicyFile
         from nomoat.route.router import load_auto
 
         policy = PolicyFile() if policy is None else policy
         parsed = policy.parsed()
-        if say_decisions:
+        if as_client:
             answering.say_notes(parsed.notes)
-        told = (lambda decision: console.say(f"[{decision.where}: {decision.why}]")) if say_decisions else None
-        with bars(*loading_bars(parsed.local or ref)) as (show, compiling):
-            auto = load_auto(
-                context_tokens=context_tokens, template=template, as_client=as_client, progress=show, compiling=compiling,
-                on_decision=told, file=policy,
-            )  # fmt: skip
-        _say_template(auto, name=references.shown_name(parsed.local or ref))
-        _say_context(auto, asked=context_tokens)
-        return auto
-    with bars(*loading_bars(ref)) as (show, compiling):
-        responder = load(
-            ref, context_tokens=context_tokens, template=template, as_client=as_client, progress=show, compiling=compiling
-        )  # fmt: skip
-    _say_template(responder)
-    _say_context(responder, asked=context_tokens)
-    return responder
+        told = (lambda decision: console.say(f"[{decision.where}: {decision.why}]")) if as_client else None
+        load, held = functools.partial(load_auto, on_decision=told, file=policy), parsed.local or ref
+        name = references.shown_name(held)
+    with bars(*loading_bars(held)) as (show, compiling):
+        loaded = load(context_tokens=context_tokens, template=template, as_client=as_client, progress=show, compiling=compiling)
+    _say_template(loaded, name=name)
+    _say_context(loaded, asked=context_tokens)
+    return loaded
 
 
 def load_on(workers: Workers | None, ref: str) -> Responder:
@@ -84,8 +75,7 @@ def load_sharing_with_bar(
 
     if len(refs) == 1:
         taken = template if takes_template(refs[0]) else None
-        told: dict[str, Any] = {"context_tokens": context_tokens, "template": taken, "policy": policy}
-        return [load_with_bar(refs[0], takes_auto=True, as_client=False, say_decisions=False, **told)]
+        return [load_with_bar(refs[0], context_tokens=context_tokens, template=taken, takes_auto=True, as_client=False, policy=policy)]
     with bars(*loading_bars(refs[0])) as (show, compiling):
         found = load_sharing(refs, context_tokens=context_tokens, template=template, progress=show, compiling=compiling)
     for responder in found:

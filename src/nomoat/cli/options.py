@@ -8,7 +8,7 @@ from typing import Annotated, Any, cast, get_args
 
 import typer
 
-from nomoat import bounds, config
+from nomoat import bounds, config, textfiles
 from nomoat.cli import completion
 from nomoat.records import Effort
 
@@ -46,8 +46,6 @@ def sampling(name: str, *flags: str, means: str) -> Any:
 
 def as_named(value: Path | None) -> Path | None:
     """See `textfiles.as_named`: for files to be read."""
-    from nomoat import textfiles
-
     return None if value is None else textfiles.as_named(value)
 
 

@@ -57,7 +57,6 @@ Memory = Annotated[
 
 
 @console.logged(logging.getLogger("nomoat.serve"))
-@console.unheard()  # clients are answered all the same
 def serve(
     models: Annotated[
         list[str],

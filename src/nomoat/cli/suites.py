@@ -90,7 +90,7 @@ def show(
         console.say(f"note: `{path}` names it `{suite.name}`, as its results do; commands find it as `{listed}`")
         facts["name"] = listed
     if as_json:
-        console.print_json({**facts, **_named_as_in_results(suite), "examples": suite.examples[:examples]})
+        console.print_json({**facts, "suite_sha256": suite.sha256, "examples": suite.examples[:examples]})  # named as in results, too
         return
     for key, value in facts.items():
         if value != "":
@@ -159,9 +159,8 @@ def new(
     base = KOREAN_BASE if guess.suite.language == "ko" else BASE
     console.say(f"next: nomoat eval {base} {toml if folder else guess.suite.name}")
     if as_json:
-        console.print_json(
-            {**_facts(guess.suite, is_own=True), **_named_as_in_results(guess.suite), "toml": str(toml), "reasons": guess.reasons}
-        )
+        named = {"suite_sha256": guess.suite.sha256, "toml": str(toml), "reasons": guess.reasons}
+        console.print_json(_facts(guess.suite, is_own=True) | named)
 
 
 @suites.command()
@@ -276,8 +275,3 @@ def _facts(suite: Suite, *, is_own: bool) -> dict[str, Any]:
         "answer_start": suite.answer_start,
         "suite_digest": suite.sha256,  # of examples and start of answer; the TOML's `sha256` is that of the JSONL
     }
-
-
-def _named_as_in_results(suite: Suite) -> dict[str, str]:
-    """The digest under the name that the JSON of `eval` and `duel` has for it."""
-    return {"suite_sha256": suite.sha256}

@@ -105,7 +105,9 @@ def tune(
     if dry_run:
         _say_what_it_takes(prepared, workers, ray, as_json=as_json)
         return
-    folder = _time_and_learn(prepared, name=name, resume=resume, replace=replace, workers=workers, ray=ray)
+    if workers in (None, 1) and ray is None:  # what others learn is not timed
+        _say_time_ahead(prepared, name, resume=resume)
+    folder = learn_with_bar(prepared, name=name, resume=resume, replace=replace, workers=workers, ray=ray)
     if as_json:
         console.print_json(tuned.provenance_of(folder))
         return
@@ -188,23 +190,18 @@ def say_estimate(prepared: Prepared) -> dict[str, Any] | None:
     return asdict(found)
 
 
-def _time_and_learn(
-    prepared: Prepared, *, name: str, resume: bool, workers: int | None, ray: str | None, **arguments: Any
-) -> Path:  # fmt: skip
-    """Say how long it will take, and learn. Not timed is what others learn, and what goes on, which has said so. What it takes of
-    memory and disk the training says.
-    """
+def _say_time_ahead(prepared: Prepared, name: str, *, resume: bool) -> None:
+    """How long it will take; of what goes on that was said before. What it takes of memory and disk the training says."""
     from nomoat import callable_package
 
     with callable_package.needing_extras("`nomoat tune`"):
         from nomoat.tune.estimate import estimate
     from nomoat.tune import adapter, interrupts
 
-    if workers in (None, 1) and ray is None and not (resume and adapter.can_resume(name)):
+    if not (resume and adapter.can_resume(name)):
         with console.waiting("timing a step"), interrupts.translate_errors(prepared.weights.name, name, resume=False):
             found = estimate(prepared, console.say)
         _say_time(found)
-    return learn_with_bar(prepared, name=name, resume=resume, workers=workers, ray=ray, **arguments)
 
 
 def _say_time(found: Estimate) -> None:

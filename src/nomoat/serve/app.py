@@ -78,7 +78,7 @@ def create_app(
     app.add_middleware(Sharing)
     protect(app, api_key=api_key, cors=cors)
     app.add_middleware(CountErrors, metrics=metrics)  # around the guard
-    _tell_errors(app)
+    app.exception_handlers.update(ERRORS)
     web.add_page(app)
 
     @app.post("/v1/chat/completions")
@@ -257,14 +257,6 @@ def _ended_by_a_closed_terminal(server: uvicorn.Server) -> Iterator[None]:
         signal.signal(number, before)
 
 
-def _tell_errors(app: FastAPI) -> None:
-    for of, told in (
-        (NomoatError, _nomoat_error), (ClientDisconnect, _client_left), (HTTPException, _http_error), (RuntimeError, _want),
-        (MemoryError, _want),
-    ):  # fmt: skip
-        app.add_exception_handler(of, told)
-
-
 async def _nomoat_error(request: HttpRequest, error: Exception) -> Response:
     if not isinstance(error, NomoatError):
         raise error
@@ -302,6 +294,11 @@ async def _http_error(request: HttpRequest, error: Exception) -> Response:
     elif error.status_code == 404:
         message += "; the API is under /v1, as in /v1/chat/completions"
     return JSONResponse(replies.error_body(message, code=code), status_code=error.status_code, headers=error.headers)
+
+
+ERRORS = {  # and what answers a request that ends in one
+    NomoatError: _nomoat_error, ClientDisconnect: _client_left, HTTPException: _http_error, RuntimeError: _want, MemoryError: _want,
+}  # fmt: skip
 
 
 def _calls(app: FastAPI) -> list[str]:

@@ -35,11 +35,6 @@ FETCH_SITE, ELSEWHERE = "sec-fetch-site", "cross-site"
 POLICY_VIOLATION = 1008  # a WebSocket's word for it
 
 
-def is_key(given: str, key: str) -> bool:
-    """Compares in a time that does not tell how much of the key was right."""
-    return secrets.compare_digest(given.encode(), key.encode())
-
-
 def require_sendable(key: str) -> None:
     """Raise UsageError for a key that no client can send in a header, which would lock everyone out, and for an empty one."""
     bounds.require_text(key, "the API key")
@@ -136,7 +131,8 @@ class Guard:
 
 def _problem_with_key(headers: Headers, key: str) -> BadRequestError | None:
     scheme, _, given = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and is_key(given.strip(), key):
+    # Compared in a time that does not tell how much of the key was right.
+    if scheme.lower() == "bearer" and secrets.compare_digest(given.strip().encode(), key.encode()):
         return None
     # The first are OpenAI's own words, by which LiteLLM tells it from a bad request.
     said = "Incorrect API key provided: it is not this server's" if given else "an API key is needed: `Authorization: Bearer KEY`"

@@ -154,19 +154,11 @@ def _require_names_of_their_own(refs: Sequence[str]) -> None:
         shown[name] = ref
 
 
-def _is_local(loaded: Responder | None, loader: Loader | None) -> bool | None:
+def _is_local(loaded: Responder | None, loader: Loader) -> bool | None:
     try:
-        if loaded is not None:
-            return loaded.is_local
-        return None if loader is None else loader.is_local()
+        return loader.is_local() if loaded is None else loaded.is_local
     except UsageError:
         return False
-
-
-def _known_to_chat(loaded: Responder | None, name: str, loader: Loader | None) -> bool | None:
-    if loaded is not None:
-        return loaded.chats
-    return None if loader is None else loader.chats(name)
 
 
 def _load(refs: Sequence[str], *, context_tokens: int | None) -> Sequence[Responder]:
@@ -227,16 +219,17 @@ def _give_back_freed() -> None:
     hardware.give_back_freed_memory()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Unit:
-    """Models that come and go together. Without a loader they stay: they are their maker's.
+    """Models that come and go together. One that is given stays: it is its maker's.
 
     `missing`: those that were not loaded when the others were last, and why. `is_old`: one of these can be loaded now, with all others
     once nobody uses them.
     """
 
-    loader: Loader | None
+    loader: Loader
     responders: dict[str, Responder] = field(default_factory=dict)
+    is_given: bool = False
     missing: dict[str, NomoatError] = field(default_factory=dict)
     is_old: bool = False
     users: int = 0
@@ -247,10 +240,6 @@ class _Unit:
     def waits_for_its_users(self) -> bool:
         """It is loaded anew once they have left, and until then holds the room that it needs."""
         return self.is_old and bool(self.responders) and self.users > 0
-
-    @property
-    def planned_bytes(self) -> int:
-        return self.loader.planned_bytes if self.loader else 0
 
 
 @dataclass(slots=True, eq=False)
@@ -268,7 +257,9 @@ class Models:
     def __init__(
         self, given: Mapping[str, Responder] | None = None, loaders: Sequence[Loader] = (), *, memory_bytes: int | None = None
     ) -> None:  # fmt: skip
-        self._units = {name: _Unit(None, {name: responder}) for name, responder in (given or {}).items()}
+        self._units: dict[str, _Unit] = {}
+        for name, responder in (given or {}).items():
+            self._units[name] = _Unit(Loader(names=(name,), planned_bytes=0, load=tuple), {name: responder}, is_given=True)
         for loader in loaders:
             unit = _Unit(loader)
             self._units |= dict.fromkeys(loader.names, unit)
@@ -313,7 +304,7 @@ class Models:
     def chats(self, names: Sequence[str]) -> dict[str, bool | None]:
         """Whether each of these models has a chat template, see `Responder.chats`; of those not in memory by their files."""
         there = self.loaded()
-        return {name: _known_to_chat(there.get(name), name, self._units[name].loader) for name in names}
+        return {name: there[name].chats if name in there else self._units[name].loader.chats(name) for name in names}
 
     def require_template(self, name: str, request: Request) -> None:
         """Raise NoTemplateError for a chat that this model, which is not in memory, would refuse: no other is unloaded for that.
@@ -327,16 +318,14 @@ class Models:
     def questions(self, names: Sequence[str]) -> dict[str, str]:
         """What those of these models learned to answer that were tuned on a table: see `labelling.kept_question`. Of those not in
         memory it is read from their files, which takes about a millisecond each."""
-        known = {name: responder.question for name, responder in self.loaded().items()}
-        loaders = {name: self._units[name].loader for name in names if name not in known}
-        known |= {name: loader.question(name) for name, loader in loaders.items() if loader}
-        return {name: question for name in names if (question := known.get(name)) is not None}
+        there = self.loaded()
+        known = {name: there[name].question if name in there else self._units[name].loader.question(name) for name in names}
+        return {name: question for name, question in known.items() if question is not None}
 
     def kv_caches(self) -> dict[str, KvCache]:
         """What keys and values take of each model in memory; where models share them, of the first of these."""
         with self._listed:
-            units = {id(unit): unit for unit in self._units.values() if unit.responders}
-            firsts = [next(iter(unit.responders.items())) for unit in units.values()]
+            firsts = [next(iter(unit.responders.items())) for unit in dict.fromkeys(self._units.values()) if unit.responders]
         found = {name: responder.engine.kv_cache for name, responder in firsts}
         return {name: cache for name, cache in found.items() if cache is not None}
 
@@ -365,12 +354,12 @@ class Models:
         """Unload what was loaded here."""
         with self._changed:
             for unit in self._units.values():
-                if unit.loader is not None:
+                if not unit.is_given:
                     self._unload(unit)
 
     def _look_again(self, unit: _Unit, name: str) -> None:
         """Raises why a model that was not loaded beside its siblings cannot be now; else they are loaded anew with it."""
-        if unit.loader is None or name not in unit.missing:
+        if name not in unit.missing:
             return
         if (wrong := unit.loader.what_is_wrong(name)) is not None:
             raise wrong
@@ -382,7 +371,7 @@ class Models:
         stop = stop or threading.Event()
         turn = _Turn(unit, stop)
         with self._changed:
-            if unit.loader is None:  # needs no room, and makes none
+            if unit.is_given:  # needs no room, and makes none
                 unit.users += 1
                 return
             self._waiting.append(turn)
@@ -401,7 +390,6 @@ class Models:
         self._load(unit)
 
     def _load(self, unit: _Unit) -> None:
-        assert unit.loader is not None
         began = time.perf_counter()
         try:
             if self._has_freed:
@@ -433,7 +421,7 @@ class Models:
         """Give their turn to all who want the model of the first in the row, as long as there is room for that model. One that waits
         for its own users keeps no other waiting."""
         self._waiting = [turn for turn in self._waiting if not turn.stop.is_set()]
-        for unit in {id(turn.unit): turn.unit for turn in self._waiting}.values():
+        for unit in dict.fromkeys(turn.unit for turn in self._waiting):
             if unit.waits_for_its_users:
                 continue
             if not self._has_room(unit):
@@ -465,13 +453,12 @@ class Models:
         if self._memory_bytes is None or unit.responders or unit.users:
             return True
         while True:
-            there = list({id(one): one for one in self._units.values() if one.responders or one.users}.values())
-            if sum(one.planned_bytes for one in [*there, unit]) <= self._memory_bytes:
+            there = {one for one in self._units.values() if one.responders or one.users}
+            if sum(one.loader.planned_bytes for one in [*there, unit]) <= self._memory_bytes:
                 return True
-            idle = [one for one in there if one.planned_bytes and not one.users]
+            idle = [one for one in there if one.loader.planned_bytes and not one.users]
             if not idle:
                 return False
-            assert unit.loader is not None
             self._unload(min(idle, key=lambda one: one.used_at), why=f"to make room for {first_few(unit.loader.names, NAMED)}")
 
     def _unload(self, unit: _Unit, *, why: str | None = None) -> None:
@@ -485,6 +472,4 @@ class Models:
         if gone:
             if why:
                 log.info("unloaded %s %s", first_few(list(gone), NAMED), why)
-            del responder
-            gone.clear()
             self._has_freed = True

@@ -325,7 +325,7 @@ def error_body(
     return {"error": {"message": message or "unknown error", "type": kind, "param": param, "code": code}}
 
 
-def _finish(reason: FinishReason, calls: Sequence[ToolCall] = ()) -> str:
+def _finish(reason: FinishReason, calls: Sequence[ToolCall]) -> str:
     return {"length": "length", "filtered": "content_filter"}.get(reason, "tool_calls" if calls else "stop")
 
 
