@@ -153,8 +153,9 @@ def _turn_ends(metadata: dict[str, Any], num_tokens: int) -> list[int]:
 def _infill_marks(metadata: dict[str, Any], num_tokens: int) -> tuple[int, ...]:
     """The tokens that a file says fill in the middle of a text, if it names all three; what is no token is none."""
     for names in INFILL:
-        ids = tuple(metadata.get(f"tokenizer.ggml.{name}_token_id") for name in names)
-        if all(type(token_id) is int and 0 <= token_id < num_tokens for token_id in ids):
+        said = (metadata.get(f"tokenizer.ggml.{name}_token_id") for name in names)
+        ids = tuple(token_id for token_id in said if isinstance(token_id, int) and 0 <= token_id < num_tokens)
+        if len(ids) == len(names):
             return ids
     return ()
 

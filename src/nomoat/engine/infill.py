@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-# Before what stands before the gap, before what stands behind it, and before the middle. Source: llama-vocab.cpp, but for the last two.
-# Without GLM's, which it has: CodeGeeX4 learned the suffix first, and of the others it is not known here.
+# Before what stands before the gap, before what stands behind it, and before the middle. Source: llama-vocab.cpp, but for the last
+# two. Without GLM's, which it has: CodeGeeX4 learned the suffix first, and of the others it is not known here.
 NAMES = (
     ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>"),  # Qwen2.5-Coder, CodeGemma
     ("<fim_prefix>", "<fim_suffix>", "<fim_middle>"),  # StarCoder, Granite
@@ -32,8 +32,8 @@ A_LETTER = "☺"  # as Code Llama and mistral-common have it: no word goes on fr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Marks:
-    """Tokens by their ids. `middle`: None where it follows what stands before it without one. `ends`: those behind a middle that end it,
-    beside the ends of any answer; the marks are among them."""
+    """Tokens by their ids. `middle`: None where it follows what stands before it without one. `ends`: those that end a middle, beside
+    the ends of any answer; the marks are among them."""
 
     prefix: int
     suffix: int
@@ -63,7 +63,7 @@ def find(backend: Any, said: Sequence[int] = ()) -> Marks | None:
 
 
 def as_written(backend: Any, marks: Sequence[int]) -> Any:
-    """A tokenizer with the same vocabulary for which no special token, and none of these marks, stands in a text: they are letters there.
+    """A tokenizer with the same vocabulary for which no special token, and none of these marks, stands in a text.
 
     Code that has their names in it is cut as any other. Other added tokens, such as those of several spaces, are found as ever.
     """

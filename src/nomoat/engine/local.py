@@ -334,9 +334,7 @@ class LocalEngine(Engine):
         if request.prompt_ids is not None:
             raise UnsupportedError("likelihoods of continuations need a prompt of text", hint="give text instead of token ids")
         if request.suffix:
-            raise UnsupportedError(
-                "a continuation follows its prompt, and does not fill in the middle of a text", hint="leave `suffix` out"
-            )
+            raise UnsupportedError("likelihoods are of what follows a prompt, and of no middle", hint="leave `suffix` out")
         forked.begin()
         if not continuations:
             self._load_scorer()

@@ -250,8 +250,9 @@ class Tokenizer:
         return infill.find(self.backend, self.said_marks)
 
     def infill_ids(self, before: str, behind: str) -> list[int]:
-        """Token ids that ask for what stands between two texts. These are read as they are written: names of special tokens in them are
-        letters. Raises UnsupportedError where the model has no tokens for it.
+        """Token ids that ask for what stands between two texts, which are read as they are written: names of special tokens are letters.
+
+        Raises UnsupportedError where the model has no tokens for it.
         """
         if self.marks is None:
             raise UnsupportedError(
