@@ -155,9 +155,7 @@ def _require_gaps(asked: shapes.Text, prompts: Sequence[str | list[int]]) -> Non
     if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
         raise BadRequestError("`suffix` goes with a `prompt` of text, not of token ids", param="suffix")
     if asked.echo:
-        raise BadRequestError(
-            "`suffix` does not go with `echo`: the answer is what stands between `prompt` and `suffix`", param="echo"
-        )
+        raise BadRequestError("`echo` does not go with `suffix`: the answer is what fills in the gap", param="echo")
 
 
 def require_infill(responder: Responder, request: Request) -> None:
