@@ -114,9 +114,10 @@ class Request:
     """What a model is asked: a conversation (`messages`), or a raw `prompt` that no chat template touches, or its token ids.
 
     Exactly one of the three is given. `suffix` is what stands behind a gap, and `prompt` then what stands before it, which may be
-    nothing: the answer is the middle, of a model that has tokens to fill it in.
-    `max_new_tokens` None: as many as the context has room for; a server is told no limit then, and keeps its own. `temperature` 0 is greedy. `top_k` 0 is off; `min_p` leaves out tokens that are less likely than this share of the
-    likeliest one. `repetition_penalty` divides what prompt or answer hold already, 1 is off; the presence and frequency penalties are
+    nothing: the answer is the middle, of a model that has tokens to fill it in. `max_new_tokens` None: as many as the context has
+    room for; a server is told no limit then, and keeps its own. `temperature` 0 is greedy. `top_k` 0 is off; `min_p` leaves out
+    tokens that are less likely than this share of the likeliest one.
+    `repetition_penalty` divides what prompt or answer hold already, 1 is off; the presence and frequency penalties are
     OpenAI's. `stop` strings end the answer and are not part of it. `top_logprobs`: None for none; 0 for the log-probability of each
     token, a number above it for that many of the likeliest ones too. `json_schema`: a JSON schema, as JSON, that the answer follows;
     `schema_mode` is how a server is asked for that: to the letter (OpenAI's `strict`), or for any JSON object in place of the schema;

@@ -250,7 +250,7 @@ class Tokenizer:
         return infill.find(self.backend, self.said_marks)
 
     def infill_ids(self, before: str, behind: str) -> list[int]:
-        """Token ids that ask for what stands between two texts, which are read as they are written: names of special tokens are letters.
+        """Token ids that ask for what stands between two texts. Names of special tokens in these are read as letters.
 
         Raises UnsupportedError where the model has no tokens for it.
         """
