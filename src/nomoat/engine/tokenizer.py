@@ -307,8 +307,9 @@ class Tokenizer:
             },
             "chat_template": self.chat_template,
             "tool_template": self._tool_template,
-            "infill": list(self.said_marks),
         }
+        if self.said_marks:
+            config["infill"] = list(self.said_marks)
         (folder / "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False, indent=1), encoding="utf-8", newline="\n")
 
     def _token_text(self, token_id: int | None) -> str:
@@ -394,7 +395,7 @@ def load(folder: Path) -> Tokenizer:
         backend, own = Backend.from_file(str(folder / "tokenizer.json")), config.get("chat_template")
         hardware.give_back_freed_memory()  # as much again as a large vocabulary takes
         tokenizer = Tokenizer(backend, special_of(config), own, tool_template=config.get("tool_template"))
-        tokenizer.said_marks = tuple(config.get("infill", ()))  # an older nomoat did not write it
+        tokenizer.said_marks = tuple(config.get("infill", ()))  # most files name none
         return tokenizer
     except MemoryError:
         raise
