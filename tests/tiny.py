@@ -31,19 +31,20 @@ TEMPLATE = (
 )
 
 
-def vocabulary() -> list[str]:
-    """Control tokens, every byte, and the results of the merges."""
-    return [*SPECIAL, *sorted(ByteLevel.alphabet()), *(merge.replace(" ", "") for merge in MERGES)]
+def vocabulary(marks: Sequence[str] = ()) -> list[str]:
+    """Control tokens, every byte, the results of the merges, and more control tokens."""
+    return [*SPECIAL, *sorted(ByteLevel.alphabet()), *(merge.replace(" ", "") for merge in MERGES), *marks]
 
 
-def add_tokenizer(writer: gguf.GGUFWriter, *, pre: str) -> None:
+def add_tokenizer(writer: gguf.GGUFWriter, *, pre: str, marks: Sequence[str] = ()) -> None:
     """The vocabulary's metadata."""
-    tokens = vocabulary()
+    tokens = vocabulary(marks)
+    control = {*SPECIAL, *marks}
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_merges(MERGES)
-    writer.add_token_types([gguf.TokenType.CONTROL] * len(SPECIAL) + [gguf.TokenType.NORMAL] * (len(tokens) - len(SPECIAL)))
+    writer.add_token_types([gguf.TokenType.CONTROL if token in control else gguf.TokenType.NORMAL for token in tokens])
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
 
@@ -69,16 +70,16 @@ def write_tensors(path: Path, tensors: Mapping[str, npt.NDArray[Any]], *, types:
 def write_tiny_gguf(
     path: Path, *, arch: str = "llama", pre: str = "smollm", template: str | Sequence[Mapping[str, str]] | None = TEMPLATE,
     type_name: str | None = None, up_type: str | None = None, called: str | None = None,
-    said: Mapping[str, int | bool] | None = None, lacking: Sequence[str] = (),
+    said: Mapping[str, int | bool] | None = None, lacking: Sequence[str] = (), marks: Sequence[str] = (),
 ) -> Path:  # fmt: skip
     """Write the file. Same arguments, same bytes.
 
     `template`: its text, or several with their names. `type_name`: the type of its layers' matrices, if not F32, `up_type` that of
     what the gates open, if it is another. `called`: its name.
-    `said`: more of its metadata. `lacking`: biases of qwen2 that are left out.
+    `said`: more of its metadata. `lacking`: biases of qwen2 that are left out. `marks`: more control tokens.
     """
     random = np.random.default_rng(7)
-    tokens = vocabulary()
+    tokens = vocabulary(marks)
     writer = gguf.GGUFWriter(str(path), arch)
     if called is not None:
         writer.add_name(called)
@@ -90,7 +91,7 @@ def write_tiny_gguf(
     writer.add_head_count_kv(KV_HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(10000.0)
-    add_tokenizer(writer, pre=pre)
+    add_tokenizer(writer, pre=pre, marks=marks)
     if template is not None:
         writer.add_chat_template(template)
     for key, told in (said or {}).items():

@@ -47,7 +47,7 @@ def settle(request: Any, message_type: type) -> None:
         object.__setattr__(request, name, value)
     if request.prompt is not None:
         require_text(request.prompt, "the prompt")
-    for name in ("schema_name", "schema_description", "answer_start"):
+    for name in ("schema_name", "schema_description", "answer_start", "suffix"):
         require_text(getattr(request, name), f"`{name}`")
     require_flag("one_call", request.one_call)
     if request.json_schema is not None:

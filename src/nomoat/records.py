@@ -113,9 +113,11 @@ class ToolResult(Message):
 class Request:
     """What a model is asked: a conversation (`messages`), or a raw `prompt` that no chat template touches, or its token ids.
 
-    Exactly one of the three is given. `max_new_tokens` None: as many as the context has room for; a server is told no limit then, and
-    keeps its own. `temperature` 0 is greedy. `top_k` 0 is off; `min_p` leaves out tokens that are less likely than this share of the
-    likeliest one. `repetition_penalty` divides what prompt or answer hold already, 1 is off; the presence and frequency penalties are
+    Exactly one of the three is given. `suffix` is what stands behind a gap, and `prompt` then what stands before it, which may be
+    nothing: the answer is the middle, of a model that has tokens to fill it in. `max_new_tokens` None: as many as the context has
+    room for; a server is told no limit then, and keeps its own. `temperature` 0 is greedy. `top_k` 0 is off; `min_p` leaves out
+    tokens that are less likely than this share of the likeliest one.
+    `repetition_penalty` divides what prompt or answer hold already, 1 is off; the presence and frequency penalties are
     OpenAI's. `stop` strings end the answer and are not part of it. `top_logprobs`: None for none; 0 for the log-probability of each
     token, a number above it for that many of the likeliest ones too. `json_schema`: a JSON schema, as JSON, that the answer follows;
     `schema_mode` is how a server is asked for that: to the letter (OpenAI's `strict`), or for any JSON object in place of the schema;
@@ -157,6 +159,7 @@ class Request:
     may_call: tuple[str, ...] = ()
     must_call: tuple[str, ...] = ()
     one_call: bool = False
+    suffix: str = ""
 
     if TYPE_CHECKING:  # what is taken; the fields above are what is made of it
 
@@ -169,6 +172,7 @@ class Request:
             template_variables: str | Mapping[str, Any] = ..., reasoning_effort: Effort | None = ...,
             verbosity: Verbosity | None = ..., tools: Iterable[str | Mapping[str, Any]] = ...,
             may_call: str | Iterable[str] | None = ..., must_call: str | Iterable[str] | None = ..., one_call: bool = ...,
+            suffix: str = ...,
         ) -> None: ...  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -178,6 +182,8 @@ class Request:
                 bounds.require_one_of(name, given, get_args(known))
         if bool(self.messages) + (self.prompt is not None) + (self.prompt_ids is not None) != 1:
             raise UsageError("a request has either messages or a prompt", hint="give one of messages, prompt and prompt_ids")
+        if self.suffix and self.prompt is None:
+            raise UsageError("`suffix` stands behind a prompt of text", hint='give `prompt`, which may be ""')
         if self.answer_start and not self.messages:
             raise UsageError("only the answer of a conversation is begun: a prompt can end in any words", hint="end the prompt so")
         if self.tools and (not self.messages or self.answer_start):
@@ -192,7 +198,7 @@ class Request:
         a number that goes on from one to the next."""
         called = [call for message in self.messages if isinstance(message, CallingTurn) for call in message.calls]
         texts: list[str | None] = [*(message.name for message in self.messages), self.schema_name, self.schema_description]
-        texts += [self.prompt, *(message.content for message in self.messages)]
+        texts += [self.prompt, self.suffix, *(message.content for message in self.messages)]
         texts += [text for call in called for text in (call.name, call.arguments, call.id, call.extra_content)]
         texts += [message.call_id for message in self.messages if isinstance(message, ToolResult)]
         texts += [*self.tools, self.json_schema, self.template_variables]

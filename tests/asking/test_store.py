@@ -138,6 +138,8 @@ def test_answers_of_an_earlier_version_are_still_found() -> None:
         {"schema_name": "event"}, {"schema_description": "in KST"}, {"verbosity": "low"},
     ):  # fmt: skip
         assert _key("answer", "m", asking("안녕", max_new_tokens=8, **told)) != _key("answer", "m", asking("안녕", max_new_tokens=8))
+    gap = Request(prompt="안녕", suffix="!", max_new_tokens=8)
+    assert _key("answer", "m", gap) != _key("answer", "m", dataclasses.replace(gap, suffix=""))
     named = Request(messages=(Message(role="user", content="안녕", name="alice"),), max_new_tokens=8)
     assert _key("answer", "m", named) != _key("answer", "m", asking("안녕", max_new_tokens=8))
 

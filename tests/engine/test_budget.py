@@ -33,6 +33,11 @@ def test_most_a_request_can_cost_counts_a_token_a_byte_and_the_longest_answer() 
     assert RATES.cost_usd(usage(9, 2)) == pytest.approx((9 * 10 + 2 * 100) / 1e6)
 
 
+def test_both_sides_of_a_gap_count() -> None:
+    gap = Request(prompt="안녕", suffix="네", max_new_tokens=50)
+    assert RATES.most_usd(gap) == pytest.approx((54 * 10 + (3 + 16) * 10 + 50 * 100) / 1e6)
+
+
 def test_schema_counts_as_text_and_a_models_own_limit_bounds_the_answer() -> None:
     schema = '{"type": "object"}'
     assert RATES.most_usd(replace(ASKED, json_schema=schema)) == pytest.approx((54 * 10 + (18 + 16) * 10 + 50 * 100) / 1e6)

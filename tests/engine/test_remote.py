@@ -260,6 +260,17 @@ def test_raw_prompt_goes_to_the_completions_endpoint(serving: Callable[..., Serv
         completion = responder.complete(Request(prompt="once"))
     assert (completion.text, completion.finish_reason) == ("upon", "length")
     assert server.paths == ["/v1/completions"]
+    assert "suffix" not in server.bodies[0]
+
+
+def test_what_stands_behind_a_gap_is_passed_on_as_it_is(serving: Callable[..., Server]) -> None:
+    """Also of code that begins with it."""
+    server = serving(events({"choices": [{"index": 0, "text": "upon", "finish_reason": "stop"}]}))
+    with Responder("r", at(server)) as responder:
+        for prompt in ("once", ""):
+            assert responder.complete(Request(prompt=prompt, suffix=" a time\n")).text == "upon"
+    assert server.paths == ["/v1/completions"] * 2
+    assert [(body["prompt"], body["suffix"]) for body in server.bodies] == [("once", " a time\n"), ("", " a time\n")]
 
 
 def test_server_without_usage_leaves_the_counts_at_zero(serving: Callable[..., Server]) -> None:

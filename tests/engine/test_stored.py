@@ -64,6 +64,8 @@ def test_question_without_an_answer_is_refused(folder: Path) -> None:
 def test_token_ids_are_no_question_that_was_stored() -> None:
     with pytest.raises(UnsupportedError, match="`x` holds answers to texts, and knows no token ids"):
         list(StoredEngine({}, name="x").generate(Request(prompt_ids=(1, 2))))
+    with pytest.raises(UnsupportedError, match="`x` holds answers, and fills in no middle of a text"):
+        list(StoredEngine({"a": "b"}, name="x").generate(Request(prompt="a", suffix="c")))
 
 
 def test_answers_have_no_likelihoods_and_no_tokenizer() -> None:

@@ -23,7 +23,7 @@ from scripted import ScriptedEngine
 from tiny import TEMPLATE, write_adapter, write_tiny_gguf
 
 from nomoat.catalog import licences
-from nomoat.engine import forked, importer, local, tokenizer, tool_calls
+from nomoat.engine import forked, importer, infill, local, tokenizer, tool_calls
 from nomoat.engine.batching import Reading
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.grammar import Grammars
@@ -392,6 +392,44 @@ def test_usage_of_several_prompts_is_the_same_whole_and_streamed(fake: openai.Op
     assert fake.completions.create(**asked).usage.prompt_tokens == 5
     *_, last = fake.completions.create(**asked, stream=True, stream_options={"include_usage": True})
     assert (last.choices, last.usage.prompt_tokens, last.usage.completion_tokens) == ([], 5, 6)
+
+
+GAP = {"model": "m", "prompt": "the", "suffix": "hello", "max_tokens": 8, "temperature": 0}
+
+
+@pytest.fixture
+def gap(tmp_path: Path, start: Start, sdk: Sdk) -> Iterator[tuple[openai.OpenAI, LocalEngine]]:
+    """A model of random weights that has Qwen2.5-Coder's tokens to fill in the middle of a text."""
+    engine = LocalEngine(importer.import_gguf(write_tiny_gguf(tmp_path / "t.gguf", marks=infill.NAMES[0])))
+    yield sdk(start(Responder("m", engine))), engine
+    engine.close()
+
+
+def test_the_middle_of_a_text_is_filled_in_by_the_models_own_tokens(gap: tuple[openai.OpenAI, LocalEngine]) -> None:
+    client, engine = gap
+    ids = engine.tokenizer.infill_ids("the", "hello")
+    answer = client.completions.create(**GAP)
+    assert answer.usage.prompt_tokens == len(ids)
+    text = client.completions.create(**{**GAP, "prompt": ids, "suffix": None}).choices[0].text
+    assert answer.choices[0].text == text
+    assert "".join(chunk.choices[0].text for chunk in client.completions.create(**GAP, stream=True)) == text
+    assert [one.text for one in client.completions.create(**{**GAP, "prompt": ["", "the"]}, n=2).choices[2:]] == [text] * 2
+    assert len(client.completions.create(**GAP, logprobs=2).choices[0].logprobs.tokens) == 8
+    at = next(at for at in range(1, len(text)) if text[at] not in text[:at])
+    (stopped,) = client.completions.create(**GAP, stop=[text[at]]).choices
+    assert (stopped.text, stopped.finish_reason) == (text[:at], "stop")
+    korean = client.completions.create(**{**GAP, "prompt": "# 합계를 ", "suffix": "\n# 끝 <|fim_middle|>"})
+    assert korean.usage.prompt_tokens == len(engine.tokenizer.infill_ids("# 합계를 ", "\n# 끝 <|fim_middle|>"))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_asks_a_model_without_such_tokens_for_a_middle_is_told(tiny: openai.OpenAI, stream: bool) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        tiny.completions.create(**{**GAP, "model": "tiny"}, stream=stream)
+    assert (caught.value.param, caught.value.code) == ("suffix", "unsupported")
+    what = "`suffix`: `tiny` has no tokens to fill in the middle of a text; ask a model of code that has them, such as Qwen2.5-Coder"
+    assert caught.value.body["message"] == what  # type: ignore[index]
+    assert tiny.completions.create(**{**GAP, "model": "tiny", "suffix": ""}).choices[0].text
 
 
 def test_likelihoods_as_an_evaluation_harness_asks_for_them(tiny: openai.OpenAI, tiny_gguf: Path) -> None:

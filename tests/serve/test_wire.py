@@ -149,8 +149,24 @@ def test_what_would_change_the_answer_is_refused_by_name(field: str, value: obje
     assert (caught.value.message, caught.value.param) == (f"`{field}` is not supported", field)
 
 
-def test_who_asks_to_fill_in_the_middle_is_told_of_the_models_own_tokens() -> None:
-    with pytest.raises(BadRequestError, match=r"^`suffix` is not supported; write the model's own .+ `<\|fim_prefix\|>…<\|fim_suffix"):
+def test_a_gap_is_of_texts_and_the_answer_is_the_middle_alone() -> None:
+    def gap(prompt: object = "a", suffix: str | None = "c", **fields: object) -> wire.Call:
+        return wire.parse_text(json.dumps({"prompt": prompt, "suffix": suffix, **fields}).encode())
+
+    assert [(one.prompt, one.suffix) for one in gap(["a", ""], n=2).requests] == [("a", "c")] * 2 + [("", "c")] * 2
+    assert [gap(suffix=nothing).requests[0].suffix for nothing in ("", None)] == ["", ""]
+    assert gap([1, 2], "").requests[0].prompt_ids == (1, 2)
+    for prompt in ([1, 2], [[1, 2], [3]], []):
+        with pytest.raises(BadRequestError, match=r"^`suffix` goes with a `prompt` of text, not of token ids$"):
+            gap(prompt)
+    with pytest.raises(BadRequestError, match=r"^`echo` does not go with `suffix`: the answer is what fills in the gap$"):
+        gap(echo=True, max_tokens=0)
+    with pytest.raises(BadRequestError, match=r"^`prompt` is empty$"):
+        gap("", "")
+
+
+def test_chats_have_no_gap_to_fill_in() -> None:
+    with pytest.raises(BadRequestError, match=r"^`suffix` is not supported; `/v1/completions` takes it$"):
         parse(suffix="return c")
 
 

@@ -71,7 +71,7 @@ IF_DAMAGED = "`nomoat rm --damaged` removes what cannot be read, and saves the r
 # Fields of `Request` that are no part of a key, which is to stay what it is, where they say nothing.
 ADDED_LATER = (
     "answer_start", "may_call", "must_call", "one_call", "reasoning_effort", "schema_description", "schema_mode", "schema_name",
-    "template_variables", "tools", "verbosity",
+    "suffix", "template_variables", "tools", "verbosity",
 )  # fmt: skip
 
 SCHEMA = """

@@ -145,7 +145,7 @@ class Dialect:
             settings |= _about_tools(request, takes_names=self._provider is not None)
         settings["extra_body"] = self._extra_body(request) or None
         if request.prompt is not None:
-            settings["prompt"] = request.prompt
+            settings |= {"prompt": request.prompt, "suffix": request.suffix or None}
         else:
             settings |= {"messages": self._messages(request), "reasoning_effort": self._taken(request, "reasoning_effort")}
         return {name: value for name, value in settings.items() if value is not None and name not in self._left_out}

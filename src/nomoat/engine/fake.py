@@ -84,7 +84,7 @@ class FakeEngine(Engine):
     def _text(request: Request) -> str:
         if request.prompt_ids is not None:
             return " ".join(map(str, request.prompt_ids))
-        return request.prompt if request.prompt is not None else "\n".join(m.content for m in request.messages)
+        return request.prompt + request.suffix if request.prompt is not None else "\n".join(m.content for m in request.messages)
 
 
 def _likelihood(text: str, request: Request) -> TokenLikelihood:

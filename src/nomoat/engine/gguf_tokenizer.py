@@ -25,6 +25,8 @@ TURN_MARKS = (*TURN_ENDS, "<start_of_turn>")  # whatever a file says, no words; 
 # Behind these a model of code goes on with another file: Qwen2.5-Coder's, Granite's (as in llama-vocab.cpp).
 FILE_ENDS = ("<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<fim_pad>", "<reponame>")
 
+INFILL = (("fim_pre", "fim_suf", "fim_mid"), ("prefix", "suffix", "middle"))  # the second are older names of the same
+
 COMPOSES = ("qwen2", "mpt")  # letters and their accents become one (NFC) before a text is split
 # These read a token before a text, unless the file says otherwise (as in llama-vocab.cpp).
 BEGINS_TEXTS = ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken")
@@ -85,7 +87,9 @@ def from_metadata(
         end_ids=(eos_id,) if metadata.get("tokenizer.ggml.add_eos_token", False) else (),
     )
     own, with_tools = (metadata.get(key) for key in TEMPLATES)
-    return Tokenizer(backend, special, own, tool_template=with_tools)
+    made = Tokenizer(backend, special, own, tool_template=with_tools)
+    made.said_marks = _infill_marks(metadata, len(tokens))
+    return made
 
 
 def _require_kinds(metadata: dict[str, Any]) -> None:
@@ -137,6 +141,16 @@ def _turn_ends(metadata: dict[str, Any], num_tokens: int) -> list[int]:
     """The tokens that a file says end a turn or a message."""
     said = (metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eot", "eom"))
     return [token_id for token_id in said if token_id is not None and 0 <= token_id < num_tokens]
+
+
+def _infill_marks(metadata: dict[str, Any], num_tokens: int) -> tuple[int, ...]:
+    """The tokens that a file says fill in the middle of a text, if it names all three; what is no token is none."""
+    for names in INFILL:
+        said = (metadata.get(f"tokenizer.ggml.{name}_token_id") for name in names)
+        ids = tuple(token_id for token_id in said if isinstance(token_id, int) and 0 <= token_id < num_tokens)
+        if len(ids) == len(names):
+            return ids
+    return ()
 
 
 def _types(metadata: dict[str, Any], tokens: list[str]) -> list[float]:

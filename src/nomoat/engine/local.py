@@ -191,7 +191,7 @@ class LocalEngine(Engine):
             ids,
             Sampler(request, ids, self._grammar(request, ids), num_tokens=self._num_tokens),
             max_new_tokens=room if request.max_new_tokens is None else min(request.max_new_tokens, room),
-            stop_ids=self.tokenizer.special.stop_ids,
+            stop_ids=self.tokenizer.stop_ids(is_middle=bool(request.suffix)),
             lookup=Lookup(ids),
             adapter=self._at,
         )
@@ -243,6 +243,7 @@ class LocalEngine(Engine):
         asked = () if request.must_call else request.stop  # a call that has to be one ends where its JSON does
         text = _StopWatch((*asked, *(self.tokenizer.stops if request.messages else ())))
         stream = self.tokenizer.answer_stream(request, prompt)
+        stop_ids = self.tokenizer.stop_ids(is_middle=bool(request.suffix))
         first_at: float | None = None
         count = 0
         end: tuple[TokenLikelihood, ...] = ()
@@ -259,7 +260,7 @@ class LocalEngine(Engine):
                     yield Chunk(text="")
                     continue
                 likelihoods = () if request.top_logprobs is None else (self._likelihood(pick),)
-                if pick.token in self.tokenizer.special.stop_ids:
+                if pick.token in stop_ids:
                     end = () if request.messages else likelihoods
                     reason = "stop"
                     break
@@ -332,6 +333,8 @@ class LocalEngine(Engine):
     def timed_scores(self, request: Request, continuations: Sequence[str], *, stop: threading.Event | None = None) -> ChoiceScores:
         if request.prompt_ids is not None:
             raise UnsupportedError("likelihoods of continuations need a prompt of text", hint="give text instead of token ids")
+        if request.suffix:
+            raise UnsupportedError("likelihoods are of what follows a prompt, and of no middle", hint="leave `suffix` out")
         forked.begin()
         if not continuations:
             self._load_scorer()
@@ -438,7 +441,11 @@ class LocalEngine(Engine):
 
     def _prompt_ids(self, request: Request, needed: int, wanted: int | None = None) -> list[int]:
         """`needed`, `wanted`: see `_require_room`, which a text that is far too long is told by without being cut into tokens."""
-        if request.prompt_ids is None:
+        if request.suffix:
+            for side in (request.prompt or "", request.suffix):
+                self._require_not_beyond(side, needed, wanted)
+            ids = self.tokenizer.prompt_ids(request)
+        elif request.prompt_ids is None:
             text, add_bos = self.tokenizer.prompt_text(request)
             self._require_not_beyond(text, needed, wanted)
             ids = self.tokenizer.encode(text, add_bos=add_bos)

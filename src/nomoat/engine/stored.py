@@ -39,6 +39,8 @@ class StoredEngine(Engine):
             raise UnsupportedError(f"`{self._name}` holds answers to texts, and knows no token ids", hint="give text")
         if request.tools:
             raise UnsupportedError(f"`{self._name}` holds answers, and calls no functions", hint="leave out `tools`")
+        if request.suffix:
+            raise UnsupportedError(f"`{self._name}` holds answers, and fills in no middle of a text", hint="leave out `suffix`")
         asked = request.prompt if request.prompt is not None else request.messages[-1].content
         if len(request.messages) > 1 or asked not in self._answers:
             raise UnsupportedError(

@@ -5,6 +5,7 @@ The work is done by Hugging Face's `tokenizers` and by `jinja2`. `gguf_tokenizer
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import json
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from nomoat import hardware
-from nomoat.engine import harmony, rendering, templates, tool_calls
+from nomoat.engine import harmony, infill, rendering, templates, tool_calls
 from nomoat.engine.decode_stream import DecodeStream
 from nomoat.engine.imported import not_whole
 from nomoat.errors import NO_TEMPLATE, BadFileError, NoTemplateError, UnsupportedError
@@ -68,6 +69,7 @@ class Tokenizer:
         self.special = special
         self.chat_template, self._tool_template = templates.of_file(chat_template, tool_template)
         self.stops: tuple[str, ...] = ()  # texts that end an answer of a conversation
+        self.said_marks: tuple[int, ...] = ()  # see `infill.find`
         self.render_lacks_bos = False  # a file's template writes the token that begins a text itself; the named ones do not
 
     def use_template(self, chosen: str | templates.Template) -> None:
@@ -237,8 +239,47 @@ class Tokenizer:
 
     def prompt_ids(self, request: Request) -> list[int]:
         """Token ids of a request's prompt, template included."""
+        if request.suffix:
+            return self.infill_ids(request.prompt or "", request.suffix)
         text, add_bos = self.prompt_text(request)
         return self.encode(text, add_bos=add_bos)
+
+    @functools.cached_property
+    def marks(self) -> infill.Marks | None:
+        """The tokens with which the model fills in the middle of a text, if its vocabulary has any."""
+        return infill.find(self.backend, self.said_marks)
+
+    def infill_ids(self, before: str, behind: str) -> list[int]:
+        """Token ids that ask for what stands between two texts. Names of special tokens in these are read as letters.
+
+        Raises UnsupportedError where the model has no tokens for it.
+        """
+        if self.marks is None:
+            raise UnsupportedError(
+                "this model has no tokens to fill in the middle of a text",
+                hint="leave `suffix` out, or ask a model of code that has them, such as Qwen2.5-Coder",
+            )
+        sides = (self._as_written.encode(before) if before else [], self._going_on(behind))
+        return self._begun(self.marks.around(*sides))
+
+    @functools.cached_property
+    def _as_written(self) -> Tokenizer:
+        """This one for texts in which no special token stands, nor one that ends an answer or a middle."""
+        plain = copy.copy(self)
+        plain.backend = infill.as_written(self.backend, self.stop_ids(is_middle=True))
+        return plain
+
+    def _going_on(self, text: str) -> list[int]:
+        """Token ids of a text, as written, that begins none: without the space that SentencePiece puts before one."""
+        letter = self._as_written.encode(infill.A_LETTER)
+        if not letter or not str(name_of(self.backend, letter[0])).startswith(SPACE):
+            return self._as_written.encode(text)
+        return self._as_written.encode(infill.A_LETTER + text)[len(letter) :]
+
+    def stop_ids(self, *, is_middle: bool) -> tuple[int, ...]:
+        """Tokens after which an answer is over, or the middle of a text."""
+        more = self.marks.ends if is_middle and self.marks is not None else ()
+        return (*self.special.stop_ids, *more)
 
     def answer_stream(self, request: Request, prompt: Sequence[int]) -> DecodeStream | harmony.ChannelStream:
         """Decodes the answer to a request with this prompt token by token."""
@@ -267,6 +308,8 @@ class Tokenizer:
             "chat_template": self.chat_template,
             "tool_template": self._tool_template,
         }
+        if self.said_marks:
+            config["infill"] = list(self.said_marks)
         (folder / "tokenizer_config.json").write_text(json.dumps(config, ensure_ascii=False, indent=1), encoding="utf-8", newline="\n")
 
     def _token_text(self, token_id: int | None) -> str:
@@ -351,7 +394,9 @@ def load(folder: Path) -> Tokenizer:
         config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         backend, own = Backend.from_file(str(folder / "tokenizer.json")), config.get("chat_template")
         hardware.give_back_freed_memory()  # as much again as a large vocabulary takes
-        return Tokenizer(backend, special_of(config), own, tool_template=config.get("tool_template"))
+        tokenizer = Tokenizer(backend, special_of(config), own, tool_template=config.get("tool_template"))
+        tokenizer.said_marks = tuple(config.get("infill", ()))  # most files name none
+        return tokenizer
     except MemoryError:
         raise
     except Exception as exc:  # `tokenizers` has no error of its own

@@ -439,8 +439,13 @@ def _most_usd(rules: InForce, request: Request) -> float:
 
 
 def question_of(request: Request) -> str:
-    """What the learned router learns from and is asked about: what the user said, without system messages and earlier answers."""
-    return request.prompt or "\n".join(message.content for message in request.messages if message.role == "user")
+    """What the learned router learns from and is asked about: what the user said, without system messages and earlier answers.
+
+    Of a text with a gap both sides, as they stand: what is private may go on from one to the other.
+    """
+    return (request.prompt or "") + request.suffix or "\n".join(
+        message.content for message in request.messages if message.role == "user"
+    )
 
 
 def require_loadable(policy: Policy) -> str:

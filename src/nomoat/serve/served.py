@@ -280,6 +280,7 @@ def with_decisions(request: HttpRequest, response: Response) -> Response:
 
 
 def _text(responder: Responder, call: wire.Call, request: Request, stop: threading.Event) -> Generator[Chunk]:
+    wire.require_infill(responder, request)
     if call.echo:
         yield from _prompt_chunks(responder, request, stop)
     if call.max_new_tokens == 0:

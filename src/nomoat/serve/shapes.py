@@ -127,12 +127,11 @@ ADVICE = {
     **dict.fromkeys(("functions", "function_call"), "; use `tools`"),  # older ones of OpenAI's API
     "n_cmpl": "; use `n`",
     "n_probs": "; use `logprobs`, in chats with `top_logprobs`",
-    "suffix": "; write the model's own fill-in-the-middle tokens into the prompt, such as Qwen's "
-    "`<|fim_prefix|>…<|fim_suffix|>…<|fim_middle|>`",
     "repeat_penalty": "; use `repetition_penalty`, which counts all of prompt and answer",  # llama.cpp's counts the last 64 tokens
 }
 ADVICE_OF_CHATS = {
     **dict.fromkeys(("reasoning", "think", "thinking"), "; use `reasoning_effort`"),
+    "suffix": "; `/v1/completions` takes it",
     "system": "; put it before the others as a message of the role `system`",
 }
 
@@ -275,6 +274,7 @@ class Chat(Settings):
 class Text(Settings):
     prompt: str | Several[str] | Several[int] | Several[Several[int]]
     max_tokens: Limit | Annotated[Literal[0], BeforeValidator(_whole)] | None = None  # 0 with `echo`: the prompt's tokens alone
+    suffix: str | None = None
     echo: bool | None = None
     logprobs: Annotated[Whole, Field(ge=0, le=MAX_TOP_LOGPROBS)] | bool | None = None  # llama.cpp's clients send false
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, cast, get_args
 
 from nomoat.errors import BadRequestError, ContextExceededError, SchemaError, SettingError, UsageError
 from nomoat.records import CallingTurn, Message, Request, Role, SchemaMode, ToolCall, ToolResult
+from nomoat.responder import Responder
 from nomoat.serve import shapes
 
 MOST_SEEDS = 2**63  # a client's, which every engine takes
@@ -93,8 +94,11 @@ def parse_text(body: bytes) -> Call:
     asked = shapes.parse_body(shapes.Text, body)
     top = None if asked.logprobs is None or asked.logprobs is False else int(asked.logprobs)
     prompts = _prompts(asked.prompt)
-    _require_filled("prompt", prompts)
-    settings = {"top_logprobs": top, **_sampling(asked)}
+    if asked.suffix:
+        _require_gaps(asked, prompts)
+    else:
+        _require_filled("prompt", prompts)
+    settings = {"top_logprobs": top, "suffix": asked.suffix or "", **_sampling(asked)}
     requests = [
         Request(prompt=prompt, **settings) if isinstance(prompt, str) else Request(prompt_ids=tuple(prompt), **settings)
         for prompt in prompts
@@ -144,6 +148,22 @@ def _require_filled(field: str, texts: Sequence[str | Sequence[int]]) -> None:
     if empty or not texts:
         place = f"{field}.{empty[0]}" if len(texts) > 1 else field
         raise BadRequestError(f"`{place}` is empty", param=place)
+
+
+def _require_gaps(asked: shapes.Text, prompts: Sequence[str | list[int]]) -> None:
+    """Raises BadRequestError for what stands behind a gap, and nothing that could stand before it; a text may be empty."""
+    if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+        raise BadRequestError("`suffix` goes with a `prompt` of text, not of token ids", param="suffix")
+    if asked.echo:
+        raise BadRequestError("`echo` does not go with `suffix`: the answer is what fills in the gap", param="echo")
+
+
+def require_infill(responder: Responder, request: Request) -> None:
+    """Raises BadRequestError if a middle is asked for that this model, as far as is known here, has no tokens for."""
+    tokenizer = responder.engine.tokenizer
+    if request.suffix and tokenizer is not None and tokenizer.marks is None:
+        what = f"`{responder.name}` has no tokens to fill in the middle of a text; ask a model of code that has them"
+        raise BadRequestError(f"`suffix`: {what}, such as Qwen2.5-Coder", param="suffix", code="unsupported")
 
 
 def _prompts(prompt: str | list[str] | list[int] | list[list[int]]) -> Sequence[str | list[int]]:
