@@ -268,6 +268,20 @@ def test_it_ends_in_order_while_the_server_behind_is_silent(
         }  # fmt: skip
 
 
+@shell.sending("SIGINT")
+def test_a_second_ctrl_c_leaves_no_traceback_in_the_log(
+    served: Callable[..., Served], serving: Callable[..., Server], name: str
+) -> None:
+    silent = Silent()
+    server = served(f"{serving(silent).url}#m", "--port", "0")
+    with asking(f"{server.url}/chat/completions", BODY):
+        assert silent.asked.wait(PATIENCE_SECONDS)
+        server.child.send_signal(getattr(signal, name))
+        assert server.child.stderr is not None
+        assert of_log(server.child.stderr.readline()) == "ending 1 answer under way\n"
+        assert server.interrupt(getattr(signal, name))[1:] == ("", "stopped\n")
+
+
 def test_lines_of_its_log_have_time_and_level(served: Callable[..., Served]) -> None:
     write_policy('local = "fake:"')
     server = served("auto", "--port", "0")

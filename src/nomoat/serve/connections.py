@@ -131,13 +131,15 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A second signal, which comes later than ONE_SIGNAL_SECONDS, ends the answers that the first has let be written on."""
-        if self.should_exit and self._drain_seconds:
-            if time.monotonic() - self._asked_to_end_at > ONE_SIGNAL_SECONDS:
-                self._drain_seconds = 0
-        else:
+        """A second signal, which comes later than ONE_SIGNAL_SECONDS, ends the answers that the first has let be written on.
+
+        None breaks off what is then done in order, as uvicorn would, with an error for each answer: it takes `seconds_to_end` at most.
+        """
+        if not self.should_exit:
             self._asked_to_end_at = time.monotonic()
             super().handle_exit(sig, frame)
+        elif time.monotonic() - self._asked_to_end_at > ONE_SIGNAL_SECONDS:
+            self._drain_seconds = 0
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Ends the answers that are being written, after `drain_seconds`, before it waits for their connections."""
