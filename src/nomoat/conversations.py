@@ -541,13 +541,11 @@ def _lesson(messages: Sequence[Message], path: Source, where: str, not_learned: 
     if len(messages) > 1 and messages[0].role == messages[1].role == "system":
         raise DataError(f"`{path}`, {where}: it begins with two messages of the system", hint="make them one")
     whole = Lesson(where=where, turns=tuple(messages), not_learned=tuple(not_learned))
-    if not whole.learned and not_learned:
-        raise DataError(
-            f"`{path}`, {where}: no answer is to be learned: each has weight 0, `loss` or `train` false, or stands in a `prompt`",
-            hint="leave the conversation out, or take the mark off an answer that is to be learned",
-        )
     if not whole.learned:
-        hint = "a lesson is what is said to the assistant, and its answer"
-        raise DataError(f"`{path}`, {where}: no message of the assistant to learn from", hint=hint)
+        what, hint = "no message of the assistant to learn from", "a lesson is what is said to the assistant, and its answer"
+        if not_learned:
+            what = "no answer is to be learned: each has weight 0, `loss` or `train` false, or stands in a `prompt`"
+            hint = "leave the conversation out, or take the mark off an answer that is to be learned"
+        raise DataError(f"`{path}`, {where}: {what}", hint=hint)
     end = whole.learned[-1] + 1
     return replace(whole, turns=whole.turns[:end], is_cut=end < len(messages))

@@ -303,10 +303,9 @@ def client(purpose: Purpose, *, hosts: Iterable[str] | None = None, https_only: 
         name = _proxy_name(scheme, proxies)
         if proxy := proxies.get(name):
             try:
-                with _naming_the_variable(f"{name}_proxy"):
-                    proxied = transport(proxy=proxy if "://" in proxy else f"http://{proxy}", direct=direct)
-            except SettingError as unusable:
-                proxied = transport(direct=direct, unusable=unusable)
+                proxied = transport(proxy=proxy if "://" in proxy else f"http://{proxy}", direct=direct)
+            except (ImportError, ValueError, httpx.InvalidURL) as exc:
+                proxied = transport(direct=direct, unusable=_unusable(f"{name}_proxy", exc))
             mounts[f"{scheme}://"] = proxied
     return httpx.Client(
         transport=direct,
@@ -333,21 +332,13 @@ def proxy_hint(address: str) -> str | None:
     return f"it was asked through the proxy that `{name}_proxy` names: check that, or put `{url.host}` into `no_proxy`"
 
 
-@contextmanager
-def _naming_the_variable(variable: str) -> Iterator[None]:
-    """What httpx says of a proxy it cannot use holds the whole address."""
-    import httpx
-
-    try:
-        yield
-    except ImportError:
-        raise SettingError(
-            f"`{variable}` names a SOCKS proxy, and the package for these is not installed", hint=commands.installing("httpx[socks]")
-        ) from None
-    except (ValueError, httpx.InvalidURL):
-        raise SettingError(
-            f"`{variable}` is no proxy that can be used", hint="give http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT"
-        ) from None
+def _unusable(variable: str, exc: Exception) -> SettingError:
+    """For a proxy that httpx cannot use, by its variable: what httpx says of it holds the whole address."""
+    if isinstance(exc, ImportError):
+        what, hint = "names a SOCKS proxy, and the package for these is not installed", commands.installing("httpx[socks]")
+    else:
+        what, hint = "is no proxy that can be used", "give http://HOST:PORT, https://HOST:PORT or socks5://HOST:PORT"
+    return SettingError(f"`{variable}` {what}", hint=hint)
 
 
 def _bypasses_proxy(url: httpx.URL) -> bool:

@@ -907,7 +907,7 @@ def base(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     """Learned in that precision. Its vocabulary is of whole tiles, so that in int8 the logits of what is no number are zeros."""
     monkeypatch.setattr(qlora, "fastest_precision", lambda: hardware.Detected(request.param, "set by the test"))
     words = tiny.vocabulary()
-    monkeypatch.setattr(tiny, "vocabulary", lambda: [*words, *(f"<{n}>" for n in range(-len(words) % 32))])
+    monkeypatch.setattr(tiny, "vocabulary", lambda marks: [*words, *(f"<{n}>" for n in range(-len(words) % 32))])
     return tiny.write_tiny_gguf(tmp_path / "base.gguf")
 
 

@@ -45,7 +45,6 @@ def read_texts(path: Path, *, input_column: str | None = None) -> Texts:
     suffix = path.suffix.lower()
     if suffix in LINES_SUFFIXES:
         rows = _read_lines(path, input_column)
-        input_column = "text"
     elif suffix in tables.TABLE_SUFFIXES:
         rows = tables.read_table(path)
     elif suffix in textfiles.JSONL_SUFFIXES:

@@ -251,14 +251,15 @@ class DataParallelRun(loop.Run):
         if self._is_told:
             return
         weights = {name: value.detach().numpy() for name, value in self.learned.items()}
-        self._crew.each("take", self._crew.sent(weights), self._crew.sent(self.optimizer.state_dict() if learning else None))
+        given = self._crew.sent(weights), self._crew.sent(self.optimizer.state_dict() if learning else None)
+        self._crew.each("take", [given] * self.num_workers)
         self._is_told = learning  # after a look come other weights in any case
 
     def backward(self, batch: Sequence[Sample]) -> torch.Tensor:
         self._tell(learning=True)
         numbers = [self._numbers[id(lesson)] for lesson in batch]
         tasks = [Task(step=self.step, rate=self.optimizer.rate, batch=numbers, own=own) for own in self._shares.of(batch)]
-        found = self._crew.each_own("learn", tasks)
+        found = self._crew.each("learn", [(task,) for task in tasks])
         self._seconds_adding += min(seconds for seconds, _ in found)  # the others waited for that one
         self._steps_here += 1
         flat = torch.from_numpy(found[0][1].copy())
@@ -286,11 +287,8 @@ class DataParallelRun(loop.Run):
                 error.hint = f"{again}, goes on from step {self.step:,}"
             raise
         if self._steps_here:
-            say(f"adding up {self._megabytes:.1f} MB of gradients took {self._milliseconds:.0f} ms a step")
-
-    @property
-    def _megabytes(self) -> float:
-        return sum(parameter.numel() for parameter in self.parameters) * 4 / 1e6
+            megabytes = sum(parameter.numel() for parameter in self.parameters) * 4 / 1e6
+            say(f"adding up {megabytes:.1f} MB of gradients took {self._milliseconds:.0f} ms a step")
 
     @property
     def _milliseconds(self) -> float:
@@ -349,13 +347,14 @@ class Crew:
         calls = [getattr(hand.actor, method).remote(*each) for hand, each in zip(hands, given, strict=True)]
         return [cluster.opened(self._ray, hand, call, self._prepared.base) for hand, call in zip(hands, calls, strict=True)]
 
-    def each(self, method: str, *given: Any) -> list[Any]:
-        """What each worker's method returns. Raises what it raises, and WorkerError that names a worker that died."""
-        return self._results([getattr(hand.actor, method).remote(*given) for hand in self.hands])
-
-    def each_own(self, method: str, given: Sequence[Any]) -> list[Any]:
-        """The same, with something else for each."""
-        return self._results([getattr(hand.actor, method).remote(own) for hand, own in zip(self.hands, given, strict=True)])
+    def each(self, method: str, given: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """What each worker's method returns, each `given` its own. Raises what it raises, and WorkerError that names one that died."""
+        owners = {getattr(hand.actor, method).remote(*own): hand for hand, own in zip(self.hands, given, strict=True)}
+        waiting, found = list(owners), {}
+        while waiting:
+            (done,), waiting = cluster.wait(self._ray, waiting)
+            found[done] = self._result(done, owners)
+        return [found[call] for call in owners]
 
     def evaluated(self, batches: list[list[int]]) -> Iterator[tuple[tuple[list[float], list[bool]], float]]:
         """Of each batch of the lessons held out in turn, the workers by turns: see `Learner.evaluate`."""
@@ -363,14 +362,6 @@ class Crew:
         asked = [(hand.actor.evaluate.remote(batch), hand) for batch, hand in zip(batches, turns, strict=False)]
         for call, hand in asked:
             yield self._result(call, {call: hand})
-
-    def _results(self, calls: Sequence[Any]) -> list[Any]:
-        owners = dict(zip(calls, self.hands, strict=True))
-        waiting, found = list(calls), {}
-        while waiting:
-            (done,), waiting = cluster.wait(self._ray, waiting)
-            found[done] = self._result(done, owners)
-        return [found[call] for call in calls]
 
     def _result(self, call: Any, owners: dict[Any, Hand]) -> Any:
         try:

@@ -432,7 +432,7 @@ class Run:
     def _learn(self, batch: list[Sample]) -> float:
         """One step. Returns its loss. An interruption leaves the step undone, or comes when it is done and counted."""
         done = self.fraction
-        warm = min(1.0, (self.step + 1) / 10, (done + 1e-9) / WARM_UP_PART if done < WARM_UP_PART else 1.0)
+        warm = min(1.0, (self.step + 1) / 10, (done + 1e-9) / WARM_UP_PART)
         self.optimizer.rate = self.settings.learning_rate * max(warm if warm < 1 else 1 - done, SMALLEST_RATE_PART)
         loss = self.backward(batch)
         self._require_numbers(loss, torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM))

@@ -25,7 +25,6 @@ from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import Form
 from nomoat.tune import kernels, qlora
 
-# Layers that read the same input are one matrix here, and stay several in the adapter.
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # without a gate; with one: kernels.GATES
     "gelu": functional.gelu,
     "gelu_tanh": functools.partial(functional.gelu, approximate="tanh"),
@@ -82,7 +81,8 @@ class Call:
 
 @dataclass(slots=True)
 class Linear:
-    """One or several linear layers of the same input. `parts`: (name, outputs) of each, in the order of the matrix's rows."""
+    """One or several linear layers of the same input, as one matrix; the adapter has them apart. `parts`: (name, outputs) of each, in
+    the order of the matrix's rows."""
 
     matrix: qlora.Matrix
     bias: torch.Tensor | None
@@ -123,9 +123,8 @@ class Network:
 
     def _read_layer(self, layer: int) -> dict[str, Linear]:
         """Linear layers by the name of their first part."""
-        names = list(self.arch.projections)
         groups: list[tuple[str, ...]] = [group for group in (self.arch.qkv, self.arch.gate_up) if len(group) > 1]
-        groups += [(name,) for name in names if not any(name in group for group in groups)]
+        groups += [(name,) for name in self.arch.projections if not any(name in group for group in groups)]
         return {group[0]: self._read_linear(layer, group) for group in groups}
 
     def _weights(self, name: str, layer: str, order: Order = None) -> qlora.Part:

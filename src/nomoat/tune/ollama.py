@@ -23,7 +23,7 @@ from nomoat.labelling import question_line
 from nomoat.records import Message, Role
 
 CONTEXT_TOKENS = 4096  # Ollama cuts what is longer than its own default, without a word
-SYSTEM, QUESTIONS, ANSWERS = "<<system>>", ("<<question 1>>", "<<question 2>>", "<<question 3>>"), ("<<answer 1>>", "<<answer 2>>")
+SYSTEM, TURNS = "<<system>>", ("<<question 1>>", "<<answer 1>>", "<<question 2>>", "<<answer 2>>", "<<question 3>>")
 UNWRITABLE = ("{{", "}}", '"""')  # Go's and the Modelfile's own signs
 
 
@@ -98,30 +98,26 @@ def around_messages(tokenizer: Tokenizer) -> Around | None:
     if tokenizer.chat_template is None:
         return None
     try:
-        begin, earlier, answered, last = _between(_rendered(tokenizer, None, 3), (QUESTIONS[0], ANSWERS[0], QUESTIONS[1]))
+        begin, earlier, answered, last = _between(_rendered(tokenizer, None, 3), TURNS[:3])
         found = Around(begin=begin, after_earlier_question=earlier, after_last_question=last, after_answer=answered)
     except (UnsupportedError, ValueError):
         return None
     try:
-        before, after, _ = _between(_rendered(tokenizer, SYSTEM, 1), (SYSTEM, QUESTIONS[0]))
+        before, after, _ = _between(_rendered(tokenizer, SYSTEM, 1), (SYSTEM, TURNS[0]))
         found = replace(found, system=(before, after))
     except (UnsupportedError, ValueError):
         pass  # a template may have no place for a system message
     systems = (None,) if found.system is None else (None, SYSTEM)
-    same = all(found.render(system, _turns(count)) == _rendered(tokenizer, system, count) for system in systems for count in (1, 3, 5))
+    same = all(found.render(system, TURNS[:count]) == _rendered(tokenizer, system, count) for system in systems for count in (1, 3, 5))
     pieces = (begin, earlier, last, answered, *(found.system or ()))
     return found if same and not any(sign in piece for sign in UNWRITABLE for piece in pieces) else None
-
-
-def _turns(count: int) -> tuple[str, ...]:
-    return tuple(itertools.chain.from_iterable(itertools.zip_longest(QUESTIONS, ANSWERS, fillvalue="")))[:count]
 
 
 def _rendered(tokenizer: Tokenizer, system: str | None, count: int) -> str:
     """As the model's own template writes it, without the token that begins a text if Ollama's tokenizer puts it."""
     roles: tuple[Role, ...] = ("user", "assistant")
     messages = [] if system is None else [Message(role="system", content=system)]
-    messages += [Message(role=role, content=turn) for role, turn in zip(itertools.cycle(roles), _turns(count), strict=False)]
+    messages += [Message(role=role, content=turn) for role, turn in zip(itertools.cycle(roles), TURNS[:count], strict=False)]
     text = tokenizer.render(messages)
     bos = tokenizer.special.bos_id
     return text.removeprefix(str(tokenizer.backend.id_to_token(bos))) if bos is not None and tokenizer.special.add_bos else text

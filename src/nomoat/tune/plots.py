@@ -17,10 +17,8 @@ def training_svg(metrics: dict[str, Any]) -> str:
     figure = Figure(figsize=(6.4, 3.6), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(minutes, [each["learning"] for each in evaluations], color="#d9730d", marker="s", label="learned on (running mean)")
-    held_out = [each["held_out"] for each in evaluations]
-    if metrics["validation_loss_before"] is not None:
-        minutes, held_out = [0.0, *minutes], [metrics["validation_loss_before"], *held_out]
-    axes.plot(minutes, held_out, color="#2f6fde", marker="o", label="held out")
+    held_out = [metrics["validation_loss_before"], *(each["held_out"] for each in evaluations)]
+    axes.plot([0.0, *minutes], held_out, color="#2f6fde", marker="o", label="held out")
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # evenly spaced numbers where fewer than two of these are in reach
     axes.yaxis.set_major_formatter("{x:g}")
@@ -29,8 +27,8 @@ def training_svg(metrics: dict[str, Any]) -> str:
     axes.set_ylabel("loss an answer token")
     axes.grid(alpha=0.2, which="both")
     axes.legend(frameon=False)
-    before = f"{held_out[0]:.3g} before, " if len(held_out) > len(evaluations) else ""
-    said = f"Loss an answer token, held out: {before}{held_out[-1]:.3g} after {minutes[-1]:.1f} minutes of learning"
+    lost = f"{held_out[0]:.3g} before, {held_out[-1]:.3g} after {minutes[-1]:.1f} minutes of learning"
+    said = f"Loss an answer token, held out: {lost}"
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "training"}):
         figure.savefig(buffer, format="svg", metadata={**dict.fromkeys(("Date", "Creator", "Format", "Type")), "Title": said})

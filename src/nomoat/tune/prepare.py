@@ -533,8 +533,8 @@ def _survey(data: Data, samples: Sequence[Sample], *, are_named: bool, **rest: A
     )
 
 
-def _text_of(lesson: Lesson, end: int | None = None) -> str:
-    """A row's text, or what the user says, before the turn `end` if that is given."""
+def _text_of(lesson: Lesson, end: int) -> str:
+    """A row's text, or what the user says before the turn `end`."""
     return lesson.text if lesson.text is not None else "\n".join(m.content for m in lesson.messages[:end] if m.role == "user")
 
 

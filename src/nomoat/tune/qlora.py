@@ -160,23 +160,21 @@ class Tiled:
         return parts[0].num_inputs % GROUP == 0 and all(part.num_rows % GROUP == 0 for part in parts)
 
     def times(self, x_NI: torch.Tensor, onto_NO: torch.Tensor | None = None) -> torch.Tensor:
-        y_NO = _product(*self._forward, x_NI)
-        return y_NO if onto_NO is None else onto_NO.add_(y_NO)
+        return _product(*self._forward, x_NI, onto_NO)
 
     def gradient(self, dy_NO: torch.Tensor, onto_NI: torch.Tensor | None = None) -> torch.Tensor:
-        dx_NI = _product(*self._backward, dy_NO)
-        return dx_NI if onto_NI is None else onto_NI.add_(dx_NI)
+        return _product(*self._backward, dy_NO, onto_NI)
 
     def rows(self, indices: torch.Tensor) -> torch.Tensor:
         found = torch.from_numpy(tiles.rows_of(self._tiles, TILED, indices.flatten().numpy()))
         return found.view(*indices.shape, -1)
 
 
-def _product(program: Program, rows: int, x_NC: torch.Tensor) -> torch.Tensor:
+def _product(program: Program, rows: int, x_NC: torch.Tensor, onto_NR: torch.Tensor | None) -> torch.Tensor:
     y_NR = torch.empty(len(x_NC), rows)
     if len(x_NC):
         program.run(x_NC.detach().contiguous().numpy()[None], None, None, [y_NR.numpy()[None]])
-    return y_NR
+    return y_NR if onto_NR is None else onto_NR.add_(y_NR)
 
 
 def kept(parts: Sequence[Part], precision: Precision, *, expanded: bool) -> Matrix:
