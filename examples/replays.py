@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import nomoat
 from nomoat.errors import NomoatError
-from nomoat.judge.wording import render_difference, render_interval, render_measure, render_p_value, render_score
+from nomoat.judge.wording import render_difference, render_estimate, render_measure, render_p_value
 from nomoat.proportions import mcnemar_exact
 from nomoat.records import Verdict
 
@@ -48,8 +48,7 @@ def routellm() -> None:
     for suite in ("routellm-gsm8k", "routellm-mmlu"):
         verdict = nomoat.duel(f"stored:{suite}/gpt-4", f"stored:{suite}/mixtral")
         scores = [
-            f"{render_score(verdict.metric, side.score)} {render_interval(verdict.metric, side.score_low, side.score_high)}"
-            for side in (verdict.left, verdict.right)
+            render_estimate(verdict.metric, side.score, side.score_low, side.score_high) for side in (verdict.left, verdict.right)
         ]
         either = next(measure for measure in verdict.measures if measure.name == "either right")
         gap = f"{render_difference(verdict)}, {render_p_value(verdict.p_value, verdict.alpha)}"
