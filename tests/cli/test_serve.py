@@ -245,12 +245,17 @@ def test_key_of_clients_is_not_sent_to_the_server_behind(
     assert [headers["authorization"] for headers in behind.headers] == ["Bearer none", "Bearer none"]
 
 
+def before_silence(served: Callable[..., Served], serving: Callable[..., Server]) -> tuple[Served, Silent]:
+    """A server whose model is on another one, which never answers."""
+    silent = Silent()
+    return served(f"{serving(silent).url}#m", "--port", "0"), silent
+
+
 @shell.sending("SIGINT", "SIGTERM", "SIGHUP")
 def test_it_ends_in_order_while_the_server_behind_is_silent(
     served: Callable[..., Served], serving: Callable[..., Server], name: str
 ) -> None:
-    silent = Silent()
-    server = served(f"{serving(silent).url}#m", "--port", "0")
+    server, silent = before_silence(served, serving)
     with asking(f"{server.url}/chat/completions", BODY):
         assert silent.asked.wait(PATIENCE_SECONDS)
     silent.asked.clear()
@@ -272,8 +277,7 @@ def test_it_ends_in_order_while_the_server_behind_is_silent(
 def test_a_second_ctrl_c_leaves_no_traceback_in_the_log(
     served: Callable[..., Served], serving: Callable[..., Server], name: str
 ) -> None:
-    silent = Silent()
-    server = served(f"{serving(silent).url}#m", "--port", "0")
+    server, silent = before_silence(served, serving)
     with asking(f"{server.url}/chat/completions", BODY):
         assert silent.asked.wait(PATIENCE_SECONDS)
         server.child.send_signal(getattr(signal, name))

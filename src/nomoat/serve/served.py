@@ -280,7 +280,7 @@ def with_decisions(request: HttpRequest, response: Response) -> Response:
 
 
 def _text(responder: Responder, call: wire.Call, request: Request, stop: threading.Event) -> Generator[Chunk]:
-    wire.require_infill(responder, request)
+    _require_infill(responder, request)
     if call.echo:
         yield from _prompt_chunks(responder, request, stop)
     if call.max_new_tokens == 0:
@@ -290,6 +290,14 @@ def _text(responder: Responder, call: wire.Call, request: Request, stop: threadi
     else:
         limit = call.max_new_tokens or _room(responder, request)
         yield from responder.stream(dataclasses.replace(request, max_new_tokens=limit))
+
+
+def _require_infill(responder: Responder, request: Request) -> None:
+    """Raises BadRequestError if a middle is asked for that this model, as far as is known here, has no tokens for."""
+    tokenizer = responder.engine.tokenizer
+    if request.suffix and tokenizer is not None and tokenizer.marks is None:
+        what = f"`{responder.name}` has no tokens to fill in the middle of a text; ask a model of code that has them"
+        raise BadRequestError(f"`suffix`: {what}, such as Qwen2.5-Coder", param="suffix", code="unsupported")
 
 
 def _num_tokens(responder: Responder, text: str | tuple[int, ...]) -> int:

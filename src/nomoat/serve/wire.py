@@ -14,7 +14,6 @@ from typing import Any, Literal, cast, get_args
 
 from nomoat.errors import BadRequestError, ContextExceededError, SchemaError, SettingError, UsageError
 from nomoat.records import CallingTurn, Message, Request, Role, SchemaMode, ToolCall, ToolResult
-from nomoat.responder import Responder
 from nomoat.serve import shapes
 
 MOST_SEEDS = 2**63  # a client's, which every engine takes
@@ -156,14 +155,6 @@ def _require_gaps(asked: shapes.Text, prompts: Sequence[str | list[int]]) -> Non
         raise BadRequestError("`suffix` goes with a `prompt` of text, not of token ids", param="suffix")
     if asked.echo:
         raise BadRequestError("`echo` does not go with `suffix`: the answer is what fills in the gap", param="echo")
-
-
-def require_infill(responder: Responder, request: Request) -> None:
-    """Raises BadRequestError if a middle is asked for that this model, as far as is known here, has no tokens for."""
-    tokenizer = responder.engine.tokenizer
-    if request.suffix and tokenizer is not None and tokenizer.marks is None:
-        what = f"`{responder.name}` has no tokens to fill in the middle of a text; ask a model of code that has them"
-        raise BadRequestError(f"`suffix`: {what}, such as Qwen2.5-Coder", param="suffix", code="unsupported")
 
 
 def _prompts(prompt: str | list[str] | list[int] | list[list[int]]) -> Sequence[str | list[int]]:
