@@ -210,6 +210,40 @@ def test_a_fork_of_a_process_that_has_asked_a_model_is_told_so_and_does_not_wait
     assert (done.returncode, done.stdout) == (0, f"length\n{5 * refused}length\n"), done.stderr
 
 
+SLOW = """
+import os, sys, threading, time
+from pathlib import Path
+from nomoat.engine import importer, local
+begun = threading.Event()
+def work(done):
+    begun.set()
+    time.sleep(0.3)
+    os.write(1, done)
+class Slow(local.PagedModel):
+    def __init__(self, *told):
+        super().__init__(*told)
+        work(b"made")
+    def __del__(self):
+        work(b" freed")
+local.PagedModel = Slow
+engine = local.LocalEngine(importer.import_gguf(Path(sys.argv[1])))
+start = threading.Thread(target=engine._started_batcher, daemon=True)
+start.start()
+if sys.argv[2] == "freed":
+    start.join()
+    begun.clear()
+    del start, engine
+begun.wait()
+"""
+
+
+@pytest.mark.parametrize(("until", "done"), [("made", "made"), ("freed", "made freed")])
+def test_a_process_that_ends_waits_for_a_model_that_is_made_or_freed(until: str, done: str, tiny_gguf: Path) -> None:
+    """Its thread, ended in the midst of OpenVINO's code, would abort it."""
+    command = [sys.executable, "-c", SLOW, str(tiny_gguf), until]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == done
+
+
 def test_a_model_that_nobody_has_any_more_is_freed_with_its_thread(tiny_gguf: Path) -> None:
     responder = Responder("tiny", LocalEngine(importer.import_gguf(tiny_gguf)))
     responder.complete(HELLO)

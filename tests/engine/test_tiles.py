@@ -977,6 +977,21 @@ began.wait()
     assert subprocess.run([sys.executable, "-c", script], check=True, capture_output=True).stdout == b"whole"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no fork")
+def test_a_fork_that_ends_does_not_wait_for_the_job_of_the_process_it_is_a_fork_of() -> None:
+    script = """
+import os, sys
+from nomoat.engine import forked, program
+forked.begin()
+with program._one_at_a_time:
+    child = os.fork()
+    if child == 0:
+        sys.exit(7)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=30).stdout == b"7\n"
+
+
 @needs_instructions
 @pytest.mark.parametrize("scored", [False, True])
 def test_a_process_that_ends_waits_for_a_pass_of_openvino_between_two_products(

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import footprint, hardware
-from nomoat.engine import KvCache, forked
+from nomoat.engine import KvCache, forked, shutdown
 from nomoat.engine.blocks import BLOCK_TOKENS, BlockPool
 from nomoat.engine.lookup import Lookup
 from nomoat.engine.native import NativeModel
@@ -44,6 +44,7 @@ CACHE_SHARE = 0.5  # of free memory, at most; the system gives it when it is fir
 Floats = npt.NDArray[np.float32]
 Model = NativeModel | PagedModel | SerialModel  # what runs rows of texts
 _batchers: list[Batcher] = []  # of this process, which share its cores
+_unfreed: list[Model] = []  # of those that came to their end after the process had begun to end
 
 
 class Tokens:
@@ -301,7 +302,11 @@ class Batcher:
         finally:
             _batchers.remove(self)
         self._fail_all(_closed(), also_waiting=True)
-        del self._model
+        try:
+            with shutdown.waited_for():
+                del self._model
+        except RuntimeError:  # the process ends, in whose main thread the model is freed
+            _unfreed.append(self._model)
 
     def _fail_all(self, error: BaseException, *, also_waiting: bool) -> None:
         for text in list(self._running):

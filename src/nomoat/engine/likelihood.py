@@ -155,13 +155,14 @@ class Scorer:
         """
         from nomoat.engine import likelihood_graph
 
-        if isinstance(model, Path):
-            model = read_graph(model)
-        logits = model.output("logits").get_partial_shape()
-        self._change(model)
-        likelihood_graph.give_log_probabilities(model)
-        self._part_tokens = max(1, min(PART_TOKENS, LOGIT_VALUES // logits[2].get_length()))
-        self._request = core().compile_model(model, "CPU", properties).create_infer_request()
+        with shutdown.waited_for():
+            if isinstance(model, Path):
+                model = read_graph(model)
+            logits = model.output("logits").get_partial_shape()
+            self._change(model)
+            likelihood_graph.give_log_probabilities(model)
+            self._part_tokens = max(1, min(PART_TOKENS, LOGIT_VALUES // logits[2].get_length()))
+            self._request = core().compile_model(model, "CPU", properties).create_infer_request()
         self._passes = shutdown.passes()
         self._kept_ids: list[int] = []
         self._kept_states: list[npt.NDArray[Any]] = []

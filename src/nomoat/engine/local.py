@@ -37,6 +37,7 @@ from nomoat.engine import (
     likelihood,
     pooling,
     served_scores_digest,
+    shutdown,
     tool_calls,
 )
 from nomoat.engine.arch import Dimensions
@@ -485,6 +486,10 @@ class LocalEngine(Engine):
         self.compile_once()
         if self._native is not None:
             return NativeModel(self._native, self._beside, self.storage.quality)
+        with shutdown.waited_for():
+            return self._make_openvino_model()
+
+    def _make_openvino_model(self) -> Model:
         if self._sizes.has_paged_attention:
             kept = CompiledCopy(paths.cache() / cache.COMPILED / self._folder.name, self.layout.properties)
             return PagedModel(self._folder, self.layout.properties, self._beside, kept)

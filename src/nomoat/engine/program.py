@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import config
-from nomoat.engine import shutdown
+from nomoat.engine import forked, shutdown
 from nomoat.engine.step_tables import (
     ADAPTER_STEP_NUMBERS,
     AMX_CHUNK,
@@ -80,7 +80,12 @@ def to_panels_of(type_name: str, *, in_words: bool) -> Compiled:
 
 @atexit.register
 def _wait_for_the_last_job() -> None:
-    """A process that ends frees its memory, which the team must not be at work on then, nor OpenVINO. No other job begins."""
+    """A process that ends frees its memory, which the team must not be at work on then, nor OpenVINO. No other job begins.
+
+    A fork has the locks and none of the threads that would give them back.
+    """
+    if forked.is_fork():
+        return
     shutdown.end(EXIT_SECONDS)
     if _one_at_a_time.acquire(timeout=EXIT_SECONDS):
         _one_at_a_time.release()

@@ -1,10 +1,16 @@
-"""What is at work when a process ends, which frees its memory: passes that are under way end first, and no other begins."""
+"""What is at work when a process ends, which frees its memory: passes that are under way end first, and no other begins.
+
+The same goes for models that are made or freed. A thread that waits for Python in the midst of OpenVINO's code is ended there once
+Python ends, which aborts the process.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 process_ends = threading.Event()
 _adding = threading.Lock()
@@ -17,6 +23,14 @@ def passes() -> threading.Lock:
     with _adding:
         _passes.add(made)
     return made
+
+
+@contextmanager
+def waited_for() -> Iterator[None]:
+    """OpenVINO is at work as in a pass. Raises RuntimeError, before it begins, if the process ends."""
+    with passes():
+        require_time()
+        yield
 
 
 def require_time() -> None:
