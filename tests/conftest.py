@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import gzip
 import os
@@ -44,6 +45,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     tests = Counter(item.path for item in items)
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: (-slow[item.path], -tests[item.path], item.path))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def languages_are_read_once() -> Iterator[None]:
+    """py3langid unpacks its model each time anew, for as long as a tiny model is tuned, and 77 MB: too much to keep in `nomoat`."""
+    from py3langid.langid import LanguageIdentifier
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(LanguageIdentifier, "from_model_file", functools.cache(LanguageIdentifier.from_model_file))
+        yield
 
 
 @pytest.fixture(autouse=True)
