@@ -407,6 +407,8 @@ def test_counts_that_are_no_numbers_are_refused(tiny_gguf: Path) -> None:
         assert caught.value.hint == "give a whole number (an int)"
     with pytest.raises(UsageError, match=r"(?m)^`as_client` is 'no', of the type str$"):
         responder.load("fake:", as_client="no")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"(?m)^`progress` is True, of the type bool$"):
+        responder.load(tiny_gguf, progress=True)  # type: ignore[arg-type]
     with responder.load("fake:") as model, pytest.raises(UsageError, match=r"(?m)^`concurrency` is '2', of the type str$"):
         model.complete_many(["a"], concurrency="2")  # type: ignore[arg-type]
 

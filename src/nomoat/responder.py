@@ -484,6 +484,9 @@ def _load_local(
     compiling: Progress | None,
 ) -> list[Responder]:
     """Of the same weights."""
+    for name, told in (("progress", progress), ("compiling", compiling)):
+        if told is not None:
+            bounds.require_type(name, told, Callable)
     from nomoat.catalog import pull
     from nomoat.engine import forked, importer
 

@@ -63,6 +63,7 @@ def test_every_model_that_can_be_called_has_a_price(api: str) -> None:
     assert price(api) is not None
 
 
+A_PRICE = "has to be a number of USD from 0 to 1,000,000, without quotes"
 OWN = '[[price]]\napi = "openai:gpt-4o-mini"\ninput = 0.3\noutput = 1\nas_of = 2026-11-01\nsource = "our contract"\n'
 
 
@@ -91,9 +92,10 @@ def test_a_date_of_any_form_has_a_year(empty_home: Path, as_of: str) -> None:
 @pytest.mark.parametrize(
     ("right", "wrong", "why"),
     [
-        ("0.3", '"0.15"', "`input` of `openai:gpt-4o-mini` is '0.15', and has to be a number of USD, at least 0, without quotes"),
-        ("0.3", "-1", "`input` of `openai:gpt-4o-mini` is -1, and has to be a number of USD, at least 0, without quotes"),
-        ("= 1\n", "= nan\n", "`output` of `openai:gpt-4o-mini` is nan, and has to be a number of USD, at least 0, without quotes"),
+        ("0.3", '"0.15"', f"`input` of `openai:gpt-4o-mini` is '0.15', and {A_PRICE}"),
+        ("0.3", "-1", f"`input` of `openai:gpt-4o-mini` is -1, and {A_PRICE}"),
+        ("0.3", "1e308", f"`input` of `openai:gpt-4o-mini` is 1e+308, and {A_PRICE}"),
+        ("= 1\n", "= nan\n", f"`output` of `openai:gpt-4o-mini` is nan, and {A_PRICE}"),
         ("source", 'unit = "words"\nsource', "a unit is 'words', and has to be tokens or characters"),
         ("[[price]]", "[price]", "there is no [[price]] in it"),
         (OWN, 'price = ["x"]', "`price` holds 'x', and a price has to be lines below [[price]]"),

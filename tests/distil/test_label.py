@@ -275,7 +275,7 @@ def test_empty_texts_and_cells_have_no_label_and_keep_their_places() -> None:
 
 
 def test_labels_are_a_list_or_a_file_and_differ(tmp_path: Path) -> None:
-    assert parse_labels("ham, spam ,ham") == ("ham", "spam")
+    assert parse_labels("ham, spam ,ham") == parse_labels("ham，spam") == ("ham", "spam")
     (tmp_path / "labels.txt").write_text("긍정\n부정, 또는 그 비슷한 것\n", encoding="utf-8")
     assert parse_labels(str(tmp_path / "labels.txt")) == ("긍정", "부정, 또는 그 비슷한 것")
     assert parse_labels(decomposed("긍정,부정")) == ("긍정", "부정")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +12,14 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from nomoat import paths
+from nomoat.bounds import shown
 from nomoat.errors import DataError
 from nomoat.records import LongPrompts
 from nomoat.textfiles import parse_toml, read_text
 
 PARTS = ("api", "input", "output", "as_of", "source", "unit", "long_prompts")
 LONG_PARTS = ("above_tokens", "input", "output")
+MOST_USD = 1e6  # per million, a dollar for each: what is dearer is mistyped
 YEAR = re.compile(r"(?<!\d)(19|20)\d\d")  # "2026-11", "202611", "2026년 11월"
 VERSION_DATE = re.compile(r"-(20\d\d-\d\d-\d\d|20\d{6})$")
 
@@ -104,8 +105,9 @@ def _in_a_line(value: Any) -> str:
 
 def _usd(row: dict[str, Any], name: str) -> float:
     value = row[name]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ValueError(f"`{name}` of `{row['api']}` is {value!r}, and has to be a number of USD, at least 0, without quotes")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_USD:
+        within = f"a number of USD from 0 to {MOST_USD:,.0f}, without quotes"
+        raise ValueError(f"`{name}` of `{row['api']}` is {shown(value)}, and has to be {within}")
     return value
 
 

@@ -102,11 +102,13 @@ class Labelled:
 
 
 def parse_labels(given: str) -> tuple[str, ...]:
-    """`ham,spam`, or the lines of a file of that name. Raises UsageError unless there are two or more that differ."""
+    """`ham,spam`, or the lines of a file of that name; a comma may be full-width, as in Chinese. Raises UsageError unless there are
+    two or more that differ."""
     is_file = os.path.isfile(given)  # noqa: PTH113 - Path.is_file raises where a list is longer than any name of a file
-    if not is_file and "," not in given and Path(given).suffix.lower() in (".txt", ".csv", ".tsv"):
+    listed = given.replace("，", ",")
+    if not is_file and "," not in listed and Path(given).suffix.lower() in (".txt", ".csv", ".tsv"):
         raise textfiles.not_there(Path(given))
-    parts = textfiles.read_text(Path(given)).split("\n") if is_file else given.split(",")
+    parts = textfiles.read_text(Path(given)).split("\n") if is_file else listed.split(",")
     labels = tuple(dict.fromkeys(textfiles.composed(part.strip()) for part in parts if part.strip()))
     matching.require_different(labels)
     return labels
