@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from datetime import date
@@ -137,6 +139,47 @@ def test_the_index_names_every_script_and_every_page() -> None:
     assert {script.name for script in FOLDER.glob("*.py")} == set(re.findall(r"^\| `(\w+\.py)`", index, re.MULTILINE))
     for target in linked:
         assert (FOLDER / target).exists(), target
+
+
+class ParsedError(Exception):
+    """Ends a script that has read its words."""
+
+
+def commands() -> dict[str, set[str]]:
+    """Of each script the words of its command in the index, and on the pages to which its row leads, if these write all of them.
+
+    Words that a script no longer knows, as the index says below its tables, are left out.
+    """
+    found: dict[str, set[str]] = {}
+    for line in (FOLDER / "README.md").read_text(encoding="utf-8").partition("\nNo measurements")[0].splitlines():
+        if script := re.match(r"\| `(\w+\.py)`", line):
+            named = re.compile(rf"`(?:python )?(?:benchmarks/)?{re.escape(script[1])}( [^`]+)`")
+            pages = [RESULTS / page for page in re.findall(r"\(results/([^)]+)\)", line)]
+            whole = [words for page in pages for words in named.findall(page.read_text(encoding="utf-8")) if "..." not in words]
+            indexed = line.split(" | ")[2].strip("`").removeprefix(script[1])
+            found[script[1]] = {re.sub(r"[\[\]]", "", words) for words in (indexed, *whole) if "--gsm8k" not in words}
+    return found
+
+
+COMMANDS = commands() if RESULTS.is_dir() else {}
+
+
+@pytest.mark.parametrize("script", COMMANDS)
+def test_scripts_know_the_words_of_their_commands_in_the_index_and_on_its_pages(
+    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_and_end(parser: argparse.ArgumentParser) -> None:
+        raise ParsedError(parse(parser))
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_end)
+    named = {"PYTHON": sys.executable, "VENV/bin/python": sys.executable, "PROGRAM": sys.executable, "FOLDER": str(tmp_path)}
+    named |= {"TASK": "sms_spam", "N": "1"}
+    for words in COMMANDS[script]:
+        monkeypatch.setattr(sys, "argv", [script, *(named.get(word, word) for word in shlex.split(words))])
+        with pytest.raises(ParsedError):
+            runpy.run_path(str(FOLDER / script), run_name="__main__")
 
 
 def said_by_tuning(task: str, data: Path, monkeypatch: pytest.MonkeyPatch) -> object:
