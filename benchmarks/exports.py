@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from facts import answer_of, circumstances, write
+from facts import answer_of, circumstances, program, write
 
 from nomoat import config, labelling, references, responder, tables
 from nomoat.proportions import wilson_interval
@@ -65,13 +65,13 @@ def measured(ref: str, python: str | None, requests: Sequence[Request], folder: 
 
 def main() -> None:
     """Measure, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="BASE+ADAPTER")
     parser.add_argument("test", type=Path)
     parser.add_argument("--input-column", required=True)
     parser.add_argument("--label-column", required=True)
     parser.add_argument("--instruction", help="the question it was tuned on, as `tune --instruction` takes it")
-    parser.add_argument("--llama-cpp", help="a Python that has llama-cpp-python")
+    parser.add_argument("--llama-cpp", type=program, help="a Python that has llama-cpp-python")
     parser.add_argument("--limit", type=int, help="only so many texts")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()

@@ -5,8 +5,10 @@ And how a process of its own is measured.
 
 from __future__ import annotations
 
+import argparse
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,7 +29,22 @@ def circumstances() -> dict[str, Any]:
 def write(path: Path | None, found: Mapping[str, Any]) -> None:
     """Write what was found where `--json` says, if it does."""
     if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{json.dumps(found, indent=1, ensure_ascii=False)}\n", encoding="utf-8")
+
+
+def program(name: str) -> str:
+    """For argparse: what a peer is run by; a wrong path is told before anything is measured."""
+    if shutil.which(name) is None:
+        raise argparse.ArgumentTypeError(f"there is no program `{name}`")
+    return name
+
+
+def existing_folder(name: str) -> Path:
+    """The same of a folder that a peer reads."""
+    if not Path(name).is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder `{name}`")
+    return Path(name)
 
 
 def answer_of(command: Sequence[str], asked: object = None) -> Any:

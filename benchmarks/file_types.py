@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from facts import answer_of, circumstances, write
+from facts import answer_of, circumstances, program, write
 from layouts import Logits, exact_model, log_softmax, served_at
 from startup import IMPORT, run_python
 
@@ -60,6 +61,8 @@ def made(source: Path, case: str, python: str, folder: Path) -> Path | str:
     if done.returncode == 0:
         return part.rename(target)
     part.unlink(missing_ok=True)
+    if done.returncode == 2:  # argparse's: no llama-cpp-python there, or words that it does not know
+        sys.exit(done.stderr)
     why = (said.partition("failed to quantize: ")[2] for said in done.stderr.splitlines())
     return next(filter(None, why), f"it ended with {done.returncode}")
 
@@ -144,12 +147,14 @@ def line(case: str, found: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("--llama-python", required=True, help="a Python that has llama-cpp-python")
+    parser.add_argument("--llama-python", type=program, required=True, help="a Python that has llama-cpp-python")
     parser.add_argument("--types", nargs="+", default=TYPES)
     parser.add_argument("--tokens", type=int, default=250, help="of the text, at most")
     parser.add_argument("--files", type=Path, help="a folder that keeps the quantised files")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if options.files:
+        options.files.mkdir(parents=True, exist_ok=True)
     source = references.find_files(options.model).weights
     result: dict[str, Any] = {**circumstances(), "model": options.model, "source": source.name, "types": {}}
     with tempfile.TemporaryDirectory() as place:

@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from facts import answer_of, circumstances, write
+from facts import answer_of, circumstances, program, write
 
 from nomoat import config
 
@@ -93,7 +93,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("--only", choices=STEPS)
-    parser.add_argument("--llama-cpp", metavar="PYTHON")
+    parser.add_argument("--llama-cpp", type=program, metavar="PYTHON")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--here", choices=("import", "ours"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -71,7 +71,7 @@ def mean_log_probability(engine: LocalEngine, request: Request, answer: str) -> 
 
 def main() -> None:
     """Read the arguments and measure."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--repeats", type=int, default=3)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from facts import answer_of, circumstances, write
+from facts import answer_of, circumstances, existing_folder, program, write
 
 from nomoat import config, references
 from nomoat.catalog.datasets import pull_dataset
@@ -136,8 +136,8 @@ def compared(engine: LocalEngine, items: list[Item], options: argparse.Namespace
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("--hf", type=Path, required=True)
-    parser.add_argument("--lm-eval-python", required=True)
+    parser.add_argument("--hf", type=existing_folder, required=True)
+    parser.add_argument("--lm-eval-python", type=program, required=True)
     parser.add_argument("--batch-size", type=int, default=8, help="lm-eval's: 8 was its fastest of 1, 8, 32 and 77 here")
     parser.add_argument("--reviews", type=int, default=100, help="items")
     parser.add_argument("--banking77", type=Path)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from facts import circumstances, write
+from facts import circumstances, program, write
 
 from nomoat import config, references, responder
 from nomoat.bench import machine
@@ -184,7 +184,7 @@ def main() -> None:
         return {"nomoat": serve_nomoat, "genai": serve_genai}[sys.argv[2]](sys.argv[3])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("--llama-python", metavar="PYTHON")
+    parser.add_argument("--llama-python", type=program, metavar="PYTHON")
     parser.add_argument("--genai", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--prompt-tokens", type=int, default=PROMPT_TOKENS)

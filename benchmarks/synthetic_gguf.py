@@ -155,7 +155,7 @@ def vocabulary(count: int, chance: np.random.Generator) -> tuple[list[str], list
     words = {"▁" + letter for letter in letters}
     while len(pieces) + len(words) < count:
         words.add("▁" + "".join(chance.choice(list(letters), chance.integers(2, 9))))
-    pieces += sorted(words, key=len)[: count - len(pieces)]
+    pieces += sorted(words, key=lambda word: (len(word), word))[: count - len(pieces)]
     kinds += [gguf.TokenType.NORMAL] * (len(pieces) - len(kinds))
     return pieces, [-float(at) for at in range(len(pieces))], [int(kind) for kind in kinds]
 
@@ -164,6 +164,7 @@ def write(path: Path, shape: Shape, *, seed: int = 0) -> Path:
     """Write the file, a few rows at a time. Same arguments, same bytes."""
     chance = np.random.default_rng(seed)
     is_gpt_oss = shape.arch == "gpt-oss"
+    path.parent.mkdir(parents=True, exist_ok=True)
     writer = gguf.GGUFWriter(str(path), shape.arch)
     writer.add_name("synthetic")
     writer.add_block_count(shape.layers)

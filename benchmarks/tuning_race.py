@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from facts import answer_of, circumstances, write
+from facts import answer_of, circumstances, existing_folder, program, write
 from tuning_speed import LESSONS_A_STEP, RANK, RATE, pairs_of, shuffled_rows
 
 HELD_OUT = 500
@@ -91,8 +91,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--hf", type=Path, required=True)
-    parser.add_argument("--peer-python", required=True)
+    parser.add_argument("--hf", type=existing_folder, required=True)
+    parser.add_argument("--peer-python", type=program, required=True)
     parser.add_argument("--peer-steps", type=int)
     parser.add_argument("--minutes", type=float, nargs="+", default=[2, 3, 4])
     parser.add_argument("--json", type=Path)

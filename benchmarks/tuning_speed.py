@@ -30,7 +30,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from facts import answer_of, circumstances, write
+from facts import answer_of, circumstances, existing_folder, program, write
 
 LITGPT_NAMES = {"smollm2-135m": "SmolLM2-135M-Instruct"}
 OURS, PEFT = "ours, all layers", "transformers + PEFT, float32"
@@ -169,9 +169,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--hf", type=Path)
-    parser.add_argument("--peer-python")
-    parser.add_argument("--litgpt")
+    parser.add_argument("--hf", type=existing_folder)
+    parser.add_argument("--peer-python", type=program)
+    parser.add_argument("--litgpt", type=program)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--json", type=Path)
@@ -183,6 +183,8 @@ def main() -> None:
         found["peak_memory_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
         print(json.dumps(found))
         return
+    if not (arguments.data and arguments.hf and arguments.peer_python):
+        parser.error("--data, --hf and --peer-python are needed")
     runs = {seed: in_turn(arguments, seed) for seed in arguments.seeds}
     found = {**circumstances(), "model": arguments.model, "steps": arguments.steps, "contenders": runs}
     if whole := [run for run in runs.values() if OURS in run and PEFT in run]:  # neither has failed

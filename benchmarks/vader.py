@@ -11,13 +11,13 @@ that came with the paper has its F1 of tweets, and the others within 0.03 (see `
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from facts import circumstances, write
 from tuning import TASKS, VADER_FILES, VADER_LABELS, label_scores, vader_classes
-from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from nomoat.judge import builtin_examples
 from nomoat.records import Example
@@ -31,6 +31,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    try:
+        from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+    except ImportError:
+        sys.exit(f"{sys.argv[0]}: run it by the Python of an environment that has nomoat and vaderSentiment:\n{__doc__}")
     analyzer, found = SentimentIntensityAnalyzer(), {}
 
     def answer(example: Example) -> str:

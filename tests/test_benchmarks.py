@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import importlib.util
 import json
+import os
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 from datetime import date
@@ -137,6 +141,94 @@ def test_the_index_names_every_script_and_every_page() -> None:
     assert {script.name for script in FOLDER.glob("*.py")} == set(re.findall(r"^\| `(\w+\.py)`", index, re.MULTILINE))
     for target in linked:
         assert (FOLDER / target).exists(), target
+
+
+class ParsedError(Exception):
+    """Ends a script that has read its words."""
+
+
+def commands() -> dict[str, set[str]]:
+    """Of each script the words of its command in the index, and on the pages to which its row leads, if these write all of them.
+
+    Words that a script no longer knows, as the index says below its tables, are left out.
+    """
+    found: dict[str, set[str]] = {}
+    for line in (FOLDER / "README.md").read_text(encoding="utf-8").partition("\nNo measurements")[0].splitlines():
+        if script := re.match(r"\| `(\w+\.py)`", line):
+            named = re.compile(rf"`(?:python )?(?:benchmarks/)?{re.escape(script[1])}( [^`]+)`")
+            pages = [RESULTS / page for page in re.findall(r"\(results/([^)]+)\)", line)]
+            whole = [words for page in pages for words in named.findall(page.read_text(encoding="utf-8")) if "..." not in words]
+            indexed = line.split(" | ")[2].strip("`").removeprefix(script[1])
+            found[script[1]] = {re.sub(r"[\[\]]", "", words) for words in (indexed, *whole) if "--gsm8k" not in words}
+    return found
+
+
+COMMANDS = commands() if RESULTS.is_dir() else {}
+
+
+@pytest.mark.parametrize("script", COMMANDS)
+def test_scripts_know_the_words_of_their_commands_in_the_index_and_on_its_pages(
+    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_and_end(parser: argparse.ArgumentParser) -> None:
+        raise ParsedError(parse(parser))
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_end)
+    named = {"PYTHON": sys.executable, "VENV/bin/python": sys.executable, "PROGRAM": sys.executable, "FOLDER": str(tmp_path)}
+    named |= {"TASK": "sms_spam", "N": "1"}
+    for words in COMMANDS[script]:
+        monkeypatch.setattr(sys, "argv", [script, *(named.get(word, word) for word in shlex.split(words))])
+        with pytest.raises(ParsedError):
+            runpy.run_path(str(FOLDER / script), run_name="__main__")
+
+
+def ended(script: str, *words: str) -> str:
+    """What a script that fails says on stderr."""
+    command = [sys.executable, str(FOLDER / script), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=PATIENCE_SECONDS)
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "--data, --hf and --peer-python are needed"),
+        (("--hf", "nowhere"), "argument --hf: there is no folder `nowhere`"),
+        (("--peer-python", "no/python"), "argument --peer-python: there is no program `no/python`"),
+    ],
+)
+def test_a_peer_that_is_not_there_is_told_before_anything_is_measured(words: tuple[str, ...], said: str) -> None:
+    assert ended("tuning_speed.py", "smollm2-135m", *words).endswith(f"error: {said}\n")
+
+
+def test_files_in_other_types_need_an_environment_that_can_write_them(tmp_path: Path) -> None:
+    file_types = importlib.import_module("file_types")
+    with pytest.raises(SystemExit, match="environment that has llama-cpp-python"):
+        file_types.made(tmp_path / "model.gguf", "Q4_0", sys.executable, tmp_path)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vaderSentiment") is not None, reason="vaderSentiment is there")
+def test_vader_that_is_not_there_is_named() -> None:
+    assert "environment that has nomoat and vaderSentiment" in ended("vader.py")
+
+
+def test_what_was_found_is_written_where_no_folder_was(tmp_path: Path) -> None:
+    importlib.import_module("facts").write(tmp_path / "new" / "found.json", {"a": 1})
+    assert json.loads((tmp_path / "new" / "found.json").read_text(encoding="utf-8")) == {"a": 1}
+
+
+def test_a_file_of_random_weights_has_the_same_bytes_from_each_process_in_a_folder_that_was_not(tmp_path: Path) -> None:
+    """A set of words has another order in each process, by its hashes."""
+    code = "import sys, synthetic_gguf as s; from pathlib import Path; "
+    code += "s.write(Path(sys.argv[1]), s.Shape(layers=1, width=256, hidden=256, heads=4, kv_heads=4, head_dim=64, vocabulary=500))"
+    files = [tmp_path / seed / "file.gguf" for seed in "12"]
+    for file in files:
+        environment = {**os.environ, "PYTHONHASHSEED": file.parent.name, "PYTHONPATH": str(FOLDER)}
+        subprocess.run([sys.executable, "-c", code, str(file)], env=environment, check=True, timeout=PATIENCE_SECONDS)
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def said_by_tuning(task: str, data: Path, monkeypatch: pytest.MonkeyPatch) -> object:
