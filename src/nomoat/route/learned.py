@@ -13,6 +13,7 @@ What this does not cover: prompts unlike those of the duels; a router knows noth
 
 from __future__ import annotations
 
+import functools
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -317,10 +318,17 @@ def _fitted_vectorizer(texts: Sequence[str]) -> Any:
 
 def _fitted_model(seen: Any, good: npt.NDArray[np.bool_]) -> Any:
     from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(limits=1, user_api="blas"):  # its steps are short: more threads wait for each other for most of the time
+    with _libraries().limit(limits=1, user_api="blas"):  # its steps are short: more threads wait for each other for most of the time
         return LogisticRegression(C=10.0, max_iter=1000).fit(seen, good)
+
+
+@functools.cache
+def _libraries() -> Any:
+    """What threads run in. Looked for once: that takes as long as to fit a model."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def _figures(
