@@ -94,7 +94,7 @@ def test_serve_answers_as_the_line_for_curl_asks_and_ends_on_ctrl_c_with_a_word_
         f"fake: at {server.url} (Ctrl-C stops)\n",
         f"  in a browser: {server.url.removesuffix('v1')}\n",
         f'  curl {server.url}/chat/completions -H "Content-Type: application/json" '
-        '-d \'{"model": "fake:", "messages": [{"role": "user", "content": "What is a moat?"}]}\'\n',
+        '-d \'{"model": "fake:", "messages": [{"role": "user", "content": "What is a moat?"}], "max_tokens": 200}\'\n',
         f'  openai.OpenAI(base_url="{server.url}", api_key="none")\n',
     ]
     answer = httpx.post(f"{server.url}/chat/completions", json=BODY)

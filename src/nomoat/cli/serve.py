@@ -170,7 +170,8 @@ def _say_ready(url: str, models: Models, key_from: str | None) -> None:
     if reachable != url and (address := _for_others(is_ipv6="[" in url)):
         console.say(f"  from other machines: {_at(url, address, address).removesuffix('v1')}")
     content = labelling.put_question(questions.get(first, labelling.TEXT), "What is a moat?")
-    call, body = "chat/completions", {"model": first, "messages": [{"role": "user", "content": content}]}
+    # a small model may write on until its context is full, as curl shows nothing meanwhile: by itself a chat has no limit
+    call, body = "chat/completions", {"model": first, "messages": [{"role": "user", "content": content}], "max_tokens": 200}
     if first in without_chat:
         call, body = "completions", {"model": first, "prompt": "A moat is"}
     asked = commands.as_line([json.dumps(body, ensure_ascii=False)])
