@@ -120,3 +120,14 @@ def test_digits_of_a_text_and_those_that_a_schema_wants_are_not_counted(allows: 
     assert not allows({}, '["\\\\",' + "1" * 21 + "]")
     tiny = {"type": "number", "minimum": 1e-22, "maximum": 2e-22}
     assert allows(tiny, f"0.{'0' * 21}1") and not allows(tiny, f"0.{'0' * 21}10")
+
+
+def test_a_letter_may_be_written_as_its_number_which_models_copy_from_what_json_dumps_made(allows: Allows) -> None:
+    name = json.dumps("이름")
+    assert "\\u" in name
+    for schema, text in ((TEXT, name), ({"type": "object"}, f"{{{name}:{name}}}"), ({}, f"[{name}]")):
+        assert allows(schema, text)
+    assert allows({**TEXT, "maxLength": 2}, name) and not allows({**TEXT, "maxLength": 1}, name)
+    emoji = json.dumps("\U0001f600")
+    assert allows({**TEXT, "maxLength": 1}, emoji)
+    assert not allows(TEXT, f'{emoji[:7]}"') and not allows(TEXT, f'"{emoji[7:]}'), "half a character is no text"

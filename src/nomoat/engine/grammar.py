@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 OPTIONS = {
     "whitespace_flexible": False,  # no spaces of the model's choice: a small model may go on with them for ever
     "coerce_one_of": True,  # what several branches of a `oneOf` allow cannot be excluded while it is written: `anyOf`
+    # `\uc774` for 이, as `json.dumps` writes a prompt's data: a model copies it. Else only control characters may follow `\u`.
+    "json_allow_general_unicode_escapes": True,
 }
 SPACE = r" |\n {0,16}"  # in a call as a model writes it by itself: it goes on as it has learned, on one line or on several
 SPACED = {**OPTIONS, "whitespace_flexible": True, "whitespace_pattern": SPACE}
