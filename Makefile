@@ -38,10 +38,12 @@ docs: install
 install: $(INSTALLED)
 
 # Made anew when what is installed changes; the marker file comes last, so that a broken installation is tried again.
+# All CPUs compile what is installed, of which pip uses one. Some files are not Python yet, such as templates: those are left.
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("nomoat needs Python 3.11 or newer; try: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --progress-bar on -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --progress-bar on --no-compile -e '.[dev]'
+	-$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib
 	touch $@
 
 clean:
