@@ -173,10 +173,10 @@ def test_a_file_s_name_for_itself_is_one_line_and_no_verdict(tmp_path: Path, nom
 def test_small_prices_have_no_exponent(empty_home: Path, nomoat: Nomoat) -> None:
     empty_home.mkdir()
     (empty_home / "prices.toml").write_text(
-        '[[price]]\napi = "openai:gpt-4o-mini"\ninput = 0.00001\noutput = 1234567\nas_of = "2026-11"\nsource = "own"\n'
+        '[[price]]\napi = "openai:gpt-4o-mini"\ninput = 0.00001\noutput = 123456\nas_of = "2026-11"\nsource = "own"\n'
     )
     out = nomoat("show", "openai:gpt-4o-mini").stdout
-    assert "price: $0.00001 in, $1,234,567.00 out per million tokens (as of 2026-11; " in out
+    assert "price: $0.00001 in, $123,456.00 out per million tokens (as of 2026-11; " in out
 
 
 AT_ONCE = "where 24 tokens or more are read at once"
