@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 ENDS = "the process ends"
-_no_other = threading.Event()  # pass begins
+_no_pass_begins = threading.Event()
 process_ends = threading.Event()  # no job either, such as of a pass that was under way
 _adding = threading.Lock()
 _passes: weakref.WeakSet[threading.Lock] = weakref.WeakSet()
@@ -37,7 +37,7 @@ def waited_for() -> Iterator[None]:
 
 def require_time() -> None:
     """Raises RuntimeError if the process ends."""
-    if _no_other.is_set():
+    if _no_pass_begins.is_set():
         raise RuntimeError(ENDS)
 
 
@@ -53,7 +53,7 @@ def end(seconds: float) -> None:
     No lock is held while another is waited for: who makes a model asks for that of its passes.
     """
     deadline = time.monotonic() + seconds
-    _no_other.set()
+    _no_pass_begins.set()
     with _adding:
         under_way = list(_passes)
     for lock in under_way:
