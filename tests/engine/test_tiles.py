@@ -1013,7 +1013,8 @@ def test_a_process_that_ends_waits_for_a_pass_of_openvino_between_two_products(
 
     expected, made, run = once(), [], program.Program.run
     began, may_go_on = threading.Event(), threading.Event()
-    monkeypatch.setattr(shutdown, "process_ends", threading.Event())
+    for event in ("_no_pass_begins", "process_ends"):
+        monkeypatch.setattr(shutdown, event, threading.Event())
     monkeypatch.setattr(program.Program, "run", slow)
     passing = threading.Thread(target=lambda: made.append(once()), daemon=True)
     exiting = threading.Thread(target=program._wait_for_the_last_job, daemon=True)

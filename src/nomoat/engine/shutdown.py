@@ -12,7 +12,9 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-process_ends = threading.Event()
+ENDS = "the process ends"
+_no_pass_begins = threading.Event()
+process_ends = threading.Event()  # no job either, such as of a pass that was under way
 _adding = threading.Lock()
 _passes: weakref.WeakSet[threading.Lock] = weakref.WeakSet()
 
@@ -35,15 +37,26 @@ def waited_for() -> Iterator[None]:
 
 def require_time() -> None:
     """Raises RuntimeError if the process ends."""
+    if _no_pass_begins.is_set():
+        raise RuntimeError(ENDS)
+
+
+def require_time_for_job() -> None:
+    """The same for what a pass may be in the midst of: raises RuntimeError once those under way have ended."""
     if process_ends.is_set():
-        raise RuntimeError("the process ends")
+        raise RuntimeError(ENDS)
 
 
 def end(seconds: float) -> None:
-    """Wait for passes that are under way, so long at most. No other begins then."""
+    """Wait for passes that are under way, so long at most. No other begins then.
+
+    No lock is held while another is waited for: who makes a model asks for that of its passes.
+    """
     deadline = time.monotonic() + seconds
+    _no_pass_begins.set()
     with _adding:
-        waited_for = [lock for lock in _passes if lock.acquire(timeout=max(0.0, deadline - time.monotonic()))]
+        under_way = list(_passes)
+    for lock in under_way:
+        if lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            lock.release()
     process_ends.set()
-    for lock in waited_for:
-        lock.release()
