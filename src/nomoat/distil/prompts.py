@@ -349,8 +349,7 @@ def _cut_heading(text: list[str], number: int | None, *, is_numbered: bool, is_f
 
 
 def _title_of(line: str, number: int | None, *, is_numbered: bool, is_first: bool) -> int | None:
-    """The number that a line bears as the title of the task after `number`. Without a word such as "Task" it is one only where the task
-    has no number itself."""
+    """The number in a line that is the title of the task after `number`; one without "Task" is where that has no number itself."""
     if (title := TITLE.match(line)) and number in (None, int(title["number"]) - 1):
         return int(title["number"])
     if (title := BARE_TITLE.match(line)) and not is_numbered and (is_first or number == int(title["number"]) - 1):
