@@ -202,6 +202,24 @@ def test_a_file_of_other_origin_is_not_written_over(
     assert nomoat(*command, "-n", "9").returncode == 0
 
 
+def test_languages_of_the_tasks_are_said_where_one_is_asked_for(
+    nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path
+) -> None:
+    deeds = (
+        "sort the words by length",
+        "name a river in the north",
+        "tell how bread is made",
+        "write a letter to your friend",
+        "sum it up",
+    )
+    text = "".join(f"{at}. Instruction: Please {deed}\nOutput: This is what came of it.\n" for at, deed in enumerate(deeds, start=4))
+    command = ["distil", f"{serving(counted(text, 9, 9)).url}#m", "-n", "5", "--seeds", str(seeds), "--out"]
+    asked = nomoat(*command, str(tmp_path / "asked.jsonl"), "--language", "Korean")
+    said = "tasks: 5 kept of 5 offered\n  Korean was asked for; by their words, roughly: en 100%\nterms"
+    assert (asked.returncode, said in asked.stderr) == (0, True)
+    assert "roughly" not in nomoat(*command, str(tmp_path / "any.jsonl")).stderr
+
+
 def test_fewer_tasks_are_not_written_over_more(
     nomoat: Shell, serving: Callable[..., Server], seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

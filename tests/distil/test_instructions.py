@@ -127,6 +127,13 @@ def test_a_teacher_that_offers_no_tasks_is_not_asked_more_and_its_words_are_said
     assert silent.partial == "4 answers held no whole task: 4 with nothing in them"
 
 
+def test_a_teacher_that_lists_instructions_without_outputs_is_not_asked_more(serving: Serving) -> None:
+    server = serving(counted("4. Instruction: Explain the tides of the sea\nOutput:\n5. Instruction: Tell how a mill works", 9, 9))
+    found = taught(server, replace(PLAN, num_tasks=500))
+    assert (len(server.bodies), found.dropped, found.in_vain) == (4, {"no answer": 8}, {"without a task": 4})
+    assert found.partial.startswith("4 answers held no whole task; one begins `4. Instruction: Explain the tides")
+
+
 def test_a_teacher_that_offers_a_task_in_time_is_asked_on_though_most_answers_hold_none(serving: Serving) -> None:
     found = taught(serving(cut_at(2500, but=lambda seed: seed % 4 == 3)), replace(PLAN, num_tasks=30), concurrency=1)
     assert found.in_vain == {"cut off before a task was whole": 12}  # of 15 requests, of which three would do

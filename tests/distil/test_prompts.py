@@ -56,6 +56,10 @@ WANTED = [
         "Task 4: Sort the words.\nInput: b a\nOutput: a\nb\n\nTask 5: Name the largest planet.\nOutput: Jupiter",
         "### Task 4: Words\nInstruction: Sort the words.\nInput: b a\nOutput: a\nb\n\n### Task 5: Planets\n"
         "Instruction: Name the largest planet.\nOutput: Jupiter",
+        "### 4. Words\n\n**Instruction**\nSort the words.\n\n**Input**\nb a\n\n**Output**\na\nb\n\n---\n\n### 5. Planets\n\n"
+        "**Instruction**\nName the largest planet.\n\n**Output**\nJupiter",
+        "**4. Words**\nInstruction: Sort the words.\nInput: b a\nOutput: a\nb\n\n**5. Planets**\n"
+        'Instruction: Name the largest planet.\nInput: ""\nOutput: Jupiter',
         "```\n4. Instruction: Sort the words.\nInput: b a\nOutput: a\nb\n\n"
         "5. Instruction: Name the largest planet.\nOutput: Jupiter\n```",
         "Here:\n```text\n4.\nInstruction: Sort the words.\nInput: b a\nOutput: a\nb\n```\n\n5.\n```text\n"
@@ -213,6 +217,13 @@ def test_a_number_on_a_line_of_its_own_leads_to_the_task_it_counts_only() -> Non
     assert [task.output for task in parse_tasks(answer.format(4))] == ["1.\n2.\n3.\n\n4.", "Baikal"]
 
 
+@pytest.mark.parametrize("last", ["### 7. Rest", "**5. Rest:** Sleep.", "5. Rest"])
+@pytest.mark.parametrize("first", ["### 4. Health", "4."])
+def test_a_numbered_line_of_an_output_is_no_title_of_the_next_task(first: str, last: str) -> None:
+    answer = f"{first}\nInstruction: Give some advice.\nOutput: Walk.\n{last}\n\nInstruction: Name a lake.\nOutput: Baikal"
+    assert [task.output for task in parse_tasks(answer)] == [f"Walk.\n{last}", "Baikal"]
+
+
 def test_tasks_whose_numbers_do_not_go_on_are_told_by_their_own_outputs() -> None:
     answer = (
         "1. Instruction: Name a sea.\nOutput: Aral\n1. Instruction: Name a lake.\nOutput: Baikal\n7. Task: Name a river.\nOutput: Han"
@@ -228,7 +239,8 @@ def test_colons_may_be_as_wide_as_the_letters() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["<no input>", "(no input)", "<NOINPUT>", "No input needed", "Not applicable.", "-", "입력 없음", "`None`", "[N/A]"]
+    "text",
+    ["<no input>", "(no input)", "<NOINPUT>", "No input needed", "Not applicable.", "-", "입력 없음", "`None`", "[N/A]", '""', "“”"],
 )
 def test_words_for_no_input_are_none(text: str) -> None:
     assert parse_tasks(f"1. Instruction: Name a lake.\nInput: {text}\nOutput: Baikal")[0].input == ""

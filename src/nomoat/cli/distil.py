@@ -196,6 +196,7 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
     """New tasks into a JSONL file, its sidecar, and what is to be said of them."""
     from nomoat.asking.store import AnswerStore
     from nomoat.distil import files, instructions
+    from nomoat.languages import language_shares, shares_in_words
 
     settings = {"kind": "instructions", "teacher_digest": model.digest, **plan.settings()}
     files.require_own(how.out, settings, num_rows=plan.num_tasks, replace=how.replace)
@@ -220,6 +221,10 @@ def _instruct(model: Responder, plan: Plan, parents: Sequence[Parent], how: _How
     rows = instructions.as_rows(found.tasks)
     _say_spent(model, found.spent, notes)
     console.say(f"tasks: {len(found.tasks):,} kept of {found.num_offered:,} offered")
+    if plan.language is not None and (
+        shares := language_shares([text for task in found.tasks for text in (task.instruction, task.output)])
+    ):
+        console.say(f"  {plan.language} was asked for; by their words, roughly: {shares_in_words(shares)}")
     for reason, count in found.dropped.most_common():
         console.say(f"  {count:,} dropped: {reason}")
     for reason, count in found.in_vain.most_common():

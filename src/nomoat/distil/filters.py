@@ -19,6 +19,7 @@ MIN_WORDS, MAX_WORDS = 4, 150
 SYLLABLES_A_WORD = 2  # of Korean, Chinese and Japanese: `이 글을 요약해 줘` has four words and seven syllables
 LETTERS_A_WORD = 3  # of Thai and others that write no space between words: `แปลประโยคนี้` has three words and ten letters
 MAX_SIMILARITY = 0.7
+COPIED = {FORM.instruction, FORM.input, FORM.output}  # small teachers mix them up, too
 # What a model of text can neither see nor make.
 NOT_TEXT = re.compile(
     r"\b(?:images?|graphs?|pictures?|photos?|files?|maps?|draw|plot|go to|videos?|audio|music|flowcharts?|diagrams?)\b"
@@ -42,10 +43,7 @@ def reason_to_drop(task: Task) -> str | None:
     checks = {
         "no instruction": not instruction,
         "no answer": not task.output,
-        "copied from the request": any(
-            said.strip("<>[] .").lower() == form
-            for said, form in ((instruction, FORM.instruction), (task.input, FORM.input), (task.output, FORM.output))
-        ),
+        "copied from the request": any(said.strip("<>[] .").lower() in COPIED for said in (instruction, task.input, task.output)),
         "too short": length < MIN_WORDS,
         "too long": length > MAX_WORDS,
         "begins with no letter or digit": not instruction.lstrip(OPENING)[:1].isalnum(),

@@ -276,7 +276,7 @@ def _sort(answer: Completion, plan: Plan, novelty: Novelty, found: Distilled) ->
         return
     is_cut = answer.finish_reason != "stop"
     tasks = parse_tasks(answer.text, is_cut=is_cut)
-    if len(tasks) > is_cut:
+    if any(task.instruction and task.output for task in (tasks[:-1] if is_cut else tasks)):
         found.num_with_task += 1
     else:
         words = " ".join(matching.without_draft(answer.text).split())[:FIRST_WORDS]

@@ -22,6 +22,7 @@ EMPTY_INPUTS = {
     "无", "無", "无输入", "なし", "入力なし",
 }  # fmt: skip
 AROUND_INPUTS = "*_`\"'. <>()[]"
+EMPTY_QUOTES = {'""', "''", "``", "“”", "‘’"}
 # The names of the fields. One that is usual in texts counts only where an answer has no other for that field. Of a JSON object that
 # has several for a field the first counts.
 FIELDS = {
@@ -59,6 +60,9 @@ HEADING = re.compile(
 )
 TITLE = re.compile(  # "### Task 4: Colours"
     rf"^\s*+(?:#++\s*+(?:\*\*)?|\*\*){A_TASK}\s*+(?P<number>\d{{1,9}})\s*+[.):：-].*$", re.IGNORECASE
+)
+BARE_TITLE = re.compile(  # "### 4. Colours", "**4. Colours**"
+    r"^\s*+(?P<hash>#++\s*+)?(?P<bold>\*\*)?(?P<number>\d{1,9})[.):：](?!\d).*(?(hash)|(?(bold)(?<=\*\*)|(?!)))\s*+$"
 )
 FENCE = re.compile(r"^\s*```\w*\s*$")
 CLOSING_FENCE = re.compile(r"^\s*```\s*$")
@@ -154,7 +158,7 @@ def parse_tasks(answer: str, *, is_cut: bool = False) -> list[Task]:
     for at, (line, mark) in enumerate(zip(lines, marks, strict=True)):
         given = mark.number if mark else None
         if mark and mark.field == "instruction" and _begins_task(mark, marks[at + 1 :], number, listed, is_first=not found):
-            led = _cut_heading(text, number, is_numbered=given is not None)
+            led = _cut_heading(text, number, is_numbered=given is not None, is_first=not found)
             number = given or led or (number + 1 if number else None)
             field, text, listed = mark.field, [mark.text], None
             found.append({"instruction": text, "input": [], "output": []})
@@ -321,16 +325,16 @@ def _text_of(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _cut_heading(text: list[str], number: int | None, *, is_numbered: bool) -> int | None:
+def _cut_heading(text: list[str], number: int | None, *, is_numbered: bool, is_first: bool) -> int | None:
     """Take off what only leads to the task that begins behind `text`: empty lines, rules, and a line with its number, which is given.
 
     A number without a mark is that of the task only where the task has none itself, and it comes after `number`, the last one's. So
-    must that of "Example 5" and of "## 5", which outputs may end in.
+    must that of "Example 5" and of "## 5", which outputs may end in, and that of "## 5. Colours", unless no output is before it.
     """
     led = None
     while len(text) > 1:
-        if (title := TITLE.match(text[-1])) and led is None and number in (None, int(title["number"]) - 1):
-            led = int(title["number"])
+        if led is None and (title := _title_of(text[-1], number, is_numbered=is_numbered, is_first=is_first)) is not None:
+            led = title
         elif (heading := HEADING.match(text[-1])) and led is None:
             is_next = number is None or int(heading["number"]) == number + 1
             word = heading["task"] or heading["counted"] or ""
@@ -342,6 +346,15 @@ def _cut_heading(text: list[str], number: int | None, *, is_numbered: bool) -> i
             break
         text.pop()
     return led
+
+
+def _title_of(line: str, number: int | None, *, is_numbered: bool, is_first: bool) -> int | None:
+    """The number in a line that is the title of the task after `number`; one without "Task" is where that has no number itself."""
+    if (title := TITLE.match(line)) and number in (None, int(title["number"]) - 1):
+        return int(title["number"])
+    if (title := BARE_TITLE.match(line)) and not is_numbered and (is_first or number == int(title["number"]) - 1):
+        return int(title["number"])
+    return None
 
 
 def _number_of(match: re.Match[str] | None) -> int | None:
@@ -361,7 +374,7 @@ def render_example(number: int, task: Task) -> str:
 
 def _task(fields: dict[str, list[str]]) -> Task:
     texts = {name: _joined(lines) for name, lines in fields.items()}
-    if texts["input"].strip(AROUND_INPUTS).lower() in EMPTY_INPUTS:
+    if texts["input"].strip(AROUND_INPUTS).lower() in EMPTY_INPUTS or texts["input"] in EMPTY_QUOTES:
         texts["input"] = ""
     return Task(**texts)
 

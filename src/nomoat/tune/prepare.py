@@ -28,13 +28,13 @@ from nomoat.engine.templates import Template
 from nomoat.engine.tokenizer import Tokenizer, name_of
 from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
+from nomoat.languages import language_shares
 from nomoat.records import Parent
 from nomoat.rows import Given, Source, sha256_of, source
 from nomoat.tune import adapter, questions
 from nomoat.tune import samples as encoding
 from nomoat.tune.adapter import Start
 from nomoat.tune.data import Data, is_table, read
-from nomoat.tune.languages import language_shares
 from nomoat.tune.prompts import AlikePrompts
 from nomoat.tune.samples import Sample
 from nomoat.words import apart

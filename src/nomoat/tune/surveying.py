@@ -10,6 +10,7 @@ from decimal import Decimal
 
 from nomoat import labelling, matching
 from nomoat.catalog import licences
+from nomoat.languages import shares_in_words
 from nomoat.tune.adapter import Start
 from nomoat.tune.prepare import Prepared, most_held_out, split
 from nomoat.tune.samples import Sample, count_lessons, count_texts
@@ -33,7 +34,7 @@ def survey_lines(prepared: Prepared) -> Iterator[str]:
     yield from (f"note: {note}" for note in prepared.notes)
     scripts = ", ".join(f"{script} {part:.0%}" for script, part in survey.scripts.items())
     yield f"scripts: {scripts or 'no letters in the texts'}"
-    if languages := ", ".join(f"{language} {part:.0%}" for language, part in survey.languages.items()):
+    if languages := shares_in_words(survey.languages):
         yield f"languages (by their words, roughly): {languages}"
     if survey.labels:
         shown = [(label, count) for label, count in survey.labels.items() if count]

@@ -1,4 +1,4 @@
-"""Which languages the texts of a training are in, by what py3langid thinks of each: a naive Bayes classifier of 139 languages.
+"""Which languages texts are in, by what py3langid thinks of each: a naive Bayes classifier of 139 languages.
 
 What this does not cover: a text in several languages counts as one of them, code as what its words look like, mostly English, and a
 language that is not among the 139, or not in its usual letters, as those most like it.
@@ -7,7 +7,7 @@ language that is not among the 139, or not in its usual letters, as those most l
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -46,3 +46,8 @@ def language_shares(texts: Sequence[str]) -> dict[str, float]:
         each_TL = likely_TL * shares_L
         shares_L = (each_TL / each_TL.sum(axis=1, keepdims=True)).mean(axis=0)
     return {languages[at]: round(float(shares_L[at]), 3) for at in np.argsort(-shares_L) if shares_L[at] >= LEAST}
+
+
+def shares_in_words(shares: Mapping[str, float]) -> str:
+    """What `language_shares` found: "en 75%, ko 25%"."""
+    return ", ".join(f"{language} {part:.0%}" for language, part in shares.items())

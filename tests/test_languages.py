@@ -7,7 +7,7 @@ from base64 import b64encode
 
 import pytest
 
-from nomoat.tune.languages import FEWEST_TEXTS, language_shares
+from nomoat.languages import FEWEST_TEXTS, language_shares
 
 ENGLISH = [
     "My parcel is late.", "When will my card arrive?", "It broke after a day.", "I like it a lot", "Can I get a refund?",
