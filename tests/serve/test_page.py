@@ -319,6 +319,7 @@ def test_a_copy_is_told_to_a_screen_reader_and_so_is_one_that_the_browser_refuse
     page.until("article[aria-busy=false].assistant .facts", "tokens")
     for_code, for_answer = page.find("article .code button"), page.find("article .facts button")
     assert [one.accessible_name for one in (for_code, for_answer)] == ["Copy the code", "Copy the answer"]
+    assert all(min(one.rect["height"], one.rect["width"]) > 24 for one in (for_code, for_answer)), "too small to be hit (WCAG 2.5.8)"
     for allowed, said in (("resolve", "Copied"), ("reject", "Not copied")):
         clipboard = f"{{configurable: true, value: {{writeText: async () => Promise.{allowed}()}}}}"
         page.browser.execute_script(f"Object.defineProperty(navigator, 'clipboard', {clipboard})")
