@@ -29,8 +29,9 @@ No score makes it another one: [In CI](duel.md#in-ci) says how a job fails by a 
 
 ## With a screen reader
 
-With `TERM=dumb` in the environment nothing on the terminal is drawn anew: progress is told by lines, and neither they nor a conversation
-have terminal codes. `NO_COLOR=1` takes the colours alone away. In HTML reports the figures of plots of scores stand in tables, too.
+With `TERM=dumb` in the environment nothing on the terminal is drawn anew: progress is told by lines, and neither they nor
+a conversation have terminal codes. `NO_COLOR=1` takes the colours alone away. In HTML reports the figures of plots of scores
+stand in tables, too.
 """
 
 
