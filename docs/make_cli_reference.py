@@ -26,6 +26,12 @@ stdout has closed it, as `head` does: then without a word |
 | 3 | `PARTIAL`: less than was asked for; stderr says why, and what goes on from there. Of `eval`, `duel` and `distil`. \
 No score makes it another one: [In CI](duel.md#in-ci) says how a job fails by a score |
 | 130 | stopped by Ctrl-C, SIGTERM or a closed terminal; of all but `serve` |
+
+## With a screen reader
+
+With `TERM=dumb` in the environment nothing on the terminal is drawn anew: progress is told by lines, and neither they nor
+a conversation have terminal codes. `NO_COLOR=1` takes the colours alone away. In HTML reports the figures of plots of scores
+stand in tables, too.
 """
 
 

@@ -38,6 +38,8 @@ const WORDS = {
     send: "Send",
     stop: "Stop",
     writing: "The answer is being written. Esc or Stop ends it.",
+    code: "Code",
+    table: "Table",
     copy: "Copy",
     copyCode: "Copy the code",
     copyAnswer: "Copy the answer",
@@ -96,6 +98,8 @@ const WORDS = {
     send: "보내기",
     stop: "멈춤",
     writing: "답변을 쓰는 중입니다. Esc나 ‘멈춤’으로 끝낼 수 있습니다.",
+    code: "코드",
+    table: "표",
     copy: "복사",
     copyCode: "코드 복사",
     copyAnswer: "답변 복사",
@@ -175,6 +179,7 @@ const MIN_PAUSE_MS = 250; // between two renderings of an answer that is being w
 const MAX_PAUSE_MS = 1000;
 const PAUSE_SHARE = 2; // times what the last one took: the more, the longer the text, the busier the server, the slower the line
 const LOADING_MS = 2000; // between two looks whether the server has its model
+const SAID_MS = 1500; // how long it stays what is said once
 const QUIET_MS = 250; // the browser tells of changes some time after them
 const TEXT = "{text}"; // where the text stands in a model's question, as `labelling.TEXT` has it
 const SENDABLE = /^[\x20-\x7e]*$/; // the characters that keys of servers may have, as `require_sendable` has them
@@ -354,12 +359,20 @@ function copyButton(title, textOf) {
 async function copy(text, pressed) {
   const isCopied = navigator.clipboard ? await navigator.clipboard.writeText(text).then(() => true, () => false) : copySelected(text);
   pressed.focus();
-  const said = isCopied ? SAY.copied : SAY.uncopied;
-  pressed.textContent = at("now").textContent = said;
+  pressed.textContent = isCopied ? SAY.copied : SAY.uncopied;
+  announce([pressed.textContent]);
+  setTimeout(() => (pressed.textContent = SAY.copy), SAID_MS);
+}
+
+// A screen reader reads it when it is written, each part in its language. It does not stay: whoever reads on from the conversation
+// would meet it again.
+function announce(parts) {
+  const said = parts.filter(Boolean).map((text) => element("p", "", text));
+  for (const part of said) part.lang = languageOf(part.textContent);
+  at("now").replaceChildren(...said);
   setTimeout(() => {
-    pressed.textContent = SAY.copy;
-    if (at("now").textContent === said) at("now").textContent = "";
-  }, 1500);
+    for (const part of said) part.remove();
+  }, SAID_MS);
 }
 
 // Browsers have no clipboard for pages that come from another machine over plain http.
@@ -377,11 +390,12 @@ function copySelected(text) {
 function show(turn) {
   const article = element("article", turn.role);
   article.turn = turn;
-  article.ariaBusy = turn.role === "assistant" && turn.facts === undefined; // a screen reader reads it once it is whole
+  article.ariaBusy = turn.role === "assistant" && turn.facts === undefined;
   article.append(element("h2", "", SAY[turn.role]), element("div", "text plain", turn.content));
   article.lastChild.lang = languageOf(turn.content);
   at("talk").append(article);
   if (turn.role === "assistant") {
+    article.ariaLive = "off"; // of what grew while it was busy some screen readers read each piece, others never any: see `announceAnswer`
     article.append(element("p", "wrong"), element("p", "facts"));
     if (turn.facts !== undefined) article.rendering = finish(article);
   }
@@ -419,10 +433,10 @@ async function showText(article) {
   if (article.isPlain) made.content.append(article.turn.content);
   else made.innerHTML = html; // made by the server's Markdown renderer, which lets no HTML through
   for (const block of made.content.querySelectorAll("pre")) {
-    block.tabIndex = 0; // keys scroll what is too wide
     inside("code", block).append(copyButton(SAY.copyCode, codeBeside));
+    scrolledByKeys(block, SAY.code);
   }
-  for (const block of made.content.querySelectorAll("table")) inside("table", block).tabIndex = 0;
+  for (const block of made.content.querySelectorAll("table")) scrolledByKeys(inside("table", block), SAY.table);
   for (const block of made.content.children) {
     block.dir = "auto";
     block.lang = languageOf(block.textContent);
@@ -447,6 +461,13 @@ function turnInto(place, other) {
 
 function codeBeside(pressed) {
   return pressed.previousElementSibling.textContent.replace(/\n$/, ""); // a terminal would run what is pasted
+}
+
+// What may be too wide; a screen reader says the name where the focus gets there.
+function scrolledByKeys(block, name) {
+  block.tabIndex = 0;
+  block.role = "group";
+  block.ariaLabel = name;
 }
 
 function inside(className, block) {
@@ -486,6 +507,14 @@ async function finish(article) {
   await article.rendering; // of what was there before the end
   await showWhole(article);
   article.ariaBusy = false;
+}
+
+// An answer is read once, when it is whole.
+function announceAnswer(article) {
+  const { turn, children } = article;
+  const words = children[1].cloneNode(true);
+  for (const pressed of words.querySelectorAll("button")) pressed.remove();
+  announce([words.textContent, turn.wrong, turn.facts]);
 }
 
 async function showWhole(article) {
@@ -544,7 +573,7 @@ async function answer(before) {
     writing = null;
     showWriting(false);
     end(turn);
-    finish(article);
+    finish(article).then(() => announceAnswer(article));
     keep();
     listModels().catch(() => {}); // what a model may be used for is known now
   }
