@@ -28,6 +28,7 @@ from nomoat.engine.templates import Template
 from nomoat.engine.tokenizer import Tokenizer, name_of
 from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
+from nomoat.progress import Progress
 from nomoat.records import Parent
 from nomoat.rows import Given, Source, sha256_of, source
 from nomoat.tune import adapter, questions
@@ -44,6 +45,7 @@ RANK = 16
 WHOLE = ("rank", "layers", "batch", "seed")
 FEW_LESSONS, MANY_LESSONS = 500, 5000
 VALIDATION_PART, MAX_VALIDATION_LESSONS = 0.1, 200
+TOLD_AT_ONCE = 100  # lessons
 WIDTH_OF_FULL_RATE, FULL_RATE = 576, 2e-3  # SmolLM2-135M's, where it was found
 
 
@@ -194,7 +196,7 @@ def prepare(
     base: str | Path, data_path: Given, *, input_column: str | None = None, label_column: str | None = None,
     instruction: str | None = None, test: Given | None = None, keep_shared: bool = False,
     validation: Given | None = None, drop_long: bool = False, template: str | None = None, data_licence: str | None = None,
-    settings: Settings | None = None,
+    settings: Settings | None = None, progress: Progress = lambda _done, _total: None,
 ) -> Prepared:  # fmt: skip
     """Read the data, a file or rows (see `rows.source`), and look at it.
 
@@ -203,7 +205,8 @@ def prepare(
     `validation`: a file of lessons to hold out, in place of a part of the data; their texts are not learned from either.
     `template` names the chat template to learn with; without it the model's own is used, and Alpaca's for Alpaca's data where the
     model has none. `data_licence`: the id of the data's terms, see `data_terms`.
-    Lessons over the model's context are refused, or left out with `drop_long`; none is cut.
+    Lessons over the model's context are refused, or left out with `drop_long`; none is cut. `progress` is told how many lessons are in
+    tokens, of how many, which takes most of the time.
     Raises UsageError, DataError, UnknownModelError, BadFileError, UnsupportedError.
     """
     settings, base, given_data = settings or Settings(), _named(base), source(data_path, "rows")
@@ -237,7 +240,7 @@ def prepare(
     arch, sizes = architectures.of(file), importer.read_sizes(file)
     if settings.rank and settings.rank > sizes.width:
         raise UsageError(f"rank is {settings.rank:,}, and the model is {sizes.width:,} wide", hint="16 is usual, and 64 is much")
-    samples, too_long = _encoded(data, tokenizer, sizes, drop_long)
+    samples, too_long = _encoded(data, tokenizer, sizes, drop_long, progress)
     data = _without(data, too_long)
     held_out, told = list[Sample](), {f"shared_with_{which}": tuple(shared.get(which, {})) for which in ("test", "validation")}
     if theirs := others.get("validation"):
@@ -459,11 +462,15 @@ def opened(weights: Path) -> ModelSource:
     return source
 
 
-def _encoded(data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: bool) -> tuple[list[Sample], tuple[str, ...]]:
+def _encoded(
+    data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: bool, progress: Progress = lambda _done, _total: None
+) -> tuple[list[Sample], tuple[str, ...]]:  # fmt: skip
     """The samples that fit, and the places of the lessons that do not."""
     context_tokens = sizes.context_tokens
     samples, too_long, alike = list[Sample](), list[tuple[str, str]](), AlikePrompts(tokenizer)
-    for lesson in data.lessons:
+    for done, lesson in enumerate(data.lessons):
+        if done and done % TOLD_AT_ONCE == 0:
+            progress(done, len(data.lessons))
         try:
             made = encoding.encode(lesson, tokenizer, context_tokens, alike)
         except UnsupportedError as exc:
