@@ -198,15 +198,14 @@ def prepare(
     validation: Given | None = None, drop_long: bool = False, template: str | None = None, data_licence: str | None = None,
     settings: Settings | None = None, progress: Progress = lambda _done, _total: None,
 ) -> Prepared:  # fmt: skip
-    """Read the data, a file or rows (see `rows.source`), and look at it.
+    """Read the data, a file or rows (see `rows.source`), and look at it. `progress` is told how many lessons are in tokens.
 
     `test`: a file, or rows, whose texts must not be learned from; those found in both are dropped.
     `base`: a model, or BASE+ADAPTER to go on from what an adapter has learned, with its instruction, rank and layers.
     `validation`: a file of lessons to hold out, in place of a part of the data; their texts are not learned from either.
     `template` names the chat template to learn with; without it the model's own is used, and Alpaca's for Alpaca's data where the
     model has none. `data_licence`: the id of the data's terms, see `data_terms`.
-    Lessons over the model's context are refused, or left out with `drop_long`; none is cut. `progress` is told how many lessons are in
-    tokens, of how many, which takes most of the time.
+    Lessons over the model's context are refused, or left out with `drop_long`; none is cut.
     Raises UsageError, DataError, UnknownModelError, BadFileError, UnsupportedError.
     """
     settings, base, given_data = settings or Settings(), _named(base), source(data_path, "rows")
