@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import sys
 from collections.abc import Callable
 
@@ -240,3 +241,20 @@ def test_on_a_narrow_terminal_what_is_waited_for_has_a_clock(monkeypatch: pytest
     with console.waiting("reading my.csv"):
         pass
     assert "reading m…" in out.getvalue() and "0:00:00" in out.getvalue()
+
+
+def test_what_is_waited_for_has_a_length_once_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(console, "stderr_console", lambda: Console(file=out, width=100, force_terminal=True))
+    monkeypatch.setattr(console, "shows_bars", lambda: True)
+    with console.waiting("reading my.csv") as show:
+        show(30, 120)
+    assert "reading my.csv" in out.getvalue() and "25%" in re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
+
+
+def test_a_log_is_told_how_far_it_is_what_takes_long(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", 0.0)
+    with console.waiting("reading my.csv") as show:
+        for done in (10, 15, 60):
+            show(done, 120)
+    assert capsys.readouterr().err == "reading my.csv: 8%\nreading my.csv: 12%\nreading my.csv: 50%\n"

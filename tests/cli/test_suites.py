@@ -56,6 +56,14 @@ def test_a_suite_of_ones_own_is_made_listed_and_shown(tmp_path: Path, empty_home
     run("new", str(table), "--replace")
 
 
+def test_showing_a_suite_shows_a_person_that_it_is_being_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million examples took most of a minute without a word."""
+    monkeypatch.setattr("nomoat.cli.console.shows_bars", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    (tmp_path / "my.jsonl").write_text('{"input": "1 + 1", "target": "2"}\n')
+    assert "reading" in run("show", str(tmp_path / "my.jsonl"))
+
+
 def test_brackets_and_colons_in_a_title_are_text(empty_home: Path) -> None:
     title = "Tickets [beta] [/INST] :x: sorted"
     (empty_home / "suites").mkdir(parents=True)

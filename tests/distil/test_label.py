@@ -107,6 +107,18 @@ def test_a_server_writes_labels_and_what_is_none_of_them_is_left_out(serving: Ca
     assert len(server.bodies) == 3
 
 
+def test_of_a_server_only_what_it_writes_is_counted_as_done(serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts that come again counted as done before the first was asked: likelihoods were looked up, which no server gives."""
+    monkeypatch.setattr(AnswerStore, "choice_scores", lambda *_: pytest.fail("likelihoods of a server are looked up"))
+    told = list[tuple[int, int]]()
+    server = serving(counted("ham", 9, 1))
+    with load(f"{server.url}#m") as teacher, AnswerStore() as store:
+        found = label(teacher, ["a", "a", "b"], ("ham", "spam"), store=store, progress=lambda *so: told.append(so))
+    assert [one.label for one in found.labels] == ["ham"] * 3
+    assert told == sorted(told)
+    assert {total for _, total in told} == {2}
+
+
 MANY = [f"text number {at} of some" for at in range(20)]
 
 

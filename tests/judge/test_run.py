@@ -227,6 +227,13 @@ def test_model_without_likelihoods_writes_its_choice_and_the_verdict_says_so() -
     assert evaluation.notes == ("`m` gives no likelihoods: it wrote its choice; 1 of 3 answers were none of them",)
 
 
+def test_no_likelihoods_of_a_server_are_looked_up(serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AnswerStore, "choice_scores", lambda *_: pytest.fail("a server gives none"))
+    evaluation = run_suite(f"{serving(thinking('yes', 0)).url}#m", quiz(2, "choice", choices=("no", "yes")))
+    assert [outcome.answer for outcome in evaluation.outcomes] == ["yes", "yes"]
+    assert "gives no likelihoods" in evaluation.notes[0]
+
+
 def test_a_written_choice_is_scored_as_the_notes_count_it() -> None:
     """Its draft is taken off once: what stands behind may look like another."""
     suite = quiz(1, "choice", choices=("no", "yes"))

@@ -93,6 +93,19 @@ def test_a_dry_run_says_time_and_memory(prepared: Prepared) -> None:
     assert json.loads(out)["estimate"]["learning_seconds"] > 0
 
 
+def test_a_dry_run_shows_a_person_what_it_is_at(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nomoat.cli.console.shows_bars", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    _, said = dry_run(prepared)
+    assert f"reading {prepared.data.path.name}" in said and "timing a step" in said
+
+
+def test_a_dry_run_shows_how_much_is_read(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nomoat.cli.console.SECONDS_BETWEEN_LINES", 0.0)
+    _, said = dry_run(prepared)
+    assert f"reading {prepared.data.path.name}: 25%\n" in said  # 100 of 400 lessons
+
+
 def test_a_training_says_its_time_before_it_begins_and_not_where_it_goes_on(prepared: Prepared) -> None:
     def said(*more: str) -> str:
         columns = ["--input-column", "text", "--label-column", "label", "--epochs", "0.1", "--name", "x"]

@@ -69,6 +69,12 @@ def test_the_survey_counts_labels_repetitions_and_scripts(tiny_gguf: Path, tmp_p
     assert survey.median_tokens <= survey.p95_tokens <= survey.longest_tokens
 
 
+def test_how_far_the_reading_is_is_told(tiny_gguf: Path, tmp_path: Path) -> None:
+    path, told = write(tmp_path / "t.csv", *((f"text {at}", "ab"[at % 2]) for at in range(250))), list[tuple[int, int]]()
+    prepare(str(tiny_gguf), path, **COLUMNS, progress=lambda *so: told.append(so))
+    assert told == [(100, 250), (200, 250)]
+
+
 def test_the_survey_counts_all_that_is_said_in_conversations(
     tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,6 +34,7 @@ ESCAPED_CONTROLS = {code: f"\\u{code:04x}" for code in (*range(0x7F, 0xA0), *DIR
 NARROW_WIDTH = 70  # columns: with less there is room for no bar
 FIGURES_WIDTH = 30  # of a narrow one, for what stands behind a name: "12.3/270.9 MB 0:00:12"
 LONG_WORD = 20  # columns: one that is wider may be broken where a cell may
+SECONDS_BETWEEN_LINES = 30.0  # of a log, on how far a model or a file is
 GAP = 2  # blanks between the columns of a table
 PIPED_WIDTH = 200  # no line is broken for a program that reads
 
@@ -289,13 +290,21 @@ def _timed_progress(bar: Any, done: Any) -> Progress:
 
 
 @contextmanager
-def waiting(what: str) -> Iterator[None]:
-    """A bar with a clock for work whose parts are not counted, such as "reading my.csv". On a narrow terminal the clock alone."""
+def waiting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with a clock for work such as "reading my.csv". On a narrow terminal the clock alone.
+
+    It has a length, and the time left, once it is told (done so far, in all); in a log that is a line at each new tenth.
+    """
     from rich.progress import TimeElapsedColumn
 
     with _progress(TimeElapsedColumn()) if _is_narrow() else stage_progress() as bar:
-        bar.add_task(what, total=None, info="")
-        yield
+        task, log = bar.add_task(what, total=None, info=""), Tenths(bar, apart_seconds=SECONDS_BETWEEN_LINES)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+            log.show(what, done / max(total, 1), "")
+
+        yield show
 
 
 def _text_column(text: str, *, max_width: int | None = None) -> TextColumn:

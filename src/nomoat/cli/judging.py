@@ -36,7 +36,6 @@ INSTEAD = {
 KEPT = re.compile(r"kept answers of `(?P<model>[^`]+)`")
 OPTIONS = {"budget": "--max-cost", "limit": "--max-requests", "room": "--max-tokens"}
 NAMES_PART = re.compile(r"(?<!/)[/#+](?=\w)")  # a model reference may be broken behind it
-SECONDS_BETWEEN_LINES = 30.0  # of a log, on how far a model is
 UNBOUNDED = 10_000  # columns: wider than any table
 NOT_AGAIN = ("report", "as_json", "yes")  # where a result goes, and a consent that its reader has not given
 
@@ -69,7 +68,7 @@ def counting_bars(what: str, *, next_time: str = GOES_ON) -> Iterator[Callable[[
             def show(model: str, done: int, total: int) -> None:
                 # A model may answer twice: against itself, or once more without likelihoods.
                 if model not in tasks or done < tasks[model][2]:
-                    log = console.Tenths(progress, apart_seconds=SECONDS_BETWEEN_LINES)
+                    log = console.Tenths(progress, apart_seconds=console.SECONDS_BETWEEN_LINES)
                     tasks[model] = (progress.add_task(model, total=total, info=what), log, 0)
                 task, log, _ = tasks[model]
                 tasks[model] = (task, log, done)

@@ -83,7 +83,8 @@ def show(
     from nomoat.judge.suite_files import find, own_suites
     from nomoat.judge.suites import load_suite
 
-    suite = load_suite(name, input_column=input_column, label_column=label_column)
+    with console.waiting(f"reading {name}"):
+        suite = load_suite(name, input_column=input_column, label_column=label_column)
     path, listed = find(name), composed(name)
     facts = _facts(suite, is_own=path is not None)
     if path is not None and listed != suite.name and own_suites().get(listed) in (path, path.parent):

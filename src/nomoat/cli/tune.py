@@ -95,11 +95,11 @@ def tune(
     settings = prepare.Settings(
         rank=rank, layers=layers, learning_rate=learning_rate, epochs=epochs, batch=batch, minutes=minutes, noise=noise, seed=seed
     )  # fmt: skip
-    with console.waiting(f"reading {data.name}"):
+    with console.waiting(f"reading {data.name}") as progress:
         prepared = prepare.prepare(
             base, data, input_column=input_column, label_column=label_column, instruction=instruction, test=test,
             keep_shared=keep_shared, validation=validation, drop_long=drop_long, template=template, data_licence=data_licence,
-            settings=settings,
+            settings=settings, progress=progress,
         )  # fmt: skip
     say_survey(prepared)
     if dry_run:
@@ -213,7 +213,8 @@ def _say_time(found: Estimate) -> None:
 
 
 def _say_what_it_takes(prepared: Prepared, workers: int | None, ray: str | None, *, as_json: bool) -> None:
-    found = say_estimate(prepared)
+    with console.waiting("timing a step"):
+        found = say_estimate(prepared)
     if found:
         _say_workers(prepared, workers, ray)
     if as_json:

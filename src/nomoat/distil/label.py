@@ -31,6 +31,7 @@ from nomoat.asking.room import with_room
 from nomoat.asking.spending import Spending
 from nomoat.asking.spent import Spent
 from nomoat.asking.store import AnswerStore
+from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import ContextExceededError, NomoatError, UnsupportedError, UsageError
 from nomoat.pool import DEFAULT_CONCURRENCY
 from nomoat.progress import Progress
@@ -186,9 +187,7 @@ def label(
     asking = _Asking(teacher=teacher, texts=filled, labels=labels, requests=requests, store=store, progress=progress)
     spent = Spent(pricing=spending.pricing(teacher))
     found = Labelled(spent=spent, max_tokens=max_tokens or _usual_tokens(labels), notes=question.notes)
-    try:
-        _by_likelihood(asking, found, concurrency)
-    except UnsupportedError:
+    if isinstance(teacher.engine, RemoteEngine) or not _by_likelihood(asking, found, concurrency):
         found.how = "written"
         asked = list(written_requests(teacher, requests, store=store, max_tokens=max_tokens, reasoning_effort=reasoning_effort))
         with spending.told():
@@ -211,16 +210,20 @@ class _Asking:
     any_room: bool = False
 
 
-def _by_likelihood(asking: _Asking, found: Labelled, concurrency: int) -> None:
+def _by_likelihood(asking: _Asking, found: Labelled, concurrency: int) -> bool:
+    """Whether the teacher gives likelihoods. Of a server it is known that it does not, before all texts are looked up."""
     teacher, store, labels, total = asking.teacher, asking.store, asking.labels, len(asking.texts)
     questions = [(request, labels) for request in asking.requests]
     asking.progress(0, total)  # before it is looked up what is kept, which takes its time where there are many
     kept = kept_scores(teacher.scores_digest, questions, store)
     fresh = {question for question in questions if question not in kept}
-    collected = collect_scores(
-        teacher, questions, store=store, concurrency=concurrency, kept=kept,
-        show=lambda num_open: asking.progress(total - num_open, total),
-    )  # fmt: skip
+    try:
+        collected = collect_scores(
+            teacher, questions, store=store, concurrency=concurrency, kept=kept,
+            show=lambda num_open: asking.progress(total - num_open, total),
+        )  # fmt: skip
+    except UnsupportedError:
+        return False
     for text, question, scored in zip(asking.texts, questions, collected, strict=True):
         if isinstance(scored, ContextExceededError):
             found.results.append(LeftOut(text=text, why=TOO_LONG_TEXT))
@@ -230,6 +233,7 @@ def _by_likelihood(asking: _Asking, found: Labelled, concurrency: int) -> None:
         fresh.discard(question)  # a text that comes again
         at = matching.likeliest(scored.scores)
         found.results.append(Label(text=text, label=labels[at], confidence=_share(scored.scores, at)))
+    return True
 
 
 def _share(scores: Sequence[ContinuationScore], at: int) -> float:

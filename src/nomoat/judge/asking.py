@@ -13,6 +13,7 @@ from nomoat.asking.answers import FailuresInARow, Question, collect, collect_sco
 from nomoat.asking.room import asked_with_other, with_room
 from nomoat.asking.store import Answered, AnswerStore
 from nomoat.engine import templates
+from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
 from nomoat.judge import asked_notes, choices, code, sandbox
 from nomoat.judge.askable import require_context, template_of
@@ -429,7 +430,10 @@ def _without_answers(words: _Words) -> _Words:
 
 
 def _by_choice(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
-    """Likelihood of each example's choices; written answers for a model that gives no likelihoods."""
+    """Likelihood of each example's choices; written answers for a model that gives no likelihoods, such as any server's."""
+    if isinstance(run.model.engine, RemoteEngine):
+        run.writes_choices = True
+        return _by_text(run, examples)
     run.show(0)  # looking them up may take long, too
     questions = [run.question(example) for example in examples]
     kept = run.scores or kept_scores(run.model.scores_digest, questions, run.store)

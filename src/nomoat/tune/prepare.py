@@ -29,6 +29,7 @@ from nomoat.engine.tokenizer import Tokenizer, name_of
 from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
 from nomoat.languages import language_shares
+from nomoat.progress import Progress
 from nomoat.records import Parent
 from nomoat.rows import Given, Source, sha256_of, source
 from nomoat.tune import adapter, questions
@@ -44,6 +45,7 @@ RANK = 16
 WHOLE = ("rank", "layers", "batch", "seed")
 FEW_LESSONS, MANY_LESSONS = 500, 5000
 VALIDATION_PART, MAX_VALIDATION_LESSONS = 0.1, 200
+TOLD_AT_ONCE = 100  # lessons
 WIDTH_OF_FULL_RATE, FULL_RATE = 576, 2e-3  # SmolLM2-135M's, where it was found
 
 
@@ -194,9 +196,9 @@ def prepare(
     base: str | Path, data_path: Given, *, input_column: str | None = None, label_column: str | None = None,
     instruction: str | None = None, test: Given | None = None, keep_shared: bool = False,
     validation: Given | None = None, drop_long: bool = False, template: str | None = None, data_licence: str | None = None,
-    settings: Settings | None = None,
+    settings: Settings | None = None, progress: Progress = lambda _done, _total: None,
 ) -> Prepared:  # fmt: skip
-    """Read the data, a file or rows (see `rows.source`), and look at it.
+    """Read the data, a file or rows (see `rows.source`), and look at it. `progress` is told how many lessons are in tokens.
 
     `test`: a file, or rows, whose texts must not be learned from; those found in both are dropped.
     `base`: a model, or BASE+ADAPTER to go on from what an adapter has learned, with its instruction, rank and layers.
@@ -237,7 +239,7 @@ def prepare(
     arch, sizes = architectures.of(file), importer.read_sizes(file)
     if settings.rank and settings.rank > sizes.width:
         raise UsageError(f"rank is {settings.rank:,}, and the model is {sizes.width:,} wide", hint="16 is usual, and 64 is much")
-    samples, too_long = _encoded(data, tokenizer, sizes, drop_long)
+    samples, too_long = _encoded(data, tokenizer, sizes, drop_long, progress)
     data = _without(data, too_long)
     held_out, told = list[Sample](), {f"shared_with_{which}": tuple(shared.get(which, {})) for which in ("test", "validation")}
     if theirs := others.get("validation"):
@@ -459,11 +461,15 @@ def opened(weights: Path) -> ModelSource:
     return source
 
 
-def _encoded(data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: bool) -> tuple[list[Sample], tuple[str, ...]]:
+def _encoded(
+    data: Data, tokenizer: Tokenizer, sizes: Dimensions, drop_long: bool, progress: Progress = lambda _done, _total: None
+) -> tuple[list[Sample], tuple[str, ...]]:  # fmt: skip
     """The samples that fit, and the places of the lessons that do not."""
     context_tokens = sizes.context_tokens
     samples, too_long, alike = list[Sample](), list[tuple[str, str]](), AlikePrompts(tokenizer)
-    for lesson in data.lessons:
+    for done, lesson in enumerate(data.lessons):
+        if done and done % TOLD_AT_ONCE == 0:
+            progress(done, len(data.lessons))
         try:
             made = encoding.encode(lesson, tokenizer, context_tokens, alike)
         except UnsupportedError as exc:
