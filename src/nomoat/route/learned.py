@@ -325,7 +325,7 @@ def _fitted_model(seen: Any, good: npt.NDArray[np.bool_]) -> Any:
 
 @functools.cache
 def _libraries() -> Any:
-    """What threads run in. Looked for once: that takes as long as to fit a model."""
+    """What threads run in. Looked for once: that takes two thirds of the time of a fit."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
