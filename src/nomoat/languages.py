@@ -49,5 +49,5 @@ def language_shares(texts: Sequence[str]) -> dict[str, float]:
 
 
 def shares_in_words(shares: Mapping[str, float]) -> str:
-    """What `language_shares` found: "en 75%, ko 25%"."""
+    """Of languages or scripts: "en 75%, ko 25%"."""
     return ", ".join(f"{language} {part:.0%}" for language, part in shares.items())

@@ -32,8 +32,7 @@ def survey_lines(prepared: Prepared) -> Iterator[str]:
         f"a {unit} has {survey.median_tokens:,} (half of them), {survey.p95_tokens:,} (95 %), at most {survey.longest_tokens:,}"
     )
     yield from (f"note: {note}" for note in prepared.notes)
-    scripts = ", ".join(f"{script} {part:.0%}" for script, part in survey.scripts.items())
-    yield f"scripts: {scripts or 'no letters in the texts'}"
+    yield f"scripts: {shares_in_words(survey.scripts) or 'no letters in the texts'}"
     if languages := shares_in_words(survey.languages):
         yield f"languages (by their words, roughly): {languages}"
     if survey.labels:
