@@ -163,7 +163,6 @@ class Scorer:
             likelihood_graph.give_log_probabilities(model)
             self._part_tokens = max(1, min(PART_TOKENS, LOGIT_VALUES // logits[2].get_length()))
             self._request = core().compile_model(model, "CPU", properties).create_infer_request()
-        self._passes = shutdown.passes()
         self._kept_ids: list[int] = []
         self._kept_states: list[npt.NDArray[Any]] = []
 
@@ -253,8 +252,7 @@ class Scorer:
             rows = tokens = np.zeros(1, np.int64)
         picked, where = np.unique(rows, return_inverse=True)
         reads = {"picked": picked, "reads": np.stack([where, tokens], axis=1)}
-        with self._passes:
-            shutdown.require_time()
+        with shutdown.waited_for():
             return np.array(self._request.infer(inputs | reads, share_outputs=True)[0])[:count]
 
     def _change(self, model: Any) -> None:

@@ -49,7 +49,6 @@ class Inference:
     def __init__(self, compiled: Any) -> None:
         self.request = compiled.create_infer_request()
         self.places = {name: at for at, port in enumerate(compiled.inputs) for name in port.get_names()}
-        self._passes = shutdown.passes()
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Both outputs, a row a token, overwritten by the next pass.
@@ -58,8 +57,7 @@ class Inference:
         """
         import openvino as ov
 
-        with self._passes:
-            shutdown.require_time()
+        with shutdown.waited_for():
             for name, value in inputs.items():
                 if name in self.places or name != "position_ids":  # which those that optimum-intel converts have where they use them
                     self.request.set_input_tensor(self.places[name], ov.Tensor(value))

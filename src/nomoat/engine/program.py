@@ -96,7 +96,7 @@ def _do(jobs: int, count: int) -> None:
 
     Otherwise the team would wait for the caller's share, and be out of step for good. While `_one_at_a_time` is held.
     """
-    shutdown.require_time_for_job()
+    shutdown.require_time()
     threads, announce, do_share = team(), ANNOUNCE.call, DO_SHARE.call  # what fails here announces nothing
     try:
         if announce(threads.address, jobs, count):

@@ -16,33 +16,23 @@ ENDS = "the process ends"
 _no_pass_begins = threading.Event()
 process_ends = threading.Event()  # no job either, such as of a pass that was under way
 _adding = threading.Lock()
-_passes: weakref.WeakSet[threading.Lock] = weakref.WeakSet()
-
-
-def passes() -> threading.Lock:
-    """A lock for one model's passes of OpenVINO: held around each, which begins with `require_time`."""
-    made = threading.Lock()
-    with _adding:
-        _passes.add(made)
-    return made
+_at_work: weakref.WeakSet[threading.Lock] = weakref.WeakSet()  # each held as long as its work takes
 
 
 @contextmanager
 def waited_for() -> Iterator[None]:
-    """OpenVINO is at work as in a pass. Raises RuntimeError, before it begins, if the process ends."""
-    with passes():
-        require_time()
+    """OpenVINO is at work: on a pass, or a model that is made or freed. Raises RuntimeError, before it begins, if the process ends."""
+    work = threading.Lock()
+    with work:
+        with _adding:
+            if _no_pass_begins.is_set():
+                raise RuntimeError(ENDS)
+            _at_work.add(work)
         yield
 
 
 def require_time() -> None:
-    """Raises RuntimeError if the process ends."""
-    if _no_pass_begins.is_set():
-        raise RuntimeError(ENDS)
-
-
-def require_time_for_job() -> None:
-    """The same for what a pass may be in the midst of: raises RuntimeError once those under way have ended."""
+    """For a job, which may be that of a pass: raises RuntimeError once the process ends and passes under way have ended."""
     if process_ends.is_set():
         raise RuntimeError(ENDS)
 
@@ -50,12 +40,12 @@ def require_time_for_job() -> None:
 def end(seconds: float) -> None:
     """Wait for passes that are under way, so long at most. No other begins then.
 
-    No lock is held while another is waited for: who makes a model asks for that of its passes.
+    `_adding` is not held meanwhile: work that is under way may begin some of its own, and is told that it is too late.
     """
     deadline = time.monotonic() + seconds
     _no_pass_begins.set()
     with _adding:
-        under_way = list(_passes)
+        under_way = list(_at_work)
     for lock in under_way:
         if lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
             lock.release()
