@@ -257,6 +257,37 @@ def test_likelihoods_of_answer_and_prompt_equal_the_reference(engine: LocalEngin
     assert [one.log_probability for one in again[1:]] == pytest.approx([one.log_probability for one in [*prompt, *told][1:]], abs=1e-3)
 
 
+@pytest.mark.parametrize("asked", [{}, {"temperature": 1.0, "seed": 3, "repetition_penalty": 1.3}])
+def test_one_token_after_a_prompt_whose_likelihoods_were_told_is_not_computed_again(
+    engine: LocalEngine, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]
+) -> None:
+    """What lm-evaluation-harness asks of each text: it was read twice."""
+    texts = [Request(prompt=f"{n} the hello he", max_new_tokens=1, top_logprobs=2, **asked) for n in range(3)]
+    expected = [list(engine.generate(text)) for text in texts]
+    for text in texts:
+        engine.prompt_likelihoods(text)
+    run, passes = engine._started_batcher()._model.run, []
+    monkeypatch.setattr(engine._started_batcher()._model, "run", lambda rows: (passes.append(rows), run(rows))[1])
+    for text, chunks in zip(reversed(texts), reversed(expected), strict=True):
+        told = list(engine.generate(text))
+        assert "".join(chunk.text for chunk in told) == "".join(chunk.text for chunk in chunks)
+        assert told[0].likelihoods[0].log_probability == pytest.approx(chunks[0].likelihoods[0].log_probability, abs=0.01)
+        assert (told[-1].finish_reason, told[-1].usage.read_tokens) == (chunks[-1].finish_reason, 0)
+    assert passes == []
+    engine.prompt_likelihoods(texts[0])
+    list(engine.generate(dataclasses.replace(texts[0], max_new_tokens=2)))
+    assert len(passes) == 3, "a longer answer needs the prompt's keys and values"
+
+
+def test_of_texts_whose_likelihoods_were_told_the_last_are_remembered(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "REMEMBERED_TEXTS", 2)
+    for n in range(4):
+        engine.prompt_likelihoods(Request(prompt=f"{n} the"))
+    texts = [Request(prompt=f"{n} the", max_new_tokens=1) for n in range(4)]
+    assert [list(engine.generate(text))[-1].usage.read_tokens > 0 for text in texts] == [True, True, False, False]
+    assert engine._started_batcher()._after == {}
+
+
 def test_a_long_prompts_likelihoods_are_told_in_parts_with_the_same_result(
     engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -516,7 +547,7 @@ def test_embeddings_do_not_push_out_what_is_kept_of_prompts(fake: tuple[Fake, ba
     assert batcher._pool.extend([], 32 * (batcher._pool.num_free - 40))
 
     def num_kept(first: int) -> int | None:
-        asked = answer_to(first, 640)
+        asked = answer_to(first, 640, max_new_tokens=2)
         batcher.submit(asked)
         list(asked.tokens)
         return asked.tokens.num_kept

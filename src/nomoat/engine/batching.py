@@ -38,6 +38,7 @@ GUESSED_TOKENS = 16  # of a pass with guesses, over all answers: beside many of 
 SHORT_PROMPTS_PART = 2  # one token in so many of those for prompts is for the shortest, where a long one came first
 READINGS_PART = 8  # one token in so many of a pass is for readings, where answers' prompts would take them all
 PASSED_READING = 8  # answers in a row that are let in before a reading that waits
+REMEMBERED_TEXTS = 32  # texts that were read last, the logits after which are kept: as many as end in a pass over short ones
 HEARTBEAT_SECONDS = 0.5
 CACHE_SHARE = 0.5  # of free memory, at most; the system gives it when it is first used
 
@@ -138,6 +139,10 @@ class Answer(_Text):
     @property
     def cancelled(self) -> bool:
         return self.tokens.cancelled
+
+    @property
+    def is_one_token(self) -> bool:
+        return self._end == self.num_prompt_tokens + 1
 
     def next_tokens(self, room: int, guess: int) -> tuple[list[int], int]:
         ids = self.ids[self.done : self.done + room]
@@ -244,6 +249,7 @@ class Batcher:
         self._running: list[_Text] = []  # in the order in which they were let in
         self._num_passed = 0  # answers in a row that were let in before a reading that waits
         self._turned_away: tuple[_Text, int] | None = None  # who found too few blocks, and how many were free for it
+        self._after: dict[tuple[int | None, tuple[int, ...]], Floats] = {}  # logits [V] after the texts read last, by adapter
         self._closing, self._is_closed = threading.Lock(), False
         made: Future[None] = Future()
         told = ([make], made, context_tokens, cache_bytes)
@@ -320,7 +326,22 @@ class Batcher:
             text = self._incoming.get()
             if text is None:
                 return False
-            self._line_of(text).append(text)
+            if not self._ends_at_once(text):
+                self._line_of(text).append(text)
+        return True
+
+    def _ends_at_once(self, text: _Text) -> bool:
+        """One token after a text whose likelihoods were told just now, as lm-evaluation-harness asks for both."""
+        if not isinstance(text, Answer) or not text.is_one_token:
+            return False
+        logits_V = self._after.pop((text.adapter, tuple(text.ids)), None)
+        if logits_V is None:
+            return False
+        text.begin(len(text.ids))
+        try:
+            text.take(logits_V[None], logits_V[None, :0])
+        except BaseException as exc:  # noqa: BLE001 - one request's failure is nobody else's
+            text.fail(exc)
         return True
 
     def _line_of(self, text: _Text) -> deque[_Text]:
@@ -356,7 +377,14 @@ class Batcher:
                     self._pool.keep(text.blocks, text.digests, text.ids, text.done, _salt(text))
                 if ended:
                     self._leave(text)
+                    self._remember(text, logits_WV[w : w + row.wanted])
             w, t = w + row.wanted, t + len(row.ids)
+
+    def _remember(self, text: _Text, logits_WV: Floats) -> None:
+        if isinstance(text, Reading) and text.wants_each:
+            self._after[text.adapter, tuple(text.ids)] = logits_WV[-1].copy()
+            if len(self._after) > REMEMBERED_TEXTS:
+                del self._after[next(iter(self._after))]
 
     def _is_kept(self, text: _Text) -> bool:
         """Whether others may use its keys and values: an answer often follows its prompt's likelihoods, and nothing an embedding.
