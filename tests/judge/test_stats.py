@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import tracemalloc
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 import pytest
@@ -166,13 +165,15 @@ def test_paired_interval_refuses_what_are_no_pairs(left_only: int, right_only: i
         paired_proportions_interval(left_only, right_only, n)
 
 
-@pytest.mark.parametrize(("n", "won", "lost"), [(60, 0.25, 0.10), (100, 0.02, 0.0), (200, 0.01, 0.0), (200, 0.0, 0.02), (20, 0.9, 0.02)])
+@pytest.mark.parametrize(
+    ("n", "won", "lost"), [(60, 0.25, 0.10), (100, 0.02, 0.0), (200, 0.01, 0.0), (200, 0.0, 0.02), (20, 0.9, 0.02)]
+)
 def test_paired_interval_holds_the_difference_on_both_sides(n: int, won: float, lost: float) -> None:
-    """4,000 duels; beyond either end in at most 5.2 % in the long run, by chance in more than 6.5 %: below 0.1 %. Newcombe's method 10,
-    where half of the others are right on both sides, has 11 to 13 % beyond one end where 1 or 2 % differ.
+    """4,000 duels; beyond either end in at most 5.2 % in the long run, by chance in more than 6.5 %: below 0.1 %. By
+    Newcombe's method 10 it is 11 to 13 % where 1 or 2 % differ, and half of the others are right on both sides.
     """
     tables = np.random.default_rng(11).multinomial(n, [won, lost, 1 - won - lost], size=4_000).tolist()
-    interval = cache(paired_proportions_interval)  # most tables are there many times
+    interval = functools.cache(paired_proportions_interval)  # most tables are there many times
     found = [interval(*counts, n) for *counts, _ in tables]
     assert sum(low > won - lost for low, _ in found) <= 260
     assert sum(high < won - lost for _, high in found) <= 260
@@ -788,7 +789,7 @@ def test_equivalence_is_claimed_of_models_just_outside_no_oftener_than_promised(
     others are right on both sides.
     """
     tables = np.random.default_rng(4).multinomial(n, [won, lost, 1 - won - lost], size=1_000).tolist()
-    interval = cache(paired_proportions_interval)
+    interval = functools.cache(paired_proportions_interval)
     assert sum(is_equivalent(interval(*counts, n), rope) for *counts, _ in tables) <= 45
 
 

@@ -243,7 +243,7 @@ def print_leaderboard(board: Leaderboard) -> None:
         "model": [row.side.model for row in board.standings],
         "score": [wording.render_side_score(board.metric, row.side) for row in board.standings],
         "rating": [wording.render_rating(row) for row in board.standings],
-        "behind the first": [wording.render_behind(board.metric, row, board.alpha) for row in board.standings],
+        "behind the first" if len(board.pairs) < 2 else "behind the first, corrected p": [wording.render_behind(board.metric, row, board.alpha) for row in board.standings],
         "cost per 1,000": [wording.render_cost(row.side) for row in board.standings],
         "cost in total": [wording.render_total_cost(row.side) for row in board.standings],
         "bytes sent out": [f"{row.side.bytes_out:,}" for row in board.standings],
