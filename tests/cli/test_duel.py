@@ -12,6 +12,10 @@ from typing import Any
 
 import pytest
 import shell
+from quiz import knowing, quiz
+
+from nomoat.cli.duel import print_leaderboard
+from nomoat.judge.table import run_table
 
 nomoat = functools.partial(shell.nomoat, COLUMNS="100")
 
@@ -138,6 +142,14 @@ def test_table_with_a_rope_is_refused(table: Path) -> None:
     done = nomoat("duel", "--table", "fake:", "stored:test/fake:", "--suite", str(table), "--rope", "2")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: --rope says when two models are equal, and a table names nobody so\n")
+
+
+@pytest.mark.parametrize(("num_models", "said"), [(2, "behind the first "), (3, "behind the first, corrected p ")])
+def test_table_of_several_says_that_its_p_values_are_corrected(num_models: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their intervals are not: 6 questions apart, all one way, exclude 0, and among three models p is 0.0625."""
+    models = [knowing(name, right) for name, right in (("a", 40), ("b", 34), ("c", 33))[:num_models]]
+    print_leaderboard(run_table(models, quiz(40)).leaderboard)
+    assert said in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.data

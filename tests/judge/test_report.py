@@ -587,10 +587,10 @@ def test_figures_near_an_end_of_the_scale_are_not_rounded_to_it() -> None:
     found = measured("exact", 20_000, 19_988)
     assert wording.summary_of(found) == (
         "`l` (100.000 % [99.981, 100.000]) is ahead of `r` (99.9 % [99.9, 100.0]) on `s`, 20,000 items: "
-        "by 0.060 points [0.028, 0.105], p = 0.0005."
+        "by 0.060 points [0.034, 0.105], p = 0.0005."
     )
     assert wording.render_measure(found.measures[2]) == "0 of 20,000 = 0.000 % [0.000, 0.019]"
-    assert twin(wording.render_difference(found)) == "+0.060 %p [+0.028, +0.105]"
+    assert twin(wording.render_difference(found)) == "+0.060 %p [+0.034, +0.105]"
     estimates = ((0.9999, 0.9998, 1.0), (0.7, 0.5, 0.9998), (0.0001, 0.0, 0.0002))
     assert [wording.render_estimate("exact", *estimate) for estimate in estimates] == [
         "99.990 % [99.980, 100.000]",

@@ -596,7 +596,7 @@ def test_small_lead_is_too_close_to_call() -> None:
 
 
 def test_winner_needs_the_test_and_the_interval_both() -> None:
-    """6 against 16 (Cavo et al. 2012): Newcombe's interval excludes 0, the exact test says p = 0.0525."""
+    """6 against 16 (Cavo et al. 2012): Tango's interval excludes 0, the exact test says p = 0.0525."""
     left = [1.0] * 59 + [1.0] * 6 + [0.0] * 16 + [0.0] * 80
     right = [1.0] * 59 + [0.0] * 6 + [1.0] * 16 + [0.0] * 80
     sides = [
@@ -607,6 +607,13 @@ def test_winner_needs_the_test_and_the_interval_both() -> None:
     assert verdict.difference_high < 0
     assert verdict.p_value == pytest.approx(0.0525, abs=1e-4)
     assert verdict.winner == "undecided"
+
+
+@pytest.mark.parametrize("num_right", [0, 50, 100])
+def test_questions_that_nothing_differs_on_leave_as_much_open_however_many_are_right(num_right: int) -> None:
+    """Where the true difference is 2.1 points, none of 100 questions tells it in 12 of 100 duels."""
+    verdict = nomoat.duel(knowing("a", num_right), knowing("b", num_right), quiz(100), stop_early=False, rope=2)
+    assert (verdict.winner, verdict.difference_high) == ("undecided", pytest.approx(0.037, abs=5e-4))
 
 
 def test_model_against_itself_is_all_ties() -> None:

@@ -238,12 +238,13 @@ def print_leaderboard(board: Leaderboard) -> None:
 
     out = console.wide_out()
     _print_head(out, board, f"{board.num_examples:,} items")
+    behind = "behind the first" if len(board.pairs) < 2 else "behind the first, corrected p"  # the intervals beside it are not
     columns = {
         "": [str(rank) for rank in range(1, len(board.standings) + 1)],
         "model": [row.side.model for row in board.standings],
         "score": [wording.render_side_score(board.metric, row.side) for row in board.standings],
         "rating": [wording.render_rating(row) for row in board.standings],
-        "behind the first": [wording.render_behind(board.metric, row, board.alpha) for row in board.standings],
+        behind: [wording.render_behind(board.metric, row, board.alpha) for row in board.standings],
         "cost per 1,000": [wording.render_cost(row.side) for row in board.standings],
         "cost in total": [wording.render_total_cost(row.side) for row in board.standings],
         "bytes sent out": [f"{row.side.bytes_out:,}" for row in board.standings],

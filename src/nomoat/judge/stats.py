@@ -13,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
-from nomoat.proportions import wilson_interval
-
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 9_999
 NEVER = 1e-9  # how likely a draw may be that no resampling comes to
@@ -65,29 +63,24 @@ def paired_permutation(differences: Sequence[float]) -> float:
     return (num_as_far + 1) / (NUM_THROWS + 1)  # the observed signs are one of the throws
 
 
-def paired_proportions_interval(
-    both: int, left_only: int, right_only: int, neither: int, *, confidence: float = CONFIDENCE
-) -> Interval:
-    """Interval for the difference (left minus right) of two proportions measured on the same examples.
+def paired_proportions_interval(left_only: int, right_only: int, n: int, *, confidence: float = CONFIDENCE) -> Interval:
+    """Interval for the difference (left minus right) of two proportions measured on the same `n` examples, of which one side alone was
+    right on so many.
 
-    Returns (low, high) within [-1, 1]. Newcombe's square-and-add interval: two Wilson intervals, joined with the correlation
-    of the two sides. Source: Newcombe 1998, doi:10.1002/(SICI)1097-0258(19981130)17:22<2635::AID-SIM954>3.0.CO;2-C, method 10;
-    recommended by Fagerland, Lydersen and Laake 2014, doi:10.1002/sim.6148.
-    Raises ValueError if there are no examples.
+    Tango's score interval, which goes by these alone: how many both got right makes no difference. Returns (low, high) within [-1, 1].
+    Source: Tango 1998, Statistics in Medicine 17, 891-908; recommended by Fagerland, Lydersen and Laake 2014, doi:10.1002/sim.6148.
+    Newcombe's method 10, the other one recommended there, is too narrow where few differ and half are right: `docs/log.md`.
+    Raises ValueError for counts that cannot be.
     """
-    n = both + left_only + right_only + neither
-    left_wins, right_wins = both + left_only, both + right_only
-    left_low, left_high = wilson_interval(left_wins, n, confidence=confidence)
-    right_low, right_high = wilson_interval(right_wins, n, confidence=confidence)
-    left, right = left_wins / n, right_wins / n
-    correlation = _corrected_phi(both, left_only, right_only, neither)
-
-    def width(one: float, other: float) -> float:
-        return math.sqrt(max(0.0, one**2 - 2 * correlation * one * other + other**2))
-
-    low = left - right - width(left - left_low, right_high - right)
-    high = left - right + width(left_high - left, right - right_low)
-    return max(-1.0, low), min(1.0, high)
+    if n <= 0 or min(left_only, right_only) < 0 or left_only + right_only > n:
+        raise ValueError(f"{left_only} and {right_only} of {n} are no pairs")
+    quantile = float(special.ndtri((1 + confidence) / 2))
+    unseen = quantile**2 / (n + quantile**2)  # where all went one way, what may go another, as in Wilson's
+    if not left_only and not right_only:
+        return -unseen, unseen
+    if n in (left_only, right_only):
+        return (1 - 2 * unseen, 1.0) if left_only else (-1.0, 2 * unseen - 1)
+    return _tango_interval(left_only / n, right_only / n, n, quantile)
 
 
 def mean_interval(values: Sequence[float], lowest: float, highest: float, *, confidence: float = CONFIDENCE) -> Interval:
@@ -489,17 +482,6 @@ def _kappas(tables_PRR: NDArray[np.float64]) -> NDArray[np.float64]:
     agreed_P = np.trace(shares_PRR, axis1=1, axis2=2)
     chance_P = np.sum(shares_PRR.sum(axis=1) * shares_PRR.sum(axis=2), axis=1)
     return np.where(chance_P < 1, (agreed_P - chance_P) / np.where(chance_P < 1, 1 - chance_P, 1.0), 0.0)
-
-
-def _corrected_phi(both: int, left_only: int, right_only: int, neither: int) -> float:
-    """Correlation of the two sides, shrunk towards 0 by Newcombe's continuity correction; 0 where a margin is empty."""
-    margins = (both + left_only) * (right_only + neither) * (both + right_only) * (left_only + neither)
-    if margins == 0:
-        return 0.0
-    determinant = float(both * neither - left_only * right_only)
-    if determinant > 0:
-        determinant = max(0.0, determinant - (both + left_only + right_only + neither) / 2)
-    return determinant / math.sqrt(margins)
 
 
 def _within(values: Sequence[float], lowest: float, highest: float) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:

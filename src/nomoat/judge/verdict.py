@@ -180,7 +180,7 @@ def compare(
     """The verdict over two evaluations of the same examples; `watch` if it was looked at while it went on.
 
     For examples whose number was fixed before, there is a winner if, and only if, the test gives p < alpha and the interval of the
-    difference excludes 0. For answers that are right or wrong these are exact McNemar and Newcombe, two different formulas, and a
+    difference excludes 0. For answers that are right or wrong these are exact McNemar and Tango, two different formulas, and a
     verdict needs both; for other scores one formula (Gaffke) gives both; where examples are in groups, whole groups are flipped, and
     the interval is Tango's for as many pairs as the groups are worth. A duel that was watched has a winner as soon as the confidence
     sequence excludes 0, or at its end by the same formulas at alpha / 2. Two sides are equal where the interval is inside the rope; in
@@ -289,9 +289,9 @@ def _fixed(metric: str, one: Sequence[float], other: Sequence[float], alpha: flo
         p_value = stats.paired_permutation(list(sums.values()))  # a large group leaves no known scale any power
         low, high = stats.clustered_difference_interval(differences, groups, range_of_differences(metric)[1], confidence=1 - alpha)
     elif METRICS[metric].right_or_wrong:
-        both, left_only, right_only, neither = (pairs.count(pair) for pair in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)))
+        left_only, right_only = pairs.count((1.0, 0.0)), pairs.count((0.0, 1.0))
         p_value = proportions.mcnemar_exact(left_only, right_only)
-        low, high = stats.paired_proportions_interval(both, left_only, right_only, neither, confidence=1 - alpha)
+        low, high = stats.paired_proportions_interval(left_only, right_only, len(pairs), confidence=1 - alpha)
     else:
         differences = [a - b for a, b in pairs]
         p_value = stats.mean_p_value(differences, *range_of_differences(metric))
