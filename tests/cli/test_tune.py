@@ -45,7 +45,7 @@ def stopped(command: list[str], needle: str, number: int) -> tuple[int, list[str
 )
 def test_a_number_that_cannot_be_meant_is_a_command_line_that_cannot_be_read(command: list[str], given: str) -> None:
     done = CliRunner().invoke(app, [*command, given])
-    assert (done.exit_code, f"'{given.split('=')[0]}'" in done.stderr) == (2, True)
+    assert (done.exit_code, f"'{given.split('=', maxsplit=1)[0]}'" in done.stderr) == (2, True)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="Windows ends a process at once")
