@@ -30,6 +30,7 @@ TEST = "A file whose texts must not be learned: those in both are dropped."
 VALIDATION = "A file of lessons to hold out; without it a part of the data is."
 INSTRUCTION = "Words before each text, or with {text} in them all that is asked, instead of the default ones (tables)."
 DATA_LICENCE = "Terms of the data, such as cc-by-4.0; yours (`own`) if not given, but for files of known data sets."
+SEED = "Seed of order and adapter: the same bits without --minutes, computed the same way."
 Base = Annotated[
     str,
     typer.Argument(
@@ -63,9 +64,7 @@ def tune(
     learning_rate: Annotated[float | None, options.above_zero("Highest learning rate; by the model's width if not given.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Lessons a step; by the number of lessons if not given.")] = None,
     noise: Annotated[float | None, options.above_zero("NEFTune's noise on the words, 5 to 15, where all --layers learn.")] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Seed of order and adapter: the same bits without --minutes, computed the same way.")
-    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help=SEED)] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from an interrupted training's state, if there is one.")] = False,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Learn with this many processes, by Ray.")] = None,
     ray: options.RayAddress = None,
