@@ -358,10 +358,12 @@ def test_a_teacher_that_refuses_is_told_with_its_words(
     server = serving(counted("I cannot help with that.", 9, 9))
     done = nomoat("distil", f"{server.url}#m", "--out", str(tmp_path / "t.jsonl"), "-n", "20", "--seeds", str(seeds))
     assert done.returncode == 3
-    assert done.stderr.splitlines()[-1] == (
+    assert done.stderr.splitlines()[-2:] == [
+        f"`{tmp_path / 't.jsonl'}` holds nothing to learn from",
         "partial: 4 answers held no whole task; one begins `I cannot help with that.`; another teacher, other seeds (--seeds) or "
-        "fewer tasks at once (--per-request) may do better"
-    )
+        "fewer tasks at once (--per-request) may do better",
+    ]
+    assert "terms of what learns from it" not in done.stderr
 
 
 def test_credit_that_ends_leaves_a_part_and_exit_code_3(

@@ -40,6 +40,14 @@ def stopped(command: list[str], needle: str, number: int) -> tuple[int, list[str
     return process.returncode, said
 
 
+@pytest.mark.parametrize(
+    "given", ["--rank=0", "--layers=-1", "--batch=0", "--seed=-1", "--epochs=0", "--minutes=-5", "--learning-rate=nan", "--noise=inf"]
+)
+def test_a_number_that_cannot_be_meant_is_a_command_line_that_cannot_be_read(command: list[str], given: str) -> None:
+    done = CliRunner().invoke(app, [*command, given])
+    assert (done.exit_code, f"'{given.split('=', maxsplit=1)[0]}'" in done.stderr) == (2, True)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="Windows ends a process at once")
 @pytest.mark.usefixtures("kernels")
 def test_a_stopped_training_says_how_to_go_on_and_other_settings_are_named(command: list[str]) -> None:

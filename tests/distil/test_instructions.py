@@ -223,6 +223,14 @@ def test_credit_that_ends_leaves_what_was_paid_for(serving: Serving, concurrency
     assert (found.spent.num_answers, found.num_offered, len(found.tasks) > 15) == (3, 30, True)
     assert found.partial.startswith("`127.0.0.1` answered 4")
     assert found.hint.endswith("look at the account")
+    assert len(server.bodies) <= 3 + concurrency
+
+
+def test_a_server_that_wants_us_away_for_a_day_is_asked_nothing_more(serving: Serving) -> None:
+    away = say(429, {"error": {"message": "daily limit"}}, headers={"retry-after": "86400"})
+    server = serving(write_tasks, away)
+    found = taught(server, replace(PLAN, num_tasks=200), concurrency=1)
+    assert (len(server.bodies), found.hint) == (2, "the server asks to wait for 1,440 minutes")
 
 
 def test_answers_behind_the_end_of_the_credit_are_read_too(serving: Serving) -> None:

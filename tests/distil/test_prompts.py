@@ -37,6 +37,15 @@ WANTED = [
         "5. **Instruction**: Name the largest planet.\n   **Input**: None.\n   **Output**: Jupiter\n",
         "### Task 4\nInstruction: Sort the words.\nInput:\nb a\nOutput:\na\nb\n\n### Task 5\nInstruction: Name the largest planet.\n"
         "Output: Jupiter\n###",
+        "<tasks>\n<task id='4'>\n<instruction>Sort the words.</instruction>\n<input>b a</input>\n<output>\na\nb\n</output>\n</task>\n"
+        "<task><instruction>Name the largest planet.</instruction><input><noinput></input><output>Jupiter</output></task>\n</tasks>",
+        "| # | **Instruction** | Input | Output |\n|---|:--|---|---|\n| 4 | Sort the words. | b a | a<br>b |\n"
+        "| 5 | Name the largest planet. | - | Jupiter |",
+        "4. Sort the words.\nInput: b a\nOutput: a\nb\n\n5. Name the largest planet.\nInput: <noinput>\nOutput: Jupiter",
+        "**4. Sort the words.**\n\n**Input:** b a\n\n**Output:** a\nb\n\n**5. Name the largest planet.**\n\n**Output:** Jupiter",
+        "Question: Sort the words.\nContext: b a\nAnswer: a\nb\n\nQuestion: Name the largest planet.\nAnswer: Jupiter",
+        "4. Prompt: Sort the words.\nInput: b a\nCompletion: a\nb\n\n5. Prompt: Name the largest planet.\nCompletion: Jupiter",
+        "**Q4:** Sort the words.\nInput: b a\n**A4:** a\nb\n\n**Q5:** Name the largest planet.\n**A5:** Jupiter",
         "4. **Task**: Sort the words.\nInput: b a\nOutput: a\nb\n\n5. **Task**: Name the largest planet.\nOutput: Jupiter",
         "4.\nInstruction: Sort the words.\nInput: b a\nOutput: a\nb\n5.\nInstruction: Name the largest planet.\nInput: N/A\n"
         "Output: Jupiter",
@@ -174,6 +183,32 @@ def test_tasks_of_an_answer_in_two_forms_are_kept_apart(first: str, second: str)
     numbers = ("4. ", "5. ") if first.startswith(("{}", "### {}")) else ("", "")
     shown = [form.format(number, "Do it.", "a", at) for form, number, at in zip((first, second), numbers, "bc", strict=True)]
     assert [(task.input, task.output) for task in parse_tasks("\n\n".join(shown))] == [("a", "b"), ("a", "c")]
+
+
+def test_a_choice_named_by_a_letter_is_no_answer() -> None:
+    choices = "Which is a river?\nA: The Han\nB: The Alps"
+    wanted = [Task(instruction=choices, input="", output="A")]
+    assert parse_tasks(f"4. Instruction: {choices}\nOutput: A") == parse_tasks(f"4. Q: {choices}\nAnswer: A") == wanted
+
+
+def test_a_list_in_an_output_is_no_task_where_tasks_have_a_number_alone() -> None:
+    listed = "1. One.\n2. Two.\n5. Five."
+    assert parse_tasks(f"4. Name numbers.\nOutput:\n{listed}\n\n5. Name a river.\nOutput: The Han.") == [
+        Task(instruction="Name numbers.", input="", output=listed), Task(instruction="Name a river.", input="", output="The Han.")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "<task><instruction>Name a river.</instruction><output>The Han.</output></task><task><instruction>Name",
+        "| Instruction | Output |\n|---|---|\n| Name a river. | The Han. |\n| Name",
+    ],
+)
+def test_the_last_task_in_tags_or_a_table_that_was_cut_is_an_empty_one(answer: str) -> None:
+    whole = Task(instruction="Name a river.", input="", output="The Han.")
+    assert parse_tasks(answer) == [whole]
+    assert parse_tasks(answer, is_cut=True) == [whole, Task(instruction="", input="", output="")]
 
 
 def test_letters_apart_are_an_input() -> None:
@@ -322,7 +357,10 @@ def test_numbers_behind_names_are_those_of_the_task_or_part_of_the_text() -> Non
 
 
 @pytest.mark.timeout(60)  # all of them take less than a second; where the time grows with the square of the length, each takes minutes
-@pytest.mark.parametrize("stuck", ["*", "_", "#", " ", "# ", "-", ">", "1", "task ", "1. Instruction: ", "I hope these tasks ", "더 "])
+@pytest.mark.parametrize(
+    "stuck",
+    ["*", "_", "#", " ", "# ", "-", ">", "1", "task ", "1. Instruction: ", "<instruction>", "| ", "I hope these tasks ", "더 "],
+)
 def test_a_teacher_that_gets_stuck_in_a_line_holds_nobody_up(stuck: str) -> None:
     for before in ("", "task", "1", "Output", "이 과제 ", "도움이 되 "):
         line = before + stuck * (100_000 // len(stuck)) + "x"

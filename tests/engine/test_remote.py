@@ -758,14 +758,30 @@ def test_waits_grow_whatever_a_server_asks_for(
     assert waited == waits
 
 
+def test_who_waits_for_a_server_that_keeps_refusing_is_told_once(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("nomoat.engine.pacing.wait_before", lambda attempt: 0.001)
+    fault = say(500, {"error": {"message": "no GPU"}})
+    with Responder("r", at(serving(*[fault] * 3, FINE, *[fault] * 4, FINE, *[fault] * 4, FINE))) as responder:
+        told = []
+        for _ in range(3):
+            responder.complete(HELLO)
+            told.append([record.getMessage() for record in caplog.records if record.name == "nomoat.engine"])
+    note = "note: `127.0.0.1` is asked again, for up to a minute each time: `127.0.0.1` answered 500: no GPU"
+    assert told == [[], [note], [note]]
+
+
 def test_server_that_wants_us_away_for_an_hour_is_an_error_at_once(serving: Callable[..., Server]) -> None:
     server = serving(say(429, {"error": {"message": "daily limit"}}, headers={"retry-after": "3600"}))
-    assert failure(server).message == "`127.0.0.1` answered 429: daily limit"
+    error = failure(server)
+    assert (error.message, error.hint) == ("`127.0.0.1` answered 429: daily limit", "the server asks to wait for 60 minutes")
     assert len(server.bodies) == 1
 
 
-def test_used_up_quota_is_no_reason_to_ask_again(serving: Callable[..., Server]) -> None:
-    server = serving(say(429, {"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}))
+@pytest.mark.parametrize("told", [{"code": "insufficient_quota"}, {"type": "insufficient_quota", "code": None}])
+def test_used_up_quota_is_no_reason_to_ask_again(told: dict[str, Any], serving: Callable[..., Server]) -> None:
+    server = serving(say(429, {"error": {"message": "You exceeded your current quota", **told}}))
     assert failure(server).status == 429
     assert len(server.bodies) == 1
 

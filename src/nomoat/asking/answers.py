@@ -18,7 +18,8 @@ from nomoat import system_errors, whole_files
 from nomoat.asking.room import with_other_room
 from nomoat.asking.spending import Pricing, Spending
 from nomoat.asking.store import AnswerStore
-from nomoat.engine.remote import RemoteEngine
+from nomoat.engine.pacing import LONGEST_ASKED_WAIT_SECONDS
+from nomoat.engine.remote import QUOTA_CODES, RemoteEngine
 from nomoat.errors import BudgetReachedError, CacheExceededError, ContextExceededError, NomoatError, RemoteError, is_of_what_was_asked
 from nomoat.money import dollars
 from nomoat.pool import DEFAULT_CONCURRENCY
@@ -329,8 +330,7 @@ def _ask(
             collected.ended.append(error)  # here: of several threads that it ends, only the first one's error is raised
             raise
         except RemoteError as error:
-            is_hopeless = error.status in HOPELESS and not is_of_what_was_asked(error)
-            if is_hopeless or in_a_row.failed() >= MAX_FAILURES_IN_A_ROW:
+            if _ends_all(error) or in_a_row.failed() >= MAX_FAILURES_IN_A_ROW:
                 collected.ended.append(error)
                 raise
             return error
@@ -363,6 +363,12 @@ def _ask(
     except BaseException as error:
         unkept.note(spending.pricing(model), error)
         raise
+
+
+def _ends_all(error: RemoteError) -> bool:
+    """Whether no other question will fare better: nothing is left to pay with, say, or the server wants us away for long."""
+    is_hopeless = error.status in HOPELESS or error.code in QUOTA_CODES or (error.wait_seconds or 0.0) > LONGEST_ASKED_WAIT_SECONDS
+    return is_hopeless and not is_of_what_was_asked(error)
 
 
 def _in_random_order(requests: Sequence[Request], together: int) -> list[Request]:

@@ -401,9 +401,12 @@ def _end(saved: dict[str, Any], parents: Sequence[Parent], facts: dict[str, Any]
     from nomoat.catalog import licences
     from nomoat.cli.tune import say_terms
 
-    console.say("terms of what learns from it:")
-    say_terms(licences.of_parents(parents))
-    console.say(f"wrote {how.out}")
+    if saved.get("rows", saved.get("tasks")):
+        console.say("terms of what learns from it:")
+        say_terms(licences.of_parents(parents))
+        console.say(f"wrote {how.out}")
+    else:
+        console.say(f"`{how.out}` holds nothing to learn from")
     if how.as_json:
         console.print_json(saved)
     judging.end(str(facts["partial"]), hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
@@ -42,6 +43,17 @@ def sampling(name: str, *flags: str, means: str) -> Any:
     """An option that is held to the bounds a `Request` has for the setting of that name."""
     low, high = bounds.NUMBERS[name]
     return typer.Option(*flags, min=low, max=high, help=means)
+
+
+def _above_zero(value: float | None) -> float | None:
+    if value is not None and not 0 < value < math.inf:
+        raise typer.BadParameter(f"{value} is no number above 0.")
+    return value
+
+
+def above_zero(means: str) -> Any:
+    """An option for a number above 0."""
+    return typer.Option(help=means, callback=_above_zero)
 
 
 def as_named(value: Path | None) -> Path | None:

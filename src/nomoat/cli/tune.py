@@ -30,6 +30,7 @@ TEST = "A file whose texts must not be learned: those in both are dropped."
 VALIDATION = "A file of lessons to hold out; without it a part of the data is."
 INSTRUCTION = "Words before each text, or with {text} in them all that is asked, instead of the default ones (tables)."
 DATA_LICENCE = "Terms of the data, such as cc-by-4.0; yours (`own`) if not given, but for files of known data sets."
+SEED = "Seed of order and adapter: the same bits without --minutes, computed the same way."
 Base = Annotated[
     str,
     typer.Argument(
@@ -56,14 +57,14 @@ def tune(
     drop_long: Annotated[bool, typer.Option("--drop-long", help="Leave out lessons longer than the model's context.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the data is like and what it will take, and stop.")] = False,
     data_licence: Annotated[str | None, typer.Option(help=DATA_LICENCE, show_default=False)] = None,
-    minutes: Annotated[float | None, typer.Option(help="Be done after this time, if the epochs take longer.")] = None,
-    epochs: Annotated[float | None, typer.Option(help="How often each lesson is seen; by their number if not given.")] = None,
-    rank: Annotated[int | None, typer.Option(help="Rank of the adapter; 16 if not given.")] = None,
-    layers: Annotated[int | None, typer.Option(help="Upper layers that learn; half of them if not given.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Highest learning rate; by the model's width if not given.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Lessons a step; by the number of lessons if not given.")] = None,
-    noise: Annotated[float | None, typer.Option(help="NEFTune's noise on the words, 5 to 15, where all --layers learn.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of order and adapter: the same bits without --minutes, computed the same way.")] = 0,
+    minutes: Annotated[float | None, options.above_zero("Be done after this time, if the epochs take longer.")] = None,
+    epochs: Annotated[float | None, options.above_zero("How often each lesson is seen; by their number if not given.")] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="Rank of the adapter; 16 if not given.")] = None,
+    layers: Annotated[int | None, typer.Option(min=1, help="Upper layers that learn; half of them if not given.")] = None,
+    learning_rate: Annotated[float | None, options.above_zero("Highest learning rate; by the model's width if not given.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Lessons a step; by the number of lessons if not given.")] = None,
+    noise: Annotated[float | None, options.above_zero("NEFTune's noise on the words, 5 to 15, where all --layers learn.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help=SEED)] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from an interrupted training's state, if there is one.")] = False,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="Learn with this many processes, by Ray.")] = None,
     ray: options.RayAddress = None,

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nomoat import matching
+from nomoat.distil import markup
 
 NO_INPUT = "<noinput>"
 EMPTY_INPUTS = {
@@ -33,10 +34,11 @@ FIELDS = {
 }  # fmt: skip
 USUAL_WORDS = {
     "지시어": "instruction", "지침": "instruction", "명령": "instruction", "명령문": "instruction", "명령어": "instruction",
-    "요청": "instruction", "과제": "instruction", "작업": "instruction",
-    "입력값": "input", "입력 내용": "input", "입력 텍스트": "input",
+    "요청": "instruction", "과제": "instruction", "작업": "instruction", "질문": "instruction",
+    "question": "instruction", "prompt": "instruction", "q": "instruction",
+    "context": "input", "입력값": "input", "입력 내용": "input", "입력 텍스트": "input",
     "출력값": "output", "출력 결과": "output",
-    "answer": "output", "expected output": "output", "response": "output", "result": "output",
+    "answer": "output", "expected output": "output", "response": "output", "result": "output", "completion": "output", "a": "output",
     "결과": "output", "답변": "output", "응답": "output", "답": "output", "回答": "output", "答案": "output",
 }  # fmt: skip
 FIELD_OF = {**FIELDS, **USUAL_WORDS}
@@ -64,6 +66,7 @@ TITLE = re.compile(  # "### Task 4: Colours"
 BARE_TITLE = re.compile(  # "### 4. Colours", "**4. Colours**"
     r"^\s*+(?P<hash>#++\s*+)?(?P<bold>\*\*)?(?P<number>\d{1,9})[.):：](?!\d).*(?(hash)|(?(bold)(?<=\*\*)|(?!)))\s*+$"
 )
+NUMBERED = re.compile(r"^\s*+(?:#++\s*+)?(?:\*\*)?(?P<number>\d{1,9})[.):：](?!\d)(?:\*\*)?\s*+(?P<text>.*)$")
 FENCE = re.compile(r"^\s*```\w*\s*$")
 CLOSING_FENCE = re.compile(r"^\s*```\s*$")
 # What is said to whoever asked, behind the last task: only the hope that the tasks are of use, or an offer of more. Letters and plans
@@ -141,9 +144,10 @@ class _Mark:
 
 
 def parse_tasks(answer: str, *, is_cut: bool = False) -> list[Task]:
-    """The tasks of an answer, in their order; what is missing of one is empty. They may be JSON objects.
+    """The tasks of an answer, in their order; what is missing of one is empty. They may be JSON objects, in tags or
+    the rows of a table.
 
-    Of one that `is_cut`, the last is not whole: an empty one where they are objects, all of which are.
+    Of one that `is_cut`, the last is not whole: an empty one where they are objects, in tags or in a table, all of which are.
 
     A draft before them, a fence around them, and closing words that speak of them are no part of any. A numbered line in an output is
     part of it, unless it bears the next task's number, or an input or an output of its own follows.
@@ -171,8 +175,32 @@ def parse_tasks(answer: str, *, is_cut: bool = False) -> list[Task]:
             text.append(line)
     if found:
         return [_task(fields) for fields in found]
-    objects = _json_tasks(answer)
-    return [*objects, Task(instruction="", input="", output="")] if objects and is_cut else objects
+    others = _json_tasks(answer) or [
+        _task({name: [fields.get(name, "")] for name in ("instruction", "input", "output")})
+        for fields in markup.tagged_tasks(answer, FIELD_OF) or markup.table_tasks(lines, FIELD_OF)
+    ]
+    if not others and (named := _with_instructions(lines)):
+        return parse_tasks("\n".join(named))
+    return [*others, Task(instruction="", input="", output="")] if others and is_cut else others
+
+
+def _with_instructions(lines: Sequence[str]) -> list[str]:
+    """The lines with "Instruction" in those that stand for one with their number alone, before an input or an output; none without.
+
+    Where lines between two tasks have numbers, it is the last that has the next task's.
+    """
+    named, field, number = list(lines), "output", None
+    candidate: tuple[int, re.Match[str]] | None = None
+    is_any = False
+    for at, line in enumerate(lines):
+        if match := FIELD.match(line):
+            if candidate and field == "output":
+                number, is_any = int(candidate[1]["number"]), True
+                named[candidate[0]] = f"{number}. Instruction: {candidate[1]['text'].strip().removesuffix('**')}"
+            field, candidate = FIELD_OF[match["name"].lower()], None
+        elif (match := NUMBERED.match(line)) and match["text"] and number in (None, int(match["number"]) - 1):
+            candidate = at, match
+    return named if is_any else []
 
 
 def _begins_task(mark: _Mark, later: Sequence[_Mark | None], number: int | None, listed: int | None, *, is_first: bool) -> bool:
@@ -214,7 +242,9 @@ def _beginnings(matches: Sequence[re.Match[str] | None]) -> set[int]:
     first one's form, or a number and an output of its own form.
     """
     named = [(at, match, FIELD_OF[match["name"].lower()]) for at, match in enumerate(matches) if match]
-    named = [(at, match, field) for at, match, field in named if match["name"].lower() != "task"]
+    names = {match["name"].lower() for _, match, _ in named}
+    letters = set() if "q" in names and not any(FIELD_OF[name] == "output" for name in names - {"a"}) else {"a"}  # a choice's
+    named = [(at, match, field) for at, match, field in named if match["name"].lower() not in {"task", *letters}]
     least = dict[str, int]()
     for _, match, field in named:
         least[field] = min(_how_usual(match), least.get(field, 2))

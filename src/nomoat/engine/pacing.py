@@ -98,6 +98,7 @@ class Pace:
         self._alone: Turn | None = None
         self.limit: int | None = None  # how many may ask at once now; None if the server never complained
         self._num_well = 0
+        self._is_told = False
         self._not_before = 0.0
         self._halved_until = 0.0
         self.num_given_up = 0  # how often all who had come until then were sent away
@@ -161,6 +162,12 @@ class Pace:
                 self.limit += 1
                 self._num_well = 0
                 self._condition.notify_all()
+
+    def is_first_told(self) -> bool:
+        """Whether nobody was told yet that this server keeps refusing; from now on somebody was."""
+        with self._condition:
+            was_told, self._is_told = self._is_told, True
+        return not was_told
 
     def give_up_waiting(self) -> None:
         """Send away all who have come, once they wait; whoever is answered already is not disturbed."""

@@ -12,6 +12,7 @@ import copy
 import hashlib
 import itertools
 import json
+import logging
 import re
 import threading
 import time
@@ -51,6 +52,7 @@ READ_TIMEOUT_SECONDS = 600.0
 MOST_BYTES, MOST_BYTES_A_TOKEN = 32 << 20, 4096
 MOST_NEW_TOKENS = 1 << 18  # where none are said; more than any model writes
 MAX_ATTEMPTS = 8  # where a server refuses for now: with the waits of `pacing`, about a minute, as long as most limits count
+TOLD_AT_ATTEMPT = 4  # some seconds after the first: whoever waits is told why, once
 MAX_CONNECTS = 3
 TOO_MANY_REQUESTS = 429
 REFUSED_FOR_NOW = frozenset({408, 409, 425, TOO_MANY_REQUESTS})
@@ -70,6 +72,7 @@ NEEDED_HEADERS = frozenset(
     {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent", "authorization"}
 )
 LITELLM = "x-litellm-"  # begins headers of its proxy's answers
+log = logging.getLogger("nomoat.engine")
 _proxy_ports: set[int] = set()  # of this machine, where one has answered this process; what is done with it is atomic
 ABOUT_THIS_MACHINE = "x-stainless-"  # the SDK's headers with the system, the processor, versions
 
@@ -264,7 +267,10 @@ class RemoteEngine(Engine):
         """
         seconds = max(pacing.wait_before(attempt), error.wait_seconds or 0.0)
         if seconds > pacing.LONGEST_ASKED_WAIT_SECONDS:
+            error.hint = f"the server asks to wait for {seconds / 60:,.0f} minutes"
             raise error
+        if attempt == TOLD_AT_ATTEMPT and self._pace.is_first_told():
+            log.warning("note: `%s` is asked again, for up to a minute each time: %s", self.host, error.message)
         if error.status == TOO_MANY_REQUESTS or error.wait_seconds is not None:
             self._pace.too_fast(seconds)
         self._pace.pause(seconds, came_at)
@@ -445,7 +451,8 @@ class RemoteEngine(Engine):
             raise broken(exc.__cause__ or exc) from exc
         except openai.APIStatusError as exc:
             said = self._said(exc.body, exc.response.text)
-            raise self._refused(exc.status_code, said, code=exc.code, param=exc.param, headers=exc.response.headers) from exc
+            code = exc.type if exc.type in QUOTA_CODES else exc.code
+            raise self._refused(exc.status_code, said, code=code, param=exc.param, headers=exc.response.headers) from exc
         except openai.APIError as exc:  # an error event within the stream
             said, status = words_of(exc.body) or exc.message, status_in(exc.body)
             if status is not None and told is not None and not told.has_begun:  # in place of an answer with this status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -11,6 +12,7 @@ import safetensors.torch  # noqa: F401 - `adapter.save` needs it, hours later
 
 from nomoat import bounds, config
 from nomoat.engine import forked
+from nomoat.progress import Progress as Reading
 from nomoat.rows import Given
 from nomoat.tune import adapter, execution, interrupts, kernels, loop, prepare, verdict
 from nomoat.tune.execution import ExecutionPlan
@@ -18,6 +20,7 @@ from nomoat.tune.loop import Progress
 from nomoat.tune.surveying import survey_lines
 from nomoat.words import first_few
 
+SILENT_SECONDS = 5.0  # of reading the data, which takes a minute for 200,000 texts
 OTHERS_SHOWN = 4  # names of other trainings
 
 
@@ -38,8 +41,8 @@ def tune(
     `data_licence`: the id of the data's terms in the catalogue, "own" for your own, as which it is taken unless it is a file of a
     known data set; it enters the adapter's licence chain, and so does the teacher of data that `nomoat distil` made.
     With `workers` or `ray` several processes learn: see `data_parallel`.
-    `on_progress` is told after each batch; `on_message` what the data is like, and what may be wrong with it, then what was chosen
-    and why, and what has come of it, as `verdict.result_lines` says it.
+    `on_progress` is told after each batch; `on_message` how far reading is where it takes long, what the data is like, and what may be
+    wrong with it, then what was chosen and why, and what has come of it, as `verdict.result_lines` says it.
     Interrupted at any time (Ctrl-C, kill), the last checkpoint stays, and `resume=True` with the same arguments goes on from it, or
     begins anew where it was interrupted before there was one.
     Raises UsageError, DataError, UnknownModelError, NotEnoughMemoryError, NotEnoughDiskError, WorkerError, ForkedError.
@@ -53,7 +56,7 @@ def tune(
     prepared = prepare.prepare(
         base, data_path, input_column=input_column, label_column=label_column, instruction=instruction, test=test,
         keep_shared=keep_shared, validation=validation, template=template, drop_long=drop_long, data_licence=data_licence,
-        settings=settings,
+        settings=settings, progress=_telling_of_reading(on_message or (lambda text: None)),
     )  # fmt: skip
     if on_message is not None:
         for line in survey_lines(prepared):
@@ -62,6 +65,19 @@ def tune(
         prepared, name=name, resume=resume, replace=replace, workers=workers, ray=ray,
         on_progress=on_progress, on_message=on_message,
     )  # fmt: skip
+
+
+def _telling_of_reading(say: Callable[[str], None]) -> Reading:
+    """Says at each new tenth how far reading is, once it has taken SILENT_SECONDS."""
+    began, tenths = time.monotonic(), 0
+
+    def tell(done: int, total: int) -> None:
+        nonlocal tenths
+        if 10 * done // total > tenths and time.monotonic() - began >= SILENT_SECONDS:
+            tenths = 10 * done // total
+            say(f"reading: {done:,} of {total:,} lessons")
+
+    return tell
 
 
 def learn(
