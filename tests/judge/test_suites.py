@@ -156,7 +156,7 @@ def test_a_large_table_takes_no_more_memory_than_a_few_times_its_bytes(tmp_path:
             taken.append((tracemalloc.get_traced_memory()[1] - before) / num_bytes)
     finally:
         tracemalloc.stop()
-    assert [round(times, 1) for times, most in zip(taken, (5.5, 0.5, 4, 5.5), strict=True) if times > most] == []
+    assert [round(times, 1) for times, most in zip(taken, (7, 1, 4.5, 5.8), strict=True) if times > most] == []
 
 
 def test_a_folder_of_other_things_hides_no_suite_of_its_name(
