@@ -75,13 +75,13 @@ def taken(given: Iterable[Any], name: str) -> Rows:
     return Rows(name=name, values=tuple(values), sha256=digest.hexdigest())
 
 
-def read_objects(source: Source) -> list[tuple[int, dict[str, Any]]]:
-    """As `textfiles.read_jsonl`; of rows each with its number, counted from 1, and without what is None. Raises DataError."""
+def read_objects(source: Source) -> Iterator[tuple[int, dict[str, Any]]]:
+    """As `textfiles.parse_jsonl`; of rows each with its number, counted from 1, and without what is None. Raises DataError."""
     if isinstance(source, Path):
-        return textfiles.read_jsonl(source)
-    return [
-        (number, {key: value for key, value in row.items() if value is not None}) for number, row in enumerate(source.values, start=1)
-    ]
+        yield from textfiles.parse_jsonl(textfiles.read_text(source), source)
+        return
+    for number, row in enumerate(source.values, start=1):
+        yield number, {key: value for key, value in row.items() if value is not None}
 
 
 def unit_of(source: Source) -> str:

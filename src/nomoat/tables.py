@@ -80,7 +80,8 @@ class TextForm:
 
     def filled(self, cells: Mapping[str, str]) -> str:
         """The text of the row with those cells, without surrounding space."""
-        return trimmed("".join(cells[part] if at % 2 else part for at, part in enumerate(self.parts)))
+        pieces = [cells[part] if at % 2 else part for at, part in enumerate(self.parts)]
+        return trimmed("".join(filter(None, pieces)))  # of one column its cell itself, and no copy
 
 
 def text_form(input_column: str, columns: Sequence[str]) -> TextForm:
@@ -129,9 +130,16 @@ def read_labelled(path: Source, *, input_column: str, label_column: str) -> list
     require_there(path, (*form.columns, label_column), header)
     require_other(path, form, label_column, header)
     places = {column: header.index(column) for column in (*form.columns, label_column)}
-    cells = [(line, {column: _text(path, line, column, row[at]) for column, at in places.items()}) for line, row in rows]
-    require_no_gaps(path, {column: [line for line, row in cells if not row[column]] for column in places})
-    return [LabelledText(text=form.filled(row), label=row[label_column], line=line) for line, row in cells]
+    gaps: dict[str, list[int]] = {column: [] for column in places}
+    labelled = []
+    for number, (line, row) in enumerate(rows):
+        rows[number] = line, []  # of a large table all its columns are large, too
+        cells = {column: _text(path, line, column, row[at]) for column, at in places.items()}
+        for column in (column for column, cell in cells.items() if not cell):
+            gaps[column].append(line)
+        labelled.append(LabelledText(text=form.filled(cells), label=cells[label_column], line=line))
+    require_no_gaps(path, gaps)
+    return labelled
 
 
 def _text(path: Source, line: int, column: str, value: Any) -> str:
@@ -185,7 +193,11 @@ def read_table(path: Path) -> list[dict[str, str]]:
 def read_numbered_table(path: Path) -> list[tuple[int, dict[str, str]]]:
     """As `read_table`, each row with the line it begins on."""
     header, rows = _parse_table(path)
-    return [(line, dict(zip(header, row, strict=True))) for line, row in rows]
+    named: list[tuple[int, dict[str, str]]] = []
+    for at, (line, row) in enumerate(rows):
+        named.append((line, dict(zip(header, row, strict=True))))
+        rows[at] = (line, [])  # not both of a large table
+    return named
 
 
 def its_columns(header: Sequence[str]) -> str:

@@ -6,8 +6,11 @@ import dataclasses
 import errno
 import json
 import re
+import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from letters import decomposed
@@ -15,6 +18,7 @@ from letters import decomposed
 from nomoat.errors import BadFileError, DataError, NotEnoughDiskError, UnknownModelError, UsageError
 from nomoat.judge import suite_files, suites
 from nomoat.judge.metrics import Metric
+from nomoat.judge.new_suite import suite_from_file
 from nomoat.judge.suites import load_suite, load_suites, suite_from_csv, write_suite
 from nomoat.records import Example, Message
 from nomoat.textfiles import AS_UTF_8_KOREAN
@@ -118,17 +122,41 @@ def test_a_disk_without_room_for_all_files_of_a_suite_keeps_what_was_there(
     if is_there:
         write_suite(dataclasses.replace(suite, examples=suite.examples[:2]), folder)
     before = {file.name: file.read_text(encoding="utf-8") for file in folder.glob("*")}
-    write = Path.write_text
+    opened = Path.open
 
-    def fill(path: Path, text: str, **settings: str) -> int:
-        if path.name.startswith(f".{suite.name}{end}."):
+    def fill(path: Path, mode: str = "r", **settings: Any) -> Any:
+        if path.name.startswith(f".{suite.name}{end}.") and "w" in mode:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return write(path, text, **settings)
+        return opened(path, mode, **settings)
 
-    monkeypatch.setattr(Path, "write_text", fill)
+    monkeypatch.setattr(Path, "open", fill)
     with pytest.raises(NotEnoughDiskError):
         write_suite(suite, folder, replace=True)
     assert {file.name: file.read_text(encoding="utf-8") for file in folder.glob("*")} == before
+
+
+def test_a_large_table_takes_no_more_memory_than_a_few_times_its_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "large.csv"
+    rows = (f'{number},"{f"Where is order {number}? " * 8}",{("billing", "delivery")[number % 2]},mail\n' for number in range(3000))
+    path.write_text(f"id,question,answer,channel\n{''.join(rows)}", encoding="utf-8")
+    size, toml, taken = path.stat().st_size, tmp_path / "large.toml", list[float]()
+    whole = load_suite(write_suite(suite_from_file(path).suite, tmp_path))  # what is computed once is there
+    written = path.with_suffix(".jsonl").stat().st_size
+    assert len({id(example.choices) for example in whole.examples}) == 1
+    made_of: list[tuple[int, Callable[[], object]]] = [
+        (size, lambda: suite_from_file(path)), (written, lambda: write_suite(whole, tmp_path, replace=True)),
+        (written, lambda: load_suite(toml)), (size, lambda: load_suite(path, input_column="question", label_column="answer")),
+    ]  # fmt: skip
+    tracemalloc.start()
+    try:
+        for num_bytes, make in made_of:
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            make()
+            taken.append((tracemalloc.get_traced_memory()[1] - before) / num_bytes)
+    finally:
+        tracemalloc.stop()
+    assert [round(times, 1) for times, most in zip(taken, (7, 1, 4.5, 5.8), strict=True) if times > most] == []
 
 
 def test_a_folder_of_other_things_hides_no_suite_of_its_name(

@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -70,6 +70,7 @@ def read_examples(path: Source, frame: Frame, *, needs_target: bool) -> tuple[Ex
     """
     examples: list[Example] = []
     lines: dict[str, int] = {}
+    known: dict[tuple[str, ...], tuple[str, ...]] = {}  # choices, which most examples share: each once
     unit = unit_of(path)
     for line, row in read_objects(path):
         where = f"`{path}`, {unit} {line}"
@@ -85,6 +86,8 @@ def read_examples(path: Source, frame: Frame, *, needs_target: bool) -> tuple[Ex
                 hint="write that one above it, or leave `follows` out",
             )
         lines[example.id] = line
+        if example.choices is not (choices := known.setdefault(example.choices, example.choices)):
+            example = replace(example, choices=choices)
         examples.append(example)
     return tuple(examples)
 

@@ -17,7 +17,7 @@ from nomoat.judge.code import tests
 from nomoat.judge.examples import ANSWER, asked, digest_of
 from nomoat.judge.metrics import Metric
 from nomoat.judge.suite import CODE_MAX_NEW_TOKENS, DEFAULT_MAX_NEW_TOKENS, Suite, unfit
-from nomoat.labelling import MAX_LABELS, label_task_messages
+from nomoat.labelling import MAX_LABELS, kept_question, messages_of
 from nomoat.records import Example
 from nomoat.rows import Source
 from nomoat.tables import (
@@ -127,8 +127,8 @@ def suite_of_conversations(found: conversations.Entries, path: Source, *, metric
         examples.append(Example(id=lesson.where.split()[-1], messages=tuple(before), target=target, alpaca_question=question))
     input_reason = f"input: {chats.form}, as `tune` learns them, up to the last answer"
     reasons = input_reason, "label: the last answer", *(f"note: {note}" for note in chats.notes)
-    places = [lesson.where for lesson in chats.lessons]
-    guess = _finished(path, examples, places, "the last answer", metric, name, reasons, longest_with_draft=longest_with_draft)
+    unit = chats.lessons[0].where.split()[0]
+    guess = _finished(path, examples, unit, "the last answer", metric, name, reasons, longest_with_draft=longest_with_draft)
     return replace(guess, suite=replace(guess.suite, notes=chats.notes))
 
 
@@ -143,21 +143,26 @@ def _of_table(path: Path, input_column: str | None, label_column: str | None, me
         form, why_text = _guessed_form(path, rows, columns, label_column)
     answer_column, why_answer = _column(path, columns, label_column, _label_names(columns, form.columns), "label", form.columns)
     require_other(path, form, answer_column, columns)
-    texts = {column: [_cell(row, column) for _, row in rows] for column in form.columns}
-    answers = [_answers(row, answer_column) for _, row in rows]
-    gaps = {column: [line for (line, _), cell in zip(rows, cells, strict=True) if not cell] for column, cells in texts.items()}
-    gaps[answer_column] = [line for (line, _), found in zip(rows, answers, strict=True) if not found]
+    examples = _asked_of(path, rows, form, answer_column)
+    reasons, subject = (why_text, why_answer), f"column `{answer_column}`"
+    return _finished(path, examples, "line", subject, metric, name, reasons, names_labels=True)
+
+
+def _asked_of(path: Path, rows: list[Row], form: TextForm, answer_column: str) -> list[Example]:
+    """An example of each row, of which the line is left. Raises DataError, naming lines, where a text or its answer is missing."""
+    gaps: dict[str, list[int]] = {column: [] for column in (*form.columns, answer_column)}
+    examples = []
+    for at, (line, row) in enumerate(rows):
+        rows[at] = line, {}  # of a large table all its columns are large, too
+        cells, answers = {column: _cell(row, column) for column in form.columns}, _answers(row, answer_column)
+        missing = [column for column, found in {**cells, answer_column: answers}.items() if not found]
+        for column in missing:
+            gaps[column].append(line)
+        if not missing:
+            target, *others = answers
+            examples.append(Example(id=str(line), messages=asked(form.filled(cells)), target=target, other_targets=tuple(others)))
     require_no_gaps(path, gaps, what="is empty or no text")
-    examples = [
-        Example(
-            id=str(line), messages=asked(form.filled({column: cells[at] for column, cells in texts.items()})),
-            target=answers[at][0], other_targets=tuple(answers[at][1:]),
-        )
-        for at, (line, _) in enumerate(rows)
-    ]  # fmt: skip
-    where = [f"line {line}" for line, _ in rows]
-    subject = f"column `{answer_column}`"
-    return _finished(path, examples, where, subject, metric, name, (why_text, why_answer), names_labels=True)
+    return examples
 
 
 def _named(form: TextForm) -> str:
@@ -229,10 +234,11 @@ def _texts_in(cell: object) -> Iterator[str]:
 
 
 def _finished(
-    path: Source, examples: Sequence[Example], where: Sequence[str], subject: str, told: Metric | None, name: str,
+    path: Source, examples: list[Example], unit: str, subject: str, told: Metric | None, name: str,
     reasons: Sequence[str], *, names_labels: bool = False, longest_with_draft: int = 0,
 ) -> Guess:  # fmt: skip
-    """The suite of examples that have no choices yet. `where` each stands, and what is the `subject` of an error about its target.
+    """The suite of examples that have no choices yet, which are taken over. `unit`: what their ids count, such as "line"; `subject`:
+    that of an error about a target.
 
     `names_labels`: to choose, a model is asked as a table is, after words that list the labels. `longest_with_draft`: of the answers
     before whose targets reasoning was taken off, in characters; 0 if there are none. Vocabularies of models that reason mostly take
@@ -254,13 +260,14 @@ def _finished(
     if metric == "choice" and not 2 <= len(labels) <= MAX_LABELS:
         raise DataError(f"`{path}`: {subject} holds {len(labels):,} labels, and a choice has 2 to {MAX_LABELS}", hint=OTHER_METRIC)
     if metric == "choice":
-        examples = [replace(example, choices=labels) for example in examples]
-    if metric == "choice" and names_labels:
-        examples = [replace(one, messages=label_task_messages(one.messages[-1].content, labels)) for one in examples]
-    for place, example in zip(where, examples, strict=True):
+        question = kept_question(labels)
+        for at, one in enumerate(examples):  # in their places: of a million, two of each would be a gigabyte
+            messages = messages_of(question, one.messages[-1].content) if names_labels else one.messages
+            examples[at] = replace(one, choices=labels, messages=messages)
+    for example in examples:
         if wrong := next(filter(None, (unfit(metric, example, one, None) for one in (example.target, *example.other_targets))), ""):
-            said = f"`{path}`, {place}: {subject} {wrong}, and the metric is `{metric}`"
-            raise DataError(said, hint=f"correct that {place.split()[0]}, or {OTHER_METRIC}")
+            said = f"`{path}`, {unit} {example.id}: {subject} {wrong}, and the metric is `{metric}`"
+            raise DataError(said, hint=f"correct that {unit}, or {OTHER_METRIC}")
     usable, why_name = _name(path)
     suite = Suite(
         name=composed(name) or usable, metric=metric, examples=tuple(examples), sha256=digest_of(examples), source=path.name,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 
@@ -178,7 +179,8 @@ def write_suite(suite: Suite, folder: Path, *, replace: bool = False) -> Path:
         )
     with ExitStack() as files:  # all are filled before the first is renamed, on a disk that is full none; the description is the last
         toml_part, jsonl_part = (files.enter_context(whole_files.whole_file(file)) for file in (toml, jsonl))
-        jsonl_part.write_text("".join(f"{render_example(example)}\n" for example in suite.examples), encoding="utf-8", newline="\n")
+        with jsonl_part.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(f"{render_example(example)}\n" for example in suite.examples)
         if suite.schema is not None:
             schema_part = files.enter_context(whole_files.whole_file(schema))
             schema_part.write_text(json.dumps(suite.schema, ensure_ascii=False, indent=2), encoding="utf-8", newline="\n")
@@ -265,7 +267,7 @@ def _assemble(settings: SuiteFile, jsonl: Source, folder: Path) -> Suite:
             )
         for target in (example.target, *example.other_targets):
             if wrong := unfit(metric, example, target, schema, chat=settings.chat):
-                line, _ = read_objects(jsonl)[at]
+                line, _ = next(islice(read_objects(jsonl), at, None))
                 raise DataError(
                     f"`{jsonl}`, {unit_of(jsonl)} {line}: example `{example.id}` {wrong}, and the metric is `{metric}`",
                     hint="correct that line, or set another `metric` in the .toml",
