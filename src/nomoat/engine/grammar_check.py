@@ -19,8 +19,9 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from nomoat import child_process, net
 from nomoat.errors import SchemaError
@@ -37,6 +38,7 @@ TOO_MUCH = {-getattr(signal, name, signal.SIGABRT) for name in ("SIGXCPU", "SIGA
 TRY = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)
+grammar = sys.stdin.buffer.read().decode()  # first of all: who sends it waits until it is read
 try:
     import resource
 except ImportError:
@@ -53,7 +55,7 @@ else:
 sys.path.append(sys.argv[1])
 from llguidance import LLMatcher, LLTokenizer
 try:
-    LLMatcher(LLTokenizer("byte"), sys.stdin.buffer.read().decode(), log_level=0)
+    LLMatcher(LLTokenizer("byte"), grammar, log_level=0)
 except ValueError:
     pass
 except MemoryError:
@@ -139,17 +141,15 @@ def _is_short(grammar: str) -> bool | None:
         log.info("a JSON schema is taken untried: no other process can be had: %s", exc)
         return None
     with trial:
-        given: bytes | None = grammar.encode()
         until = time.monotonic() + WALL_SECONDS
         try:
+            # Not by `communicate`, which sends the rest of a long one to nobody once its timeout is over.
+            with suppress(OSError), cast(IO[bytes], trial.stdin) as given:  # it has ended; its exit code says more
+                given.write(grammar.encode())
             while time.monotonic() < until:
                 net.require_asker()
-                try:
-                    trial.communicate(given, timeout=net.HEARTBEAT_SECONDS)
-                except subprocess.TimeoutExpired:
-                    given = None  # what is left of it is sent by the next call
-                else:
-                    return _told_by(trial.returncode)
+                with suppress(subprocess.TimeoutExpired):
+                    return _told_by(trial.wait(timeout=net.HEARTBEAT_SECONDS))
         finally:
             trial.kill()
     return False
