@@ -91,6 +91,27 @@ def test_a_setting_that_cannot_be_meant_is_named_with_what_it_can_be(settings: d
     assert (caught.value.message, caught.value.hint) == (message, hint)
 
 
+class Compared(str):
+    """A name that counts what it is compared with."""
+
+    num = 0
+
+    def __eq__(self, other: object) -> bool:
+        Compared.num += 1
+        return str(self) == other
+
+    __hash__ = str.__hash__
+
+
+def test_functions_that_have_to_be_called_are_not_each_compared_with_all_others() -> None:
+    """A request of 2 MiB may name 28,000 of them."""
+    names = [f"f{at}" for at in range(300)]
+    tools = [{"type": "function", "function": {"name": name}} for name in names]
+    Compared.num = 0
+    Request(messages=(HI,), tools=tools, must_call=[Compared(name) for name in names])
+    assert 0 < Compared.num < 10 * len(names)
+
+
 def test_the_bounds_are_those_of_the_server() -> None:
     for name, (low, high) in bounds.NUMBERS.items():
         told = shapes.Settings.model_json_schema()["properties"][name]["anyOf"][0]

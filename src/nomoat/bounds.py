@@ -304,7 +304,8 @@ def _require_functions(tools: Sequence[str], may_call: Sequence[str], must_call:
             raise UsageError(f"`tools[{at}]` has a name or parameters that are none", hint=TOOLS_HINT)
         names.append(name)
     for field, given, known in (("may_call", may_call, names), ("must_call", must_call, may_call or names)):
-        if unknown := [name for name in given if name not in known]:
+        are_known = frozenset(known)
+        if unknown := [name for name in given if name not in are_known]:
             hint = f"those are {', '.join(known)}" if known else "give them as `tools`"
             which = "request's functions" if known is names else "functions that may be called"
             raise UsageError(f"`{field}` names `{unknown[0]}`, which is none of the {which}", hint=hint)

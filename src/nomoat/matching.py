@@ -163,7 +163,8 @@ def equal_choice(answer: str, choices: Sequence[str]) -> int | None:
 
 def begun_length(text: str, mark: str) -> int:
     """How many of a text's last characters could be the beginning of `mark`, and not all of it."""
-    return next((size for size in range(len(mark) - 1, 0, -1) if text.endswith(mark[:size])), 0)
+    most = min(len(text), len(mark) - 1)
+    return next((size for size in range(most, 0, -1) if text.endswith(mark[:size])), 0)
 
 
 def num_common(a: Sequence[Any], b: Sequence[Any]) -> int:

@@ -32,7 +32,7 @@ def test_a_schema_that_would_take_hours_to_make_ready_is_refused(
 ) -> None:
     monkeypatch.setattr(grammar_check, "CPU_SECONDS", 1)
     whole = json.dumps({"type": "object", "properties": {"a": schema}})
-    with pytest.raises(SchemaError, match="cannot be followed: what its patterns, or `multipleOf`, allow takes too long to work out"):
+    with pytest.raises(SchemaError, match="cannot be followed: what its patterns, `multipleOf` or many parts allow takes too long"):
         grammars.of_schema(whole)
     assert not grammars.can_follow_call((("", whole),))
 
@@ -73,6 +73,35 @@ def test_a_schema_that_would_take_all_memory_is_refused(grammars: Grammars, monk
 )  # fmt: skip
 def test_a_schema_that_may_take_long_is_known_wherever_a_reference_may_find_it(schema: dict[str, Any]) -> None:
     assert grammar_check.may_take_long({"type": "object", "properties": {"x": schema}})
+
+
+NAMES = [f"p{at}" for at in range(60_000)]
+CHAIN = {f"d{at}": {"properties": {"a": {"$ref": f"#/$defs/d{at + 1}"}}, "required": ["a"]} for at in range(1500)}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limits")
+@pytest.mark.parametrize(
+    "schema",
+    [{"type": "object", "required": NAMES}, {"$ref": "#/$defs/d0", "$defs": {**CHAIN, "d1500": TEXT}}],
+    ids=["listed", "chain"],
+)
+def test_a_schema_that_would_take_all_of_the_stack_is_refused(grammars: Grammars, schema: dict[str, Any]) -> None:
+    """llguidance has no bound for it: the process would end, and with it all answers of a server."""
+    with pytest.raises(SchemaError, match="takes too long to work out"):
+        grammars.of_schema(json.dumps(schema))
+    assert not grammars.can_follow_call((("", json.dumps(schema)),))
+
+
+def test_a_schema_of_many_parts_is_tried_and_followed(allows: Allows) -> None:
+    schema = {"enum": NAMES[:1500]}
+    assert grammar_check.may_take_long(schema)
+    assert allows(schema, '"p7"') and not allows(schema, '"q"')
+
+
+def test_a_long_schema_is_sent_whole_to_a_process_that_is_slow_to_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is longer than what a pipe holds."""
+    monkeypatch.setattr(grammar_check, "TRY", f"import time; time.sleep({4 * net.HEARTBEAT_SECONDS})\n{grammar_check.TRY}")
+    assert grammar_check._is_short(LLMatcher.grammar_from_json_schema(json.dumps({"description": "x" * 300_000}))) is True
 
 
 def test_usual_schemas_are_not_tried() -> None:

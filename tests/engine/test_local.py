@@ -385,6 +385,14 @@ def test_an_answer_of_sentencepiece_keeps_its_first_space_where_it_goes_on_with_
             assert responder.complete(request).text == text, request
 
 
+def test_a_stop_string_is_looked_for_in_what_is_there_however_long_it_is() -> None:
+    """A client may send one of 2 MiB. All its beginnings were tried at each token, which took a minute and could not be ended."""
+    watch = local._StopWatch(["x" * 400_000])
+    began = time.process_time()
+    assert watch.push("what is said, x") == "what is said, " and watch.push("y") == "xy"
+    assert time.process_time() - began < 2
+
+
 def test_a_stop_string_that_the_last_bytes_complete_ends_the_answer(spaced: LocalEngine) -> None:
     """Bytes that are no text are certain only when nothing can follow them."""
     request = Request(prompt="the", max_new_tokens=2, stop=("lo\ufffd",))

@@ -19,6 +19,11 @@ from nomoat.serve.web.markdown import as_html
         ("<script>alert(1)</script>", "<p>&lt;script&gt;alert(1)&lt;/script&gt;</p>\n"),
         ("<img src=x onerror=alert(1)>", "<p>&lt;img src=x onerror=alert(1)&gt;</p>\n"),
         ("[a](javascript:alert(1))", "<p>[a](javascript:alert(1))</p>\n"),
+        ("[a](ms-msdt:/id)", "<p>[a](ms-msdt:/id)</p>\n"),
+        ("[a](HTTP://b.c)", '<p><a href="HTTP://b.c" target="_blank" rel="noopener noreferrer">a</a></p>\n'),
+        ("[a](mailto:b@c.d)", '<p><a href="mailto:b@c.d" target="_blank" rel="noopener noreferrer">a</a></p>\n'),
+        ("[a](b/c:d)", '<p><a href="b/c:d" target="_blank" rel="noopener noreferrer">a</a></p>\n'),
+        ("<vscode://b/c>", "<p>&lt;vscode://b/c&gt;</p>\n"),
         ("[a](https://b.c)", '<p><a href="https://b.c" target="_blank" rel="noopener noreferrer">a</a></p>\n'),
     ],
 )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
@@ -243,16 +243,16 @@ def _about_tools(asked: shapes.Chat, at_each: Sequence[str]) -> tuple[tuple[str,
     if asked.tool_choice not in (None, "auto") and not tools:
         advice = "send the functions in `tools`, or leave `tool_choice` out"
         raise BadRequestError(f"`tool_choice` is given without `tools`; {advice}", param="tool_choice")
-    may_call, must_call = _chosen(asked.tool_choice, tuple(tools))
+    may_call, must_call = _chosen(asked.tool_choice, tools)
     places, told = tuple(at for at, _ in tools.values()), tuple(definition for _, definition in tools.values())
     one_call = bool(tools) and asked.parallel_tool_calls is False
     return places, {"tools": told, "may_call": may_call, "must_call": must_call, "one_call": one_call}
 
 
-def _chosen(choice: str | shapes.Choice | None, names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _chosen(choice: str | shapes.Choice | None, names: Mapping[str, object]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The functions that a model may call, none for all of them, and those of which it has to call one."""
     if not isinstance(choice, shapes.Choice):
-        return (), names if choice == "required" else ()
+        return (), tuple(names) if choice == "required" else ()
     if choice.type == "function":
         return (), (_chosen_name(choice, names, "tool_choice"),)
     if choice.type != "allowed_tools":
@@ -265,7 +265,7 @@ def _chosen(choice: str | shapes.Choice | None, names: tuple[str, ...]) -> tuple
     return ((), allowed) if choice.allowed_tools.mode == "required" else (allowed, ())
 
 
-def _chosen_name(tool: shapes.NamedTool, names: tuple[str, ...], where: str) -> str:
+def _chosen_name(tool: shapes.NamedTool, names: Mapping[str, object], where: str) -> str:
     if tool.type != "function":
         raise shapes.unsupported(f"{where}.type", f"is `{tool.type}`; only functions are supported")
     if tool.function is None:

@@ -22,6 +22,8 @@ MAX_NESTING = 100  # a list within a list is two levels, a quote one; what is de
 MAX_INLINE_NESTING = 20  # brackets within brackets: each level is a reading more of what stands in them
 CODE = ("fence", "code_block", "code_inline")  # the library's names
 HEADINGS = ("heading_open", "heading_close")
+# Of a link: an address of the web or of mail, or one on this server. Others may start a program of the reader's machine.
+FOLLOWED = re.compile(r"(?:https?|mailto):|(?![a-z][a-z0-9+.-]*:)", re.IGNORECASE)
 # Hangul, Kana and Han: letters of words that follow one another, or a particle a word, without a space.
 NO_SPACE = re.compile(
     "[\u1100-\u11ff\u3005-\u3007\u3040-\u30ff\u3130-\u318f\u31f0-\u31ff\u3400-\u9fff\uac00-\ud7ff\uf900-\ufaff\U00020000-\U0003ffff]"
@@ -121,6 +123,7 @@ def _renderer() -> MarkdownIt:
     made.configure("commonmark", {"html": False, "breaks": True, "maxNesting": MAX_NESTING})
     made.enable(["maths", "table", "strikethrough"])
     made.add_render_rule("maths_block", lambda _, tokens, at, *__: f'<p class="plain">{escapeHtml(tokens[at].content)}</p>\n')
+    made.validateLink = lambda url: bool(FOLLOWED.match(url.strip()))  # type: ignore[method-assign]
     made.disable("image")  # pictures would be fetched from wherever a model says; as text they are an address
     made.render("*a*")  # the first use sets up its rules, which several threads may not do at once
     return made
