@@ -138,6 +138,8 @@ def test_jsonl_keeps_line_numbers_and_unicode_line_separators(tmp_path: Path) ->
         (b"\n \n", " is empty"),
         (b'{"a": 1}\n{"a" 1}\n', ", line 2: not JSON: Expecting ':' delimiter at column 6"),
         (b'{"a": "b', ", line 1: not JSON: Unterminated string starting at column 7"),
+        (b'{"a": "b\n{"a": "c"}\n', ", line 1: not JSON: Unterminated string starting at column 7"),
+        (b'{"a": 1,\n{"a": 2}\n', ", line 1: not JSON: Expecting property name enclosed in double quotes at column 9"),
         (b'{"a": 1}\n\n[1]\n', ", line 3: not a JSON object"),
         (b'{"a": 1}\n{"a": "\xff"}\n', ", line 2: not UTF-8 text"),
         (b'{"a": 1}\n{"a": ' + b"[" * 100_000, ", line 2: lists or objects inside one another, too many to be read"),

@@ -26,7 +26,7 @@ COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")  # names end so
 DATA_SETS = ("state.json", "dataset_dict.json")  # one of them lies in a folder that Hugging Face's `datasets` wrote
 ARCHIVES = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # contents begin so: zip and OLE, which office programs write, too
 PARQUET = b"PAR1"  # contents begin and end so; a CSV whose first column is called so only begins with it
-JSON_LINE = re.compile(r"[^\n]*\n|[^\n]+")
+JSON_LINE = re.compile(r"([^\n]*)\n?")
 TIMES_READ = 2  # a file's bytes, in memory: they and its text, about; what is made of short rows takes many times more
 LITTLE_BYTES = 3e8  # so much is there
 AS_CSV = (
@@ -225,7 +225,7 @@ def parse_jsonl(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     is_empty = True
     # Not splitlines(): that also splits at U+2028 and its like, which JSON allows inside a string.
     for line, found in enumerate(JSON_LINE.finditer(text), start=1):
-        row = found[0]
+        row = found[1]
         if not row.strip():
             continue
         value = parse_json(row, path, line=line)

@@ -191,6 +191,11 @@ def test_a_choice_named_by_a_letter_is_no_answer() -> None:
     assert parse_tasks(f"4. Instruction: {choices}\nOutput: A") == parse_tasks(f"4. Q: {choices}\nAnswer: A") == wanted
 
 
+def test_an_answer_named_by_a_letter_may_hold_a_line_that_looks_like_another_output() -> None:
+    found = parse_tasks("Q: Add 1 and 1.\nA: 2\n\nQ: Add 2 and 3.\nA: Both are added.\nResult: 5\n\nQ: Name a river.\nA: The Han.")
+    assert [task.output for task in found] == ["2", "Both are added.\nResult: 5", "The Han."]
+
+
 def test_a_list_in_an_output_is_no_task_where_tasks_have_a_number_alone() -> None:
     listed = "1. One.\n2. Two.\n5. Five."
     assert parse_tasks(f"4. Name numbers.\nOutput:\n{listed}\n\n5. Name a river.\nOutput: The Han.") == [

@@ -281,11 +281,18 @@ def test_one_token_after_a_prompt_whose_likelihoods_were_told_is_not_computed_ag
 
 def test_of_texts_whose_likelihoods_were_told_the_last_are_remembered(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batching, "REMEMBERED_TEXTS", 2)
-    for n in range(4):
-        engine.prompt_likelihoods(Request(prompt=f"{n} the"))
     texts = [Request(prompt=f"{n} the", max_new_tokens=1) for n in range(4)]
+    for text in texts:
+        engine.prompt_likelihoods(text)
     assert [list(engine.generate(text))[-1].usage.read_tokens > 0 for text in texts] == [True, True, False, False]
     assert engine._started_batcher()._after == {}
+
+
+def test_one_token_of_a_prompt_is_the_same_whether_others_asked_for_its_likelihoods_or_not(engine: LocalEngine) -> None:
+    """Logits after a reading are rounded otherwise, by up to some tenths."""
+    asked = Request(prompt="the hello he", max_new_tokens=1)
+    engine.prompt_likelihoods(dataclasses.replace(asked, max_new_tokens=None))
+    assert list(engine.generate(asked))[-1].usage.cached_tokens == 0
 
 
 def test_a_long_prompts_likelihoods_are_told_in_parts_with_the_same_result(

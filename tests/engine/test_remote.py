@@ -768,7 +768,7 @@ def test_who_waits_for_a_server_that_keeps_refusing_is_told_once(
         for _ in range(3):
             responder.complete(HELLO)
             told.append([record.getMessage() for record in caplog.records if record.name == "nomoat.engine"])
-    note = "note: `127.0.0.1` is asked again, for up to a minute each time: `127.0.0.1` answered 500: no GPU"
+    note = "note: `127.0.0.1` keeps refusing, and is asked again: `127.0.0.1` answered 500: no GPU"
     assert told == [[], [note], [note]]
 
 

@@ -438,6 +438,7 @@ def test_likelihoods_as_an_evaluation_harness_asks_for_them(tiny: openai.OpenAI,
     texts = ["the hello he", "hello the world"]
     rows = [engine.tokenizer.encode(text) for text in texts]
     reply = tiny.completions.create(model="tiny", prompt=rows, echo=True, logprobs=1, max_tokens=1, temperature=0, seed=1234)
+    assert reply.usage.prompt_tokens_details.cached_tokens == reply.usage.prompt_tokens, "each is read once"
     for text, row, choice in zip(texts, rows, sorted(reply.choices, key=lambda one: one.index), strict=True):
         told = choice.logprobs
         assert len(told.token_logprobs) == len(row) + 1 and choice.text.startswith(text)

@@ -242,9 +242,9 @@ def _beginnings(matches: Sequence[re.Match[str] | None]) -> set[int]:
     first one's form, or a number and an output of its own form.
     """
     named = [(at, match, FIELD_OF[match["name"].lower()]) for at, match in enumerate(matches) if match]
-    names = {match["name"].lower() for _, match, _ in named}
-    letters = set() if "q" in names and not any(FIELD_OF[name] == "output" for name in names - {"a"}) else {"a"}  # a choice's
-    named = [(at, match, field) for at, match, field in named if match["name"].lower() not in {"task", *letters}]
+    named = [(at, match, field) for at, match, field in named if match["name"].lower() != "task"]
+    if _a_is_a_choice([match["name"].lower() for _, match, _ in named]):
+        named = [(at, match, field) for at, match, field in named if match["name"].lower() != "a"]
     least = dict[str, int]()
     for _, match, field in named:
         least[field] = min(_how_usual(match), least.get(field, 2))
@@ -262,6 +262,12 @@ def _beginnings(matches: Sequence[re.Match[str] | None]) -> set[int]:
                 task.clear()
         output = None if is_instruction else output
     return begins | _of_form(task, first)
+
+
+def _a_is_a_choice(names: Sequence[str]) -> bool:
+    """Whether "A:" is the first of several to choose from: unless all that is asked is "Q:", and not each has another output."""
+    asked = [name for name in names if FIELD_OF[name] == "instruction"]
+    return set(asked) != {"q"} or len(asked) <= sum(FIELD_OF[name] == "output" and name != "a" for name in names)
 
 
 def _of_form(task: Sequence[tuple[int, str, bool]], form: bool) -> set[int]:

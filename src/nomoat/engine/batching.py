@@ -188,18 +188,19 @@ class Reading(_Text):
     """A text that is read from its beginning and not continued: for its embedding, or for the likelihoods of its tokens.
 
     `result` gives a vector of its last hidden states [D], see `pooling`, and for each token after the first a Pick if `top_logprobs`
-    is not None.
+    is not None. `goes_on`: whoever asks wants one token more, for which its logits are kept.
     """
 
     may_reuse, wants_hidden = False, True
 
     def __init__(
-        self, ids: Sequence[int], *, top_logprobs: int | None = None, adapter: int | None = None, pooled: str = MEAN
+        self, ids: Sequence[int], *, top_logprobs: int | None = None, goes_on: bool = False, adapter: int | None = None,
+        pooled: str = MEAN,
     ) -> None:  # fmt: skip
         super().__init__(ids, adapter=adapter)
         self.result: Future[tuple[Floats, list[Pick]]] = Future()
         self._top, self._pooled = top_logprobs, pooled
-        self.wants_each = top_logprobs is not None
+        self.wants_each, self.goes_on = top_logprobs is not None, goes_on
         self.begin_again()
 
     def begin_again(self) -> None:
@@ -331,7 +332,11 @@ class Batcher:
         return True
 
     def _ends_at_once(self, text: _Text) -> bool:
-        """One token after a text whose likelihoods were told just now, as lm-evaluation-harness asks for both."""
+        """One token after a text whose likelihoods were told just now, as lm-evaluation-harness asks for both in one request.
+
+        Who asks for the token alone does not get it from here: these logits are rounded otherwise, and the same request alone is to
+        have the same answer.
+        """
         if not isinstance(text, Answer) or not text.is_one_token:
             return False
         logits_V = self._after.pop((text.adapter, tuple(text.ids)), None)
@@ -381,7 +386,7 @@ class Batcher:
             w, t = w + row.wanted, t + len(row.ids)
 
     def _remember(self, text: _Text, logits_WV: Floats) -> None:
-        if isinstance(text, Reading) and text.wants_each:
+        if isinstance(text, Reading) and text.goes_on:
             self._after[text.adapter, tuple(text.ids)] = logits_WV[-1].copy()
             if len(self._after) > REMEMBERED_TEXTS:
                 del self._after[next(iter(self._after))]

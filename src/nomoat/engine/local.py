@@ -303,15 +303,16 @@ class LocalEngine(Engine):
 
     def prompt_likelihoods(self, request: Request, *, stop: threading.Event | None = None) -> list[TokenLikelihood]:
         ids = self._prompt_ids(request, 0)
-        ((_, picks),) = _results(self._read([ids], top_logprobs=request.top_logprobs or 0), stop)
+        goes_on = request.max_new_tokens == 1
+        ((_, picks),) = _results(self._read([ids], top_logprobs=request.top_logprobs or 0, goes_on=goes_on), stop)
         return [self._likelihood(pick) for pick in [Pick(ids[0]), *picks]]
 
-    def _read(self, rows: Sequence[list[int]], *, top_logprobs: int | None = None) -> list[Reading]:
+    def _read(self, rows: Sequence[list[int]], *, top_logprobs: int | None = None, goes_on: bool = False) -> list[Reading]:
         forked.begin()
         for at, row in enumerate(rows):
             with about("texts", at, len(rows)):
                 self._require_readable(row)
-        readings = [Reading(row, top_logprobs=top_logprobs, adapter=self._at, pooled=self._pooling) for row in rows]
+        readings = [Reading(row, top_logprobs=top_logprobs, goes_on=goes_on, adapter=self._at, pooled=self._pooling) for row in rows]
         batcher = self._started_batcher()
         for reading in readings:
             batcher.submit(reading)

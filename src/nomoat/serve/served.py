@@ -282,7 +282,8 @@ def with_decisions(request: HttpRequest, response: Response) -> Response:
 def _text(responder: Responder, call: wire.Call, request: Request, stop: threading.Event) -> Generator[Chunk]:
     _require_infill(responder, request)
     if call.echo:
-        yield from _prompt_chunks(responder, request, stop)
+        asked = dataclasses.replace(request, max_new_tokens=call.max_new_tokens or None)  # how it goes on is known while it is read
+        yield from _prompt_chunks(responder, asked, stop)
     if call.max_new_tokens == 0:
         tokens = responder.engine.count_tokens(request)
         usage = Usage(prompt_tokens=tokens, completion_tokens=0, prefill_seconds=0.0, decode_seconds=0.0)
