@@ -32,6 +32,10 @@ tune = functools.partial(learning.tune, settings=SETTINGS)
 NO_MEMORY = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."
 
 
+def stop(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("within", ["_average", "_use"], ids=["a step is done and not counted", "averaged weights are looked at"])
 def test_interrupted_at_an_awkward_moment_it_resumes_to_the_weights_of_an_uninterrupted_one(
     tiny_gguf: Path, table: Path, uninterrupted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, within: str
