@@ -84,7 +84,7 @@ def test_a_verdict_shows_its_sentence_and_not_each_look() -> None:
             looks=looks,
             measures=measures,
             **numbers,  # type: ignore[arg-type]
-        )  # fmt: skip
+        )
     )
     assert "sentence='Too close to call.'" in shown and "ffff" not in shown
     assert len(shown) < 700, len(shown)
