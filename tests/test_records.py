@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nomoat.errors import UsageError
-from nomoat.records import Completion, Message, Outcome, Request, Side, TokenLikelihood, Usage
+from nomoat.records import Completion, Look, Measure, Message, Outcome, Request, Side, TokenLikelihood, Usage, Verdict
 
 
 def test_half_a_character_is_refused_before_anything_is_asked() -> None:
@@ -61,6 +61,33 @@ def test_records_show_no_defaults_and_shorten_what_is_long() -> None:
     measured = {"score": 1.0, "score_low": 0.5, "score_high": 1.0, "seconds_p50": None, "seconds_p95": None, "cost_usd_per_1000": None}
     side = Side(model="m", licence="mit", bytes_out=0, facts={}, **measured)  # type: ignore[arg-type]
     assert repr(side).endswith("cost_usd_per_1000=None)")
+
+
+def test_a_verdict_shows_its_sentence_and_not_each_look() -> None:
+    """What a notebook shows of one had 2,000 characters."""
+    scored = {"score": 0.5, "score_low": 0.25, "score_high": 0.75, "licence": "mit", "bytes_out": 0}
+    taken = {"seconds_p50": 0.5, "seconds_p95": 0.5, "cost_usd_per_1000": None}
+    side = Side(model="m", facts={"sha256": "f" * 64}, **scored, **taken)  # type: ignore[arg-type]
+    numbers = {"difference": 0.0, "difference_low": -0.25, "difference_high": 0.25, "p_value": 1.0, "wins": 0, "ties": 9, "losses": 0}
+    looks = tuple(Look(num_examples=count, low=-0.123456789, high=0.123456789) for count in range(16, 160, 16))
+    measures = tuple(Measure(name="wins", value=0.123456789, low=0.123456789, high=0.123456789, text="0 of 9") for _ in range(6))
+    shown = repr(
+        Verdict(
+            suite="s",
+            metric="choice",
+            num_examples=9,
+            left=side,
+            right=side,
+            winner="undecided",
+            sentence="Too close to call.",
+            suite_sha256="f" * 64,
+            looks=looks,
+            measures=measures,
+            **numbers,  # type: ignore[arg-type]
+        )
+    )
+    assert "sentence='Too close to call.'" in shown and "ffff" not in shown
+    assert len(shown) < 700, len(shown)
 
 
 def test_a_request_shows_what_was_given_and_shortens_what_is_long() -> None:

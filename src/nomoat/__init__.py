@@ -60,9 +60,11 @@ def _imported(name: str) -> object:
         import sys
 
         from nomoat import callable_package
+        from nomoat.uncut import uncut
 
         try:
-            return getattr(importlib.import_module(_WHERE[name]), name)
+            with uncut():
+                return getattr(importlib.import_module(_WHERE[name]), name)
         except ModuleNotFoundError as exc:
             if callable_package.extra_of(exc) != name:
                 raise

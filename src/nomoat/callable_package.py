@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 from nomoat.errors import MissingExtraError
+from nomoat.uncut import uncut
 
 # What each optional part of nomoat imports, by the name of its extra, which is that of its package.
 EXTRAS = {
@@ -51,7 +52,7 @@ class CallablePackage(ModuleType):
 
     def _function(self) -> Callable[..., Any]:
         """Raises MissingExtraError."""
-        with needing_extras(f"`{self.__name__}`"):
+        with uncut(), needing_extras(f"`{self.__name__}`"):
             module = importlib.import_module(self._module)
         function: Callable[..., Any] = getattr(module, self.__name__.rpartition(".")[2])
         return function

@@ -499,7 +499,7 @@ class Side:
     cost_usd: float | None = None
     tokens_per_second: float | None = None
     price: str = ""
-    facts: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict, repr=False)
     num_reused: int = 0
 
     __repr__ = in_short
@@ -554,14 +554,14 @@ class Verdict:
     winner: Winner
     sentence: str
     notes: tuple[str, ...] = ()
-    measures: tuple[Measure, ...] = ()
-    suite_sha256: str = ""
+    measures: tuple[Measure, ...] = field(default=(), repr=False)
+    suite_sha256: str = field(default="", repr=False)
     seed: int = 0
     alpha: float = 0.05
     rope: float | None = None
     partial: str = ""
     num_planned: int = 0
-    looks: tuple[Look, ...] = ()
+    looks: tuple[Look, ...] = field(default=(), repr=False)
     p_value_corrected: float | None = None
     num_needed: int | None = None
     why_none: str = ""

@@ -8,7 +8,6 @@ import itertools
 import os
 import re
 import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +23,7 @@ from learning import weights
 from nomoat import hardware, paths
 from nomoat.cli.tune import learn_with_bar
 from nomoat.errors import BadFileError, NotEnoughDiskError, NotEnoughMemoryError, UsageError
-from nomoat.tune import adapter, interrupts, loop, prepare, train
+from nomoat.tune import adapter, loop, prepare, train
 from nomoat.tune.samples import Sample
 
 pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
@@ -35,34 +34,6 @@ NO_MEMORY = "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: 
 
 def stop(*_: object) -> None:
     raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("number", interrupts.STOPS)
-def test_a_signal_waits_for_the_end_of_what_is_not_to_be_cut(number: int) -> None:
-    before = signal.signal(number, stop)
-    done = []
-    try:
-        with pytest.raises(KeyboardInterrupt), interrupts.uncut():
-            signal.raise_signal(number)
-            done.append("all of it")
-        assert done and signal.getsignal(number) is stop
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(number)
-    finally:
-        signal.signal(number, before)
-
-
-def test_in_another_thread_which_no_signal_interrupts_nothing_is_held_back() -> None:
-    handlers = []
-
-    def work() -> None:
-        with interrupts.uncut():
-            handlers.append(signal.getsignal(signal.SIGINT))
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert handlers == [signal.getsignal(signal.SIGINT)]
 
 
 @pytest.mark.parametrize("within", ["_average", "_use"], ids=["a step is done and not counted", "averaged weights are looked at"])

@@ -23,6 +23,7 @@ import numpy as np
 from nomoat import hardware, system_errors, whole_files
 from nomoat.engine.imported import GRAPH, not_whole
 from nomoat.errors import NomoatError, NotWritableError
+from nomoat.uncut import uncut
 
 VERSION = "2"  # change it when what `paged` makes of a folder changes
 LARGEST_BYTES = 600_000_000  # the weights of some 0.5 billion parameters in int8
@@ -36,9 +37,10 @@ def core() -> Any:
     Its CPU plugin gives the thread that loads it a stack for signal handlers and unmaps that in the thread that unloads it. If those
     were two threads, the next Ctrl-C of the first would be a segmentation fault.
     """
-    import openvino as ov
+    with uncut():
+        import openvino as ov
 
-    from nomoat.engine.custom_ops import OPERATIONS
+        from nomoat.engine.custom_ops import OPERATIONS
 
     made = ov.Core()
     for operation in (_attention_with_sizes(), *OPERATIONS):

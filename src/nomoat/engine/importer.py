@@ -34,6 +34,7 @@ from nomoat.errors import (
 )
 from nomoat.hub_folder import ADAPTER_WEIGHTS
 from nomoat.progress import Progress
+from nomoat.uncut import uncut
 
 if TYPE_CHECKING:
     from nomoat.engine.graph import GraphBuilder
@@ -397,8 +398,9 @@ def exact_model(path: Path, *, adapter: Path | None = None, context_tokens: int 
 
 
 def _builder(plan: _Plan) -> GraphBuilder:
-    from nomoat.engine.fused import FusedBuilder
-    from nomoat.engine.graph import GraphBuilder
+    with uncut():
+        from nomoat.engine.fused import FusedBuilder
+        from nomoat.engine.graph import GraphBuilder
 
     given = (plan.source, architectures.of(plan.source), plan.sizes, plan.stored)
     builder = FusedBuilder(*given, delta=plan.delta, progress=plan.progress)

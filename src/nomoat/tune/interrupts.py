@@ -1,37 +1,13 @@
-"""What may stop a training at any moment: a signal, and want of memory."""
+"""What may stop a training at any moment besides a signal: want of disk and of memory."""
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from nomoat import hardware, machine_code, system_errors
 from nomoat.errors import NotEnoughDiskError, NotEnoughMemoryError
 from nomoat.tune import adapter
-
-STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-
-
-@contextmanager
-def uncut() -> Iterator[None]:
-    """What is done inside is done whole: Ctrl-C, SIGTERM and SIGHUP, where they raise an error, raise it at its end."""
-    came: list[int] = []
-    before: dict[signal.Signals, Any] = {}
-    try:
-        if threading.current_thread() is threading.main_thread():  # no other is interrupted
-            for number in STOPS:
-                if callable(handler := signal.getsignal(number)):
-                    before[number] = handler
-                    signal.signal(number, lambda it, _: came.append(it))
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    for one in came:
-        signal.raise_signal(one)
 
 
 @contextmanager

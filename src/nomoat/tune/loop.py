@@ -19,7 +19,7 @@ from scipy import special
 
 from nomoat import config
 from nomoat.errors import UsageError
-from nomoat.tune import adapter, execution, interrupts, prepare, threads, verdict
+from nomoat.tune import adapter, execution, prepare, threads, verdict
 from nomoat.tune.adamw import AdamW
 from nomoat.tune.execution import ExecutionPlan
 from nomoat.tune.network import Network
@@ -45,6 +45,7 @@ from nomoat.tune.validation import (
     num_next,
     seconds_for_base,
 )
+from nomoat.uncut import uncut
 from nomoat.words import counted
 
 WARM_UP_PART = 0.06
@@ -236,7 +237,7 @@ class Run:
                     checkpoint.save(self.state())
                     saved_at = time.perf_counter()
         except KeyboardInterrupt:
-            with interrupts.uncut():  # a terminal that is closed may say so twice
+            with uncut():  # a terminal that is closed may say so twice
                 checkpoint.save(self.state())
             raise
         finally:
@@ -280,7 +281,7 @@ class Run:
             "fraction": fraction, "seconds": self.seconds, "learning": self.learning_loss, "held_out": self._mean(losses),
             "right": sum(right),
         }  # fmt: skip
-        with interrupts.uncut():
+        with uncut():
             if self.best_look is None or is_better(found, self.best_look, len(self.validation)):
                 self.best_look = found
                 self.best = {name: value.clone() for name, value in self.average.items()}
@@ -437,7 +438,7 @@ class Run:
         loss = self.backward(batch)
         self._require_numbers(loss, torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM))
         found = float(loss)
-        with interrupts.uncut():
+        with uncut():
             self.optimizer.step()
             self.step += 1
             self._average()

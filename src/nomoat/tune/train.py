@@ -18,6 +18,7 @@ from nomoat.tune import adapter, execution, interrupts, kernels, loop, prepare, 
 from nomoat.tune.execution import ExecutionPlan
 from nomoat.tune.loop import Progress
 from nomoat.tune.surveying import survey_lines
+from nomoat.uncut import uncut
 from nomoat.words import first_few
 
 SILENT_SECONDS = 5.0  # of reading the data, which takes a minute for 200,000 texts
@@ -123,7 +124,7 @@ def learn(
                         checkpoint.save(run.state())
             run.train(checkpoint, on_progress, say)
             run.use_best()
-        with interrupts.uncut():  # with both of them there, --resume would refuse what it is named for
+        with uncut():  # with both of them there, --resume would refuse what it is named for
             metrics = run.metrics()
             adapter.save(target, run.learned, origin, metrics, asdict(prepared.survey))
             checkpoint.remove()
