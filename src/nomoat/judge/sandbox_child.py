@@ -33,15 +33,15 @@ SECCOMP_MODE_FILTER, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO = 2, 0x7FFF0000, 0x500
 BPF_LOAD_WORD, BPF_EQUAL, BPF_AT_LEAST, BPF_RETURN = 0x20, 0x15, 0x35, 0x06
 SYSCALL_NUMBER_AT, ARCHITECTURE_AT, FIRST_ARGUMENT_AT = 0, 4, 16  # in what a filter is given (`struct seccomp_data`)
 FIRST_X32_CALL = 0x40000000  # the same calls once more, on x86-64
-# Of each machine: its number (`AUDIT_ARCH_…`), calls that are refused, and `socket`. Those get memory which none of `set_limits` counts
-# once it is not mapped: memfd_create, memfd_secret, shmget, msgget, semget; read and write the user's keys, which no namespace keeps
-# apart: add_key, request_key, keyctl; or do what another call does, unseen: io_uring_setup.
+# Of each machine: its number (`AUDIT_ARCH_…`), calls that are refused, and `socket`. Those get memory which none of `set_limits`
+# counts once it is not mapped: memfd_create, memfd_secret, shmget, msgget, semget; read and write the user's keys, which no namespace
+# keeps apart: add_key, request_key, keyctl; or do what other calls do, unseen by a filter: io_uring_setup.
 REFUSED = {
     "x86_64": (0xC000003E, (319, 447, 29, 68, 64, 248, 249, 250, 425), 41),
     "aarch64": (0xC00000B7, (279, 447, 194, 186, 190, 217, 218, 219, 425), 198),
     "riscv64": (0xC00000F3, (279, 447, 194, 186, 190, 217, 218, 219, 425), 198),
 }
-FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)  # of sockets; AF_VSOCK would reach the machine that this one is a guest of
+FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)  # of sockets: AF_VSOCK reaches the host of a virtual machine
 POINTER_BYTES = 8  # of those machines
 M_ARENA_MAX = -8
 MOUNT_ATTR_RDONLY_NOSUID_NODEV = 7
