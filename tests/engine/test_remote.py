@@ -777,7 +777,7 @@ def test_what_a_server_said_to_a_client_of_ours_is_not_logged(
 ) -> None:
     monkeypatch.setattr("nomoat.engine.pacing.wait_before", lambda attempt: 0.001)
     fault = say(500, {"error": {"message": "cannot parse `Hello`"}})
-    with Responder("r", at(serving(*[fault] * 3, FINE))) as responder, net.asking_for(threading.Event()):
+    with Responder("r", at(serving(*[fault] * 4, FINE))) as responder, net.asking_for(threading.Event()):
         responder.complete(HELLO)
     told = [record.getMessage() for record in caplog.records if record.name == "nomoat.engine"]
     assert told == ["note: `127.0.0.1` is asked again, for up to a minute each time: `127.0.0.1` answered 500"]
