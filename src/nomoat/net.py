@@ -179,6 +179,11 @@ def asker_has_left() -> bool:
     return stop is not None and stop.is_set()
 
 
+def asks_for_another() -> bool:
+    """Whether this thread asks for somebody, such as a client of a server, whose words are not for those who read what is logged."""
+    return _stop() is not None
+
+
 def require_asker() -> None:
     """Raise RemoteError if whoever this thread asks for has left, or waits no longer: see `waiting_at_most`."""
     if asker_has_left():

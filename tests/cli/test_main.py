@@ -368,3 +368,9 @@ def test_with_little_room_to_map_a_verb_ends_by_itself(nomoat: Nomoat, kilobytes
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-2].startswith("error: ") and "Traceback" not in done.stderr
+
+
+def test_a_password_in_an_address_is_not_shown_again(nomoat: Nomoat) -> None:
+    done = nomoat("show", "http://kim:blue42sky@127.0.0.1:1/v1#m")
+    told = "error: `http://127.0.0.1:1/v1#m` is asked on its server, and nothing of it is here\n"
+    assert (done.returncode, done.stderr.splitlines(keepends=True)[0]) == (1, told)

@@ -772,6 +772,17 @@ def test_who_waits_for_a_server_that_keeps_refusing_is_told_once(
     assert told == [[], [note], [note]]
 
 
+def test_what_a_server_said_to_a_client_of_ours_is_not_logged(
+    serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("nomoat.engine.pacing.wait_before", lambda attempt: 0.001)
+    fault = say(500, {"error": {"message": "cannot parse `Hello`"}})
+    with Responder("r", at(serving(*[fault] * 4, FINE))) as responder, net.asking_for(threading.Event()):
+        responder.complete(HELLO)
+    told = [record.getMessage() for record in caplog.records if record.name == "nomoat.engine"]
+    assert told == ["note: `127.0.0.1` is asked again, for up to a minute each time: `127.0.0.1` answered 500"]
+
+
 def test_server_that_wants_us_away_for_an_hour_is_an_error_at_once(serving: Callable[..., Server]) -> None:
     server = serving(say(429, {"error": {"message": "daily limit"}}, headers={"retry-after": "3600"}))
     error = failure(server)

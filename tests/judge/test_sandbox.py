@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import platform
 import sys
 import time
@@ -35,6 +37,8 @@ walled = pytest.mark.skipif(sandbox.missing_wall() != "", reason=f"this machine 
         "import multiprocessing\nqueue = multiprocessing.Queue(); queue.put(1); assert queue.get() == 1",
         "import multiprocessing\nwith multiprocessing.Lock(): assert multiprocessing.Array('i', 2)[:] == [0, 0]",
         "print('좋아요' * 100_000)",
+        "import socket\nfor family in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6): socket.socket(family).close()",
+        "import asyncio\nasyncio.run(asyncio.sleep(0))",
         "def f(x: int): pass\nassert f.__annotations__['x'] is int",  # evaluated, as in a file of one's own
     ],
 )
@@ -142,15 +146,42 @@ for host, refused in ((bytes([1, 1, 1, 1]), {101}), (bytes([127, 0, 0, 1]), {101
         "import os; os.memfd_create('a')",
         "check(libc.shmget(0, 4096, 0o1600))", "check(libc.msgget(0, 0o1600))", "check(libc.semget(0, 1, 0o1600))",
         "check(libc.syscall(447, 0))",  # memfd_secret
+        "check(libc.syscall(425, 4, ctypes.create_string_buffer(120)))",  # io_uring_setup
+        "check(libc.socket(40, 1, 0))",  # AF_VSOCK
+        "import socket\nsocket.socket(socket.AF_NETLINK, socket.SOCK_RAW)",
     ],
 )  # fmt: skip
-def test_memory_that_no_limit_counts_is_refused(program: str) -> None:
+def test_memory_that_no_limit_counts_and_ways_around_the_wall_are_refused(program: str) -> None:
     begin = (
         "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\n"
         "def check(result):\n    if result < 0: raise OSError(ctypes.get_errno(), 'no')\n"
     )
     ran = run_python(begin + program, limits=QUICK)
     assert (ran.outcome, ran.said.partition(":")[0]) == ("failed", "PermissionError")
+
+
+@walled
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="calls are not known by number on this machine")
+def test_keys_of_the_user_who_runs_it_are_not_there() -> None:
+    """Those of the kernel's keyrings, which no namespace keeps apart: a key of the session is neither found nor left behind."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    add_key, request_key, keyctl, session, unlink = 248, 249, 250, -3, 9
+    name = f"nomoat-{uuid.uuid4().hex}".encode()
+    key = libc.syscall(add_key, b"user", name, b"secret", 6, session)
+    if key < 0:
+        pytest.skip(f"no keys here: {os.strerror(ctypes.get_errno())}")
+    try:
+        assert libc.syscall(request_key, b"user", name, None, 0) == key
+        program = f"""
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+asked = (({request_key}, b"user", {name}, None, 0), ({keyctl}, 11, {key}, None, 0), ({add_key}, b"user", b"a", b"a", 1, {session}))
+for call in asked:
+    assert (libc.syscall(*call), ctypes.get_errno()) == (-1, 1), call
+"""
+        assert run_python(program, limits=QUICK).said == ""
+    finally:
+        libc.syscall(keyctl, unlink, key, session)
 
 
 @walled

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import re
 import signal
 import sys
 import threading
@@ -172,9 +173,10 @@ def _end_without_terminal(exc: OSError) -> None:
 
 
 def _fail(error: NomoatError) -> NoReturn:
-    console.say(f"error: {error.message}")
-    for note in getattr(error, "__notes__", ()):  # the hint is the first
-        console.say(note)
+    from nomoat.config import without_user
+
+    for line in (f"error: {error.message}", *getattr(error, "__notes__", ())):  # the hint is the first note
+        console.say(re.sub(r"\S+", lambda word: without_user(word[0]), line))  # what was given may be an address with a password
     _drop_what_is_refused(1, sys.stdout)
     sys.exit(2 if isinstance(error, IncompleteError) else 1)
 

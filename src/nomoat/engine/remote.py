@@ -270,7 +270,10 @@ class RemoteEngine(Engine):
             error.hint = f"the server asks to wait for {seconds / 60:,.0f} minutes"
             raise error
         if attempt == TOLD_AT_ATTEMPT and self._pace.is_first_told():
-            log.warning("note: `%s` keeps refusing, and is asked again: %s", self.host, error.message)
+            # a server's own words may repeat the question
+            is_kept = error.status is not None and net.asks_for_another()
+            why = f"`{self.host}` answered {error.status}" if is_kept else error.message
+            log.warning("note: `%s` keeps refusing, and is asked again: %s", self.host, why)
         if error.status == TOO_MANY_REQUESTS or error.wait_seconds is not None:
             self._pace.too_fast(seconds)
         self._pace.pause(seconds, came_at)

@@ -1,8 +1,8 @@
 """Runs code that a model wrote, walled off from this machine. The wall itself is `sandbox_child.py`.
 
 What holds, on Linux 5.12 or newer, as root or where a user may make namespaces: the program sees no network, no process but its own,
-no environment, and no file but Python's, the system's libraries and an empty folder in memory; it can write nowhere else; its time,
-memory, processes and files are limited; whatever it started ends with it.
+no environment, no key of the kernel's keyrings, and no file but Python's, the system's libraries and an empty folder in memory; it can
+write nowhere else; its time, memory, processes and files are limited; whatever it started ends with it.
 
 What this does not protect from: a hole in the kernel (this is no virtual machine); a program that reads what every user may read
 under /usr or where Python is; one that uses up its limits many times over (each of `processes` may take `memory_bytes`), or learns by

@@ -31,15 +31,17 @@ MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 22, 24, 38
 SECCOMP_MODE_FILTER, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO = 2, 0x7FFF0000, 0x50000
 BPF_LOAD_WORD, BPF_EQUAL, BPF_AT_LEAST, BPF_RETURN = 0x20, 0x15, 0x35, 0x06
-SYSCALL_NUMBER_AT, ARCHITECTURE_AT = 0, 4  # in what a filter is given (`struct seccomp_data`)
+SYSCALL_NUMBER_AT, ARCHITECTURE_AT, FIRST_ARGUMENT_AT = 0, 4, 16  # in what a filter is given (`struct seccomp_data`)
 FIRST_X32_CALL = 0x40000000  # the same calls once more, on x86-64
-# Of each machine: its number (`AUDIT_ARCH_…`), and calls that get memory which none of `set_limits` counts once it is not mapped:
-# memfd_create, memfd_secret, shmget, msgget, semget.
-UNCOUNTED = {
-    "x86_64": (0xC000003E, (319, 447, 29, 68, 64)),
-    "aarch64": (0xC00000B7, (279, 447, 194, 186, 190)),
-    "riscv64": (0xC00000F3, (279, 447, 194, 186, 190)),
+# Of each machine: its number (`AUDIT_ARCH_…`), calls that are refused, and `socket`. Those get memory which none of `set_limits`
+# counts once it is not mapped: memfd_create, memfd_secret, shmget, msgget, semget; read and write the user's keys, which no namespace
+# keeps apart: add_key, request_key, keyctl; or do what other calls do, unseen by a filter: io_uring_setup.
+REFUSED = {
+    "x86_64": (0xC000003E, (319, 447, 29, 68, 64, 248, 249, 250, 425), 41),
+    "aarch64": (0xC00000B7, (279, 447, 194, 186, 190, 217, 218, 219, 425), 198),
+    "riscv64": (0xC00000F3, (279, 447, 194, 186, 190, 217, 218, 219, 425), 198),
 }
+FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)  # of sockets: AF_VSOCK reaches the host of a virtual machine
 POINTER_BYTES = 8  # of those machines
 M_ARENA_MAX = -8
 MOUNT_ATTR_RDONLY_NOSUID_NODEV = 7
@@ -175,25 +177,29 @@ def become_nobody(number: int) -> None:
     header, nothing = struct.pack("Ii", CAPABILITY_VERSION_3, 0), struct.pack("IIIIII", 0, 0, 0, 0, 0, 0)
     check(libc.capset(header, nothing), "capset")
     check(prctl(PR_SET_NO_NEW_PRIVS, 1), "no_new_privs")
-    refuse_uncounted_memory()
+    refuse_calls()
 
 
-def refuse_uncounted_memory() -> None:
-    """Refuse the calls in UNCOUNTED, and those of other architectures, with EPERM, to this process and all that it starts.
+def refuse_calls() -> None:
+    """Refuse the calls in REFUSED, sockets of other FAMILIES, and all calls of other architectures, with EPERM, to this process and
+    all that it starts.
 
-    Not covered: machines that UNCOUNTED does not name, and programs of 32 bits.
+    Not covered: machines that REFUSED does not name, and programs of 32 bits.
     """
     machine = os.uname().machine
-    if machine not in UNCOUNTED or struct.calcsize("P") != POINTER_BYTES:
+    if machine not in REFUSED or struct.calcsize("P") != POINTER_BYTES:
         return
-    architecture, calls = UNCOUNTED[machine]
-    refuse = len(calls) + 1  # steps to the last instruction from the first that leads there by its number
+    architecture, calls, make_socket = REFUSED[machine]
+    allow = 6 + len(calls) + len(FAMILIES)  # where the last instruction but one is; the last one refuses
     steps = [
         (BPF_LOAD_WORD, 0, 0, ARCHITECTURE_AT),
-        (BPF_EQUAL, 0, refuse + 2, architecture),
+        (BPF_EQUAL, 0, allow - 1, architecture),
         (BPF_LOAD_WORD, 0, 0, SYSCALL_NUMBER_AT),
-        (BPF_AT_LEAST, refuse, 0, FIRST_X32_CALL),
-        *((BPF_EQUAL, refuse - at, 0, call) for at, call in enumerate(calls, start=1)),
+        (BPF_AT_LEAST, allow - 3, 0, FIRST_X32_CALL),
+        *((BPF_EQUAL, allow - at, 0, call) for at, call in enumerate(calls, start=4)),
+        (BPF_EQUAL, 0, len(FAMILIES) + 1, make_socket),
+        (BPF_LOAD_WORD, 0, 0, FIRST_ARGUMENT_AT),  # its lower half, which is all that the kernel looks at
+        *((BPF_EQUAL, len(FAMILIES) - at, int(at == len(FAMILIES)), family) for at, family in enumerate(FAMILIES, start=1)),
         (BPF_RETURN, 0, 0, SECCOMP_RET_ALLOW),
         (BPF_RETURN, 0, 0, SECCOMP_RET_ERRNO | errno.EPERM),
     ]

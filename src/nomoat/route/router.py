@@ -480,4 +480,4 @@ def _texts(request: Request, continuations: Sequence[str]) -> list[str]:
     said, and all of it."""
     parts = [part for part in (*request.texts, *request.stop, request.answer_start, *continuations) if part]
     answers = "\n".join(message.content for message in request.messages if message.role == "assistant")
-    return [*parts, question_of(request), answers, "\n\n".join(parts)]
+    return [*parts, question_of(request), answers, "\n".join(parts)]
