@@ -780,7 +780,7 @@ def test_what_a_server_said_to_a_client_of_ours_is_not_logged(
     with Responder("r", at(serving(*[fault] * 4, FINE))) as responder, net.asking_for(threading.Event()):
         responder.complete(HELLO)
     told = [record.getMessage() for record in caplog.records if record.name == "nomoat.engine"]
-    assert told == ["note: `127.0.0.1` is asked again, for up to a minute each time: `127.0.0.1` answered 500"]
+    assert told == ["note: `127.0.0.1` keeps refusing, and is asked again: `127.0.0.1` answered 500"]
 
 
 def test_server_that_wants_us_away_for_an_hour_is_an_error_at_once(serving: Callable[..., Server]) -> None:
