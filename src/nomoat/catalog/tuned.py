@@ -52,7 +52,8 @@ def find_adapter(name: str) -> Path:
         raise UnknownModelError(f"`{name}` holds no adapter itself", hint=f"name one in it: {first_few(inside, NAMED)}")
     there = [path.name for path in adapters()]
     near = difflib.get_close_matches(name, there, n=NAMED, cutoff=0.5)
-    known = f"adapters here: {first_few([*near, *(one for one in there if one not in near)], MOST_NAMED)}" if there else "there are no adapters yet; `nomoat tune` makes one"
+    first = first_few([*near, *(one for one in there if one not in near)], MOST_NAMED)
+    known = f"adapters here: {first}" if there else "there are no adapters yet; `nomoat tune` makes one"
     raise UnknownModelError(f"no adapter `{name}`", hint=known)
 
 
