@@ -106,6 +106,21 @@ def test_limits_are_those_of_one_model_s_answers() -> None:
         assert (store.limits("m"), store.limits("none")) == ([20, 500], [])
 
 
+def test_limits_are_read_of_all_answers_once_and_known_whoever_adds_one() -> None:
+    looks: list[str] = []
+    with AnswerStore() as store, AnswerStore() as other:
+        store.save_answer("m", asking("0", max_new_tokens=500), answering("x"))
+        store._db.connection.set_trace_callback(lambda said: looks.append(said) if "DISTINCT" in said else None)
+        for added, limit in enumerate((500, 20, 30), start=1):
+            store.save_answer("m", asking(f"a{added}", max_new_tokens=limit), answering("x"))
+            assert limit in store.limits("m")
+        assert len(looks) == 1
+        other.save_answer("m", asking("b", max_new_tokens=7), answering("x"))
+        assert store.limits("m") == [7, 20, 30, 500]
+        store.forget()
+        assert store.limits("m") == []
+
+
 def test_of_many_requests_those_asked_before_are_found_without_making_the_others() -> None:
     made: list[int] = []
 

@@ -61,6 +61,18 @@ def test_of_a_folder_of_several_adapters_each_is_named(empty_home: Path, tmp_pat
         assert all(tuned.find_adapter(name).is_dir() for name in both)
 
 
+def test_of_thousands_of_adapters_the_nearest_are_named(empty_home: Path) -> None:
+    for number in range(100):
+        folder = empty_home / "adapters" / f"customer-{number}"
+        folder.mkdir(parents=True)
+        (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(UnknownModelError) as caught:
+        tuned.find_adapter("custmer-57")
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("adapters here: customer-57, ")
+    assert caught.value.hint.endswith(" and 88 more")
+
+
 def test_a_name_too_long_for_a_file_is_no_adapter(empty_home: Path) -> None:
     assert tuned.place_of("a" * 300) is None
 

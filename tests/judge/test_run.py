@@ -25,6 +25,7 @@ from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.stored import StoredEngine
 from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.judge import choices, sandbox
+from nomoat.judge.asking import Asking
 from nomoat.judge.duel import run_duel
 from nomoat.judge.groups import groups_of
 from nomoat.judge.metrics import Metric
@@ -32,7 +33,7 @@ from nomoat.judge.run import Outcomes, evaluate, run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.stats import clustered_score_interval
 from nomoat.judge.verdict import Rules, in_common, score_interval
-from nomoat.records import Chunk, ContinuationScore, Message, Outcome, Request
+from nomoat.records import Chunk, Completion, ContinuationScore, Message, Outcome, Request, Usage
 from nomoat.responder import Responder
 
 
@@ -255,6 +256,28 @@ def test_second_run_asks_nothing_and_comes_to_the_same(metric: Metric) -> None:
     assert engine.calls == 5
     assert first.outcomes == second.outcomes
     assert (first.side.facts["reused answers"], second.side.facts["reused answers"]) == ("0", "5")
+
+
+def test_what_an_example_asks_is_made_once_however_often_it_is_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    usual = Asking._usual
+    monkeypatch.setattr(Asking, "_usual", lambda self, example: made.append(example.id) or usual(self, example))
+    suite, model = quiz(5), Responder("m", CountingEngine())
+    for _ in range(2):  # the second time of kept answers
+        made.clear()
+        run_suite(model, suite)
+        assert made == [example.id for example in suite.examples]
+
+
+def test_what_follows_an_answer_that_is_another_now_is_asked_after_that_one() -> None:
+    first, second = quiz(2).examples
+    suite = dataclasses.replace(quiz(2), examples=(first, dataclasses.replace(second, follows=first.id)))
+    with AnswerStore() as store:
+        asking = Asking(model=Responder("m", FakeEngine()), suite=suite, store=store, settings=RunSettings())
+        usage = Usage(prompt_tokens=1, completion_tokens=1, prefill_seconds=0.0, decode_seconds=0.0)
+        for said in ("cut", "whole"):
+            asking.remember(first, Completion(text=said, finish_reason="stop", usage=usage))
+            assert [message.content for message in asking.request(suite.examples[1]).messages][1] == said
 
 
 @pytest.mark.parametrize("metric", ["exact", "choice"])

@@ -152,7 +152,7 @@ def kept_answer(model: Responder, request: Request, store: AnswerStore) -> Compl
 def _has_room_for_more(model: Responder, request: Request, answer: Completion) -> bool:
     """Whether a shorter context than the model's now ended the answer."""
     context, usage = model.engine.context_tokens, answer.usage
-    if not model.is_local or context is None or answer.finish_reason != "length":
+    if answer.finish_reason != "length" or context is None or not model.is_local:
         return False
     wanted = context if request.max_new_tokens is None else request.max_new_tokens
     return usage.completion_tokens < min(wanted, context - usage.prompt_tokens)

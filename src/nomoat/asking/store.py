@@ -131,6 +131,7 @@ class AnswerStore:
         self._db = Database(
             self.path, schema=SCHEMA, version=SCHEMA_VERSION, table="answers", if_damaged=IF_DAMAGED, reads_old=True, upgrade=upgrade
         )
+        self._limits: dict[str, tuple[int, set[int]]] = {}  # by model, and as of what others wrote: each look reads all answers
 
     def answer(self, model_digest: str, request: Request) -> Completion | None:
         """The stored answer of this model to this request."""
@@ -177,8 +178,11 @@ class AnswerStore:
         """What the stored answers of this model might have had at most, in tokens, the least first."""
         limit = "json_extract(request, '$.max_new_tokens')"
         with self._understood(), self._db.turn() as db:
-            found = db.execute(f"SELECT DISTINCT {limit} FROM answers WHERE model = ? AND {limit} > 0 ORDER BY 1", (model_digest,))
-            return [int(tokens) for (tokens,) in found.fetchall()]
+            (version,) = db.execute("PRAGMA data_version").fetchone()
+            if (known := self._limits.get(model_digest)) is None or known[0] != version:
+                found = db.execute(f"SELECT DISTINCT {limit} FROM answers WHERE model = ? AND {limit} > 0", (model_digest,))
+                self._limits[model_digest] = known = version, {int(tokens) for (tokens,) in found.fetchall()}
+            return sorted(known[1])
 
     def num_lost(self, model_digest: str, request: Request) -> int:
         """How many calls for this answer may have been billed, and brought none."""
@@ -296,6 +300,7 @@ class AnswerStore:
         All or none are gone, whatever else uses the file; what others save after this is there.
         """
         with self._db.transaction() as db:
+            self._limits.clear()
             db.execute("PRAGMA secure_delete = OFF")  # `shrink` does it, and takes no second file of this size, on a full disk maybe
             (num_answers,) = db.execute(NUM_ANSWERS).fetchone()
             db.execute("DELETE FROM answers")
@@ -309,6 +314,7 @@ class AnswerStore:
         Raises DamagedError where it is not rows alone that are damaged: see `save_readable`.
         """
         with self._db.transaction() as db:
+            self._limits.clear()
             return sum(db.execute(f"DELETE {rows}").rowcount for rows in self._damaged_rows(db))
 
     def num_damaged(self) -> int:
@@ -332,6 +338,7 @@ class AnswerStore:
         Where its head does not say that it is of this version, rows without a digest are taken for those of the first one.
         """
         with self._db.transaction() as db:
+            self._limits.clear()
             may_be_old = damaged.version != SCHEMA_VERSION
             for row in damaged.rows():
                 if (told := _whole_row(row, may_be_old=may_be_old)) is None:
@@ -385,6 +392,8 @@ class AnswerStore:
         """Whether it is there now: nothing was, or it was to be replaced."""
         row = (key, model_digest, _dumps(_told(request)), _sealed(key, value), time.time())
         with self._db.turn() if is_paid else self._db.quick_turn() as db:
+            if request.max_new_tokens and (known := self._limits.get(model_digest)) is not None:
+                known[1].add(request.max_new_tokens)
             return db.execute(f"INSERT OR {'REPLACE' if replace else 'IGNORE'} INTO answers VALUES (?, ?, ?, ?, ?)", row).rowcount > 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from nomoat.words import first_few
 PROVENANCE = "provenance.json"  # what `nomoat tune` writes about an adapter, beside it
 
 NAMED = 3  # in a message
+MOST_NAMED = 12  # of all that are here, those that a mistyped name is near to first
 
 
 def is_adapter(folder: Path) -> bool:
@@ -49,7 +51,9 @@ def find_adapter(name: str) -> Path:
     if inside := [f"`{path}`" for path in _inside(name)]:
         raise UnknownModelError(f"`{name}` holds no adapter itself", hint=f"name one in it: {first_few(inside, NAMED)}")
     there = [path.name for path in adapters()]
-    known = f"adapters here: {', '.join(there)}" if there else "there are no adapters yet; `nomoat tune` makes one"
+    near = difflib.get_close_matches(name, there, n=NAMED, cutoff=0.5)
+    first = first_few([*near, *(one for one in there if one not in near)], MOST_NAMED)
+    known = f"adapters here: {first}" if there else "there are no adapters yet; `nomoat tune` makes one"
     raise UnknownModelError(f"no adapter `{name}`", hint=known)
 
 

@@ -75,6 +75,7 @@ class Asking:
     _limits: list[int] | None = None
     _is_alpaca: bool | None = None  # whether the model's chat template is Alpaca's; None before that is looked up
     _with_room: dict[Request, Request] = field(default_factory=dict)
+    _requests: dict[str, tuple[Any, Request]] = field(default_factory=dict)  # by example, with what they depend on: see `request`
 
     def __post_init__(self) -> None:
         self.groups = groups_in(self.suite)
@@ -300,10 +301,19 @@ class Asking:
     def request(self, example: Example) -> Request:
         """What the model is asked, with as much room as the settings give; see `with_room`. A kept answer may have had less.
 
-        What goes on with a text does not think: it is asked for no reasoning effort.
+        It is made once, as it is asked for often, and again where what was said before, or was asked then, is another now.
         """
+        before, then = self.histories.get(example.follows), self.then.get(example.id)
+        depends_on = (self.writes_choices, before, then, self.lettered_as.get(example.id))
+        known = self._requests.get(example.id)
+        if known is None or known[0] != depends_on:
+            self._requests[example.id] = known = depends_on, self._made_request(example)
+        return known[1]
+
+    def _made_request(self, example: Example) -> Request:
+        """What goes on with a text does not think: it is asked for no reasoning effort."""
         usual, _ = self.question(example)
-        if usual.prompt is None and not self.is_in_other_words(example):
+        if self.settings.reasoning_effort != usual.reasoning_effort and usual.prompt is None and not self.is_in_other_words(example):
             usual = replace(usual, reasoning_effort=self.settings.reasoning_effort)
         wanted = self.settings.max_new_tokens
         if wanted is None:
@@ -333,6 +343,8 @@ class Asking:
 
     def is_in_other_words(self, example: Example) -> bool:
         """Whether a kept answer is to other words, or choices, than the suite has now."""
+        if example.id not in self.then:
+            return False
         now, then = self._now_and_then(example)
         return then is not None and _words(then) != _words(now)
 
