@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -188,6 +189,13 @@ def test_changed_examples_no_longer_match_their_toml(table: Path, tmp_path: Path
 def test_suite_is_not_written_outside_its_folder(table: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="cannot be a suite's name"):
         write_suite(dataclasses.replace(suite_from_csv(table, "text", "label"), name=name), tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+
+
+def test_a_suite_has_no_name_that_windows_gives_a_device(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(UsageError, match="`CON` cannot be a suite's name: Windows gives it to a device"):
+        write_suite(dataclasses.replace(suite_from_csv(table, "text", "label"), name="CON"), tmp_path / "to")
     assert not (tmp_path / "to").exists()
 
 
