@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+
+import pytest
 
 from nomoat.route.policy import default_path
 
@@ -10,6 +13,11 @@ from nomoat.route.policy import default_path
 def write_policy(text: str) -> None:
     default_path().parent.mkdir(parents=True, exist_ok=True)
     default_path().write_text(text, encoding="utf-8")
+
+
+def be_at_home_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `~` stands for, whichever variable this system asks."""
+    monkeypatch.setenv("USERPROFILE" if sys.platform == "win32" else "HOME", str(folder))
 
 
 def names_in(folder: Path) -> list[str]:

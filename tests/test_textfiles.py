@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from homes import be_at_home_in
 from letters import decomposed
 
 from nomoat import config, hardware, paths
@@ -47,7 +48,7 @@ def test_a_file_is_found_however_the_letters_of_its_name_are_written(tmp_path: P
 
 
 def test_the_home_folder_is_known_by_its_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("USERPROFILE" if sys.platform == "win32" else "HOME", str(tmp_path))
+    be_at_home_in(tmp_path, monkeypatch)
     assert as_named("~/a.csv") == tmp_path / "a.csv"
     with pytest.raises(UsageError, match="a file is named by a text or a path, and this is of the type NoneType"):
         as_named(None)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from homes import be_at_home_in
 from letters import decomposed
 
 from nomoat.errors import BadFileError, DataError, NotEnoughDiskError, UnknownModelError, UsageError
@@ -166,7 +167,7 @@ def test_a_suite_is_found_by_its_name_however_its_letters_are_written(table: Pat
 def test_labels_are_the_same_however_their_letters_are_written(tmp_path: Path) -> None:
     path = tmp_path / "mixed.csv"
     rows = ["좋아요,긍정", "별로,부정"]
-    path.write_text("\n".join([decomposed("글,분류"), *rows, *(decomposed(row) for row in rows)]))
+    path.write_text("\n".join([decomposed("글,분류"), *rows, *(decomposed(row) for row in rows)]), encoding="utf-8")
     for column in ("분류", decomposed("분류")):
         suite = load_suite(path, input_column="글", label_column=column)
         assert suite.examples[0].choices == ("긍정", "부정") and suite.examples[3].target == "부정"
@@ -398,7 +399,7 @@ def test_an_example_without_a_value_is_no_table() -> None:
 
 
 def test_the_home_folder_is_known_by_its_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
+    be_at_home_in(tmp_path, monkeypatch)
     write_lines(tmp_path / "s.jsonl", GOOD)
     assert load_suite("~/s.jsonl") == load_suite(Path("~/s.jsonl")) == load_suite(tmp_path / "s.jsonl")
 
