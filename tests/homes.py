@@ -22,4 +22,4 @@ def be_at_home_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def names_in(folder: Path) -> list[str]:
     """Of all files and folders below it; none where it is not there."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) if folder.exists() else []
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")) if folder.exists() else []
