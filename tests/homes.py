@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+
+import pytest
 
 from nomoat.route.policy import default_path
 
@@ -12,6 +15,11 @@ def write_policy(text: str) -> None:
     default_path().write_text(text, encoding="utf-8")
 
 
+def be_at_home_in(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `~` stands for, whichever variable this system asks."""
+    monkeypatch.setenv("USERPROFILE" if sys.platform == "win32" else "HOME", str(folder))
+
+
 def names_in(folder: Path) -> list[str]:
     """Of all files and folders below it; none where it is not there."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) if folder.exists() else []
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*")) if folder.exists() else []

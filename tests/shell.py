@@ -42,7 +42,7 @@ def program(*arguments: str, piped: bytes = b"", **environment: str) -> Done:
     """The program itself, without a terminal: for what its start, its end, its signals and its encoding do."""
     given = {**os.environ, **environment}
     done = subprocess.run([NOMOAT, *arguments], input=piped, capture_output=True, timeout=PATIENCE_SECONDS, check=False, env=given)
-    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+    return subprocess.CompletedProcess(done.args, done.returncode, _text(done.stdout), _text(done.stderr))
 
 
 def nomoat(*arguments: str, piped: bytes = b"", **environment: str) -> Done:
@@ -59,8 +59,13 @@ def nomoat(*arguments: str, piped: bytes = b"", **environment: str) -> Done:
         for patch in patches:
             stack.enter_context(patch)
         code = _exit_code()
-        printed = [_bytes(stream).decode() for stream in streams[1:]]
+        printed = [_text(_bytes(stream)) for stream in streams[1:]]
     return subprocess.CompletedProcess([NOMOAT, *arguments], code, *printed)
+
+
+def _text(written: bytes) -> str:
+    """With ends of lines as elsewhere, where the system has its own."""
+    return written.decode().replace(os.linesep, "\n")
 
 
 def _exit_code() -> int:

@@ -75,7 +75,7 @@ def test_where_nomoat_is_not_installed_its_checkout_is(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(metadata, "requires", requires)
     monkeypatch.setattr(commands, "__file__", "/check out/src/nomoat/commands.py")
-    assert commands.installing_extra("serve") == "uv pip install --python '/my envs/nomoat/bin/python' '/check out[serve]'"
+    assert commands.installing_extra("serve") == f"uv pip install --python '/my envs/nomoat/bin/python' '{Path('/check out')}[serve]'"
 
 
 @pytest.mark.parametrize(("system", "line"), [("linux", "nomoat run 'a b' c"), ("win32", 'nomoat run "a b" c')])

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from homes import be_at_home_in
 from letters import decomposed
 
 from nomoat import config, hardware, paths
@@ -47,7 +48,7 @@ def test_a_file_is_found_however_the_letters_of_its_name_are_written(tmp_path: P
 
 
 def test_the_home_folder_is_known_by_its_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
+    be_at_home_in(tmp_path, monkeypatch)
     assert as_named("~/a.csv") == tmp_path / "a.csv"
     with pytest.raises(UsageError, match="a file is named by a text or a path, and this is of the type NoneType"):
         as_named(None)  # type: ignore[arg-type]
@@ -121,7 +122,7 @@ def test_a_parquet_file_is_called_so_whatever_its_name_and_the_way_out_is_named(
 def test_a_csv_whose_first_column_is_called_as_parquet_files_begin_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     for text in ("PAR1,label\na,b\n", "PA"):
-        path.write_text(text)
+        path.write_text(text, newline="\n")
         assert read_text(path) == text
         assert of_unknown_kind(path, "").message == f"`{path}`: nomoat cannot tell what kind of file this is"
 
@@ -227,6 +228,7 @@ def test_a_path_that_goes_through_a_file_is_named_with_the_reason(tmp_path: Path
     assert caught.value.message == f"`{path}`{reason}"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows may say that it is not there")
 def test_a_name_that_no_file_can_have_is_said_to_be_unreadable(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read: "):
         read_text(tmp_path / ("a" * 300))

@@ -79,6 +79,7 @@ def test_who_may_read_a_file_stays_as_it_was_when_it_is_written_again(tmp_path: 
         target.unlink()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without such pipes")
 def test_a_pipe_is_written_into_and_a_link_leads_to_what_is_written(tmp_path: Path) -> None:
     """`/dev/stdout` is a link to a pipe or a device. What is there stays what it is, and nothing else is left beside it."""
     pipe, real = tmp_path / "pipe", tmp_path / "elsewhere" / "report.html"

@@ -17,6 +17,9 @@ from nomoat.errors import UsageError
 READ_BLOCK_BYTES = 1 << 20
 OWNER_ALONE = 0o700
 SPLIT_NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.(?i:gguf))")
+# What Windows gives no file: some characters, a dot or space at the end, the names of its devices, whatever comes behind a dot.
+NOT_ON_WINDOWS = re.compile(r'[<>:"|?*\0-\x1f]|[. ]$|^(?:con|prn|aux|nul|com\d|lpt\d)(?= *(?:\.|$))', re.IGNORECASE)
+NO_NAME_HERE = "Windows gives it to a device, or takes no dot at its end"  # of a name of letters, digits, `_`, `-` and `.`
 
 
 def home() -> Path:
@@ -28,6 +31,11 @@ def home() -> Path:
     if not told.strip() or (told[0] in "\"'" and told[0] == told[-1]):
         raise UsageError(f"NOMOAT_HOME is `{told}`", hint="set it to a folder of yours, without quotes in the value, or unset it")
     return expanded(told)
+
+
+def is_name_here(name: str) -> bool:
+    """Whether this system gives a file, or a folder, that name; of Windows alone, where `aux` is a device."""
+    return sys.platform != "win32" or NOT_ON_WINDOWS.search(name) is None
 
 
 def require_home() -> None:

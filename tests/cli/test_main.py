@@ -45,6 +45,7 @@ def test_ctrl_c_ends_a_verb_with_a_word_and_exit_code_130() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
 
 
+BY_CTRL_C = 3 if sys.platform == "win32" else -signal.SIGINT  # what a process ends with that raises the signal itself
 BEFORE_IT_BEGINS = """
 import signal, sys
 from importlib.abc import MetaPathFinder
@@ -61,7 +62,7 @@ main()
 
 def test_ctrl_c_before_anything_has_begun_shows_no_traceback() -> None:
     done = python(BEFORE_IT_BEGINS, "heard", "--version")
-    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (BY_CTRL_C, "", "")
 
 
 BEFORE_ITS_VERB = """
@@ -76,7 +77,7 @@ main()
 
 def test_ctrl_c_before_a_verb_has_begun_shows_no_traceback() -> None:
     done = python(BEFORE_ITS_VERB, "run", "fake:", "x")
-    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (BY_CTRL_C, "", "")
 
 
 def test_ctrl_c_that_is_ignored_stays_so() -> None:
@@ -97,6 +98,7 @@ cli.main()
 """
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there it is lost: Windows has no pthread_kill")
 def test_ctrl_c_within_a_callback_of_c_is_not_lost() -> None:
     """numba's compiler calls Python so: there Python can raise nothing, and would only print that it was ignored."""
     done = python(LOST, "run", "fake:", "x")
@@ -120,6 +122,7 @@ cli.main()
 """
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="a system without such terminals")
 def test_a_terminal_that_is_closed_stops_nothing_under_nohup() -> None:
     done = python(UNDER_NOHUP, "run", "fake:", "x")
     assert (done.returncode, done.stdout) == (0, "x\n")
@@ -240,6 +243,7 @@ def test_a_home_that_this_user_may_not_enter_is_said_whatever_the_verb(
         )
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows may say that it is not there")
 @pytest.mark.parametrize("arguments", [["show"], ["run"], ["serve"], ["bench"], ["eval", "fake:"], ["suites", "show"]])
 def test_a_text_in_the_place_of_a_name_is_two_lines(nomoat: Nomoat, arguments: list[str]) -> None:
     text = "why is that so " * 20
@@ -260,6 +264,7 @@ def test_a_place_that_may_not_be_looked_into_is_named(number: int) -> None:
     assert found.hint == "check who may read and write there"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
 def test_who_may_not_read_a_home_of_somebody_else_is_told_how_its_owner_opens_it() -> None:
     """As the user of an image that root has filled. What is open already is not what keeps others out."""
     paths.make_folder(paths.models())
@@ -284,6 +289,7 @@ def test_a_full_disk_is_said_and_other_errors_are_bugs() -> None:
     assert system_errors.as_error(OSError(errno.EBADF, "", "x")) is None and system_errors.as_error(OSError(errno.EACCES, "")) is None
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has all homes beside each other")
 def test_a_home_that_nobody_has_is_said(nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch) -> None:
     hint = "hint: give the whole path instead\n"
     assert nomoat("run", "~nobody-of-here/m.gguf", "x").stderr == (

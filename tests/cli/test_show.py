@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from homes import be_at_home_in
 from reference import MIXTURES, make_model, write_folder, write_gguf
 from shell import Done
 from tiny import write_tiny_gguf
@@ -157,7 +158,7 @@ def test_show_of_what_is_not_there_says_what_to_do(ref: str, error: str, hint: s
 
 
 def test_show_knows_the_home_folder_by_its_sign(tiny_gguf: Path, nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tiny_gguf.parent))
+    be_at_home_in(tiny_gguf.parent, monkeypatch)
     assert nomoat("show", f"~/{tiny_gguf.name}").stdout.splitlines()[0] == str(tiny_gguf)
 
 

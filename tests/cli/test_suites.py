@@ -126,7 +126,7 @@ def test_a_suite_of_ones_own_is_never_told_to_be_a_built_in_one(tmp_path: Path, 
     run("new", str(table), "--name", "mine")
     for suffix in (".toml", ".jsonl"):
         text = (empty_home / "suites" / f"mine{suffix}").read_text().replace("mine", "gsm8k")
-        (empty_home / "suites" / f"gsm8k{suffix}").write_text(text)
+        (empty_home / "suites" / f"gsm8k{suffix}").write_text(text, newline="\n")
     assert [(row["from"], row["num_examples"]) for row in json.loads(run("--json")) if row["name"] == "gsm8k"] == [("yours", 2)]
     assert json.loads(run("show", "gsm8k", "--json"))["from"] == "yours"
     assert json.loads(run("show", str(empty_home / "suites" / "gsm8k.toml"), "--json"))["from"] == "yours"

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from homes import be_at_home_in
 
 from nomoat.catalog import licences, sidecar
 from nomoat.catalog.datasets import SEEDS
@@ -30,7 +31,7 @@ def test_seeds_of_the_user_are_their_own(seeds: Path) -> None:
 
 
 def test_seeds_may_be_named_by_a_text(seeds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(seeds.parent))
+    be_at_home_in(seeds.parent, monkeypatch)
     parents = (Parent(kind="teacher", name="anthropic:claude", licence="anthropic-terms"),)
     with sidecar.saving(seeds, sha256="0" * 64, teacher="anthropic:claude", parents=parents, facts={}):
         pass

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from homes import be_at_home_in
 from misbehaving import Server, counted, events, piece, priced, thinking
 from quiz import quiz
 
@@ -538,7 +539,7 @@ def test_a_labelled_pair_that_failed_does_not_make_grades_partial(tmp_path: Path
 
 
 def test_labels_lie_in_the_home_folder_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
+    be_at_home_in(tmp_path, monkeypatch)
     path = labelled_file(tmp_path)
     assert agreement.load_labels(f"~/{path.name}") == agreement.load_labels(str(path))
 

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import json
 import re
+import sys
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from homes import be_at_home_in
 from letters import decomposed
 
 from nomoat.errors import BadFileError, DataError, NotEnoughDiskError, UnknownModelError, UsageError
@@ -193,7 +195,7 @@ def test_a_suite_is_found_by_its_name_however_its_letters_are_written(table: Pat
 def test_labels_are_the_same_however_their_letters_are_written(tmp_path: Path) -> None:
     path = tmp_path / "mixed.csv"
     rows = ["좋아요,긍정", "별로,부정"]
-    path.write_text("\n".join([decomposed("글,분류"), *rows, *(decomposed(row) for row in rows)]))
+    path.write_text("\n".join([decomposed("글,분류"), *rows, *(decomposed(row) for row in rows)]), encoding="utf-8")
     for column in ("분류", decomposed("분류")):
         suite = load_suite(path, input_column="글", label_column=column)
         assert suite.examples[0].choices == ("긍정", "부정") and suite.examples[3].target == "부정"
@@ -216,6 +218,13 @@ def test_changed_examples_no_longer_match_their_toml(table: Path, tmp_path: Path
 def test_suite_is_not_written_outside_its_folder(table: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="cannot be a suite's name"):
         write_suite(dataclasses.replace(suite_from_csv(table, "text", "label"), name=name), tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+
+
+def test_a_suite_has_no_name_that_windows_gives_a_device(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(UsageError, match="`CON` cannot be a suite's name: Windows gives it to a device"):
+        write_suite(dataclasses.replace(suite_from_csv(table, "text", "label"), name="CON"), tmp_path / "to")
     assert not (tmp_path / "to").exists()
 
 
@@ -418,7 +427,7 @@ def test_an_example_without_a_value_is_no_table() -> None:
 
 
 def test_the_home_folder_is_known_by_its_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
+    be_at_home_in(tmp_path, monkeypatch)
     write_lines(tmp_path / "s.jsonl", GOOD)
     assert load_suite("~/s.jsonl") == load_suite(Path("~/s.jsonl")) == load_suite(tmp_path / "s.jsonl")
 

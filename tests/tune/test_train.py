@@ -555,6 +555,19 @@ def test_a_name_that_is_no_folder_name_is_refused(tiny_gguf: Path, table: Path, 
         tune(tiny_gguf, table, name)
 
 
+@pytest.mark.parametrize("name", ["aux", "NUL.2", "support."])
+def test_a_name_that_windows_refuses_is_refused_there_before_the_training(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reserved() -> Path:
+        return adapter.reserve(name, replace=False, resume=False)
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert reserved() == paths.adapters() / name
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(UsageError) as caught:
+        reserved()
+    assert caught.value.message == f"`{name}` cannot be an adapter's name: Windows gives it to a device, or takes no dot at its end"
+
+
 def test_a_path_is_no_name(tiny_gguf: Path, table: Path) -> None:
     path: Any = Path("colours")
     with pytest.raises(UsageError, match="an adapter's name is of the type"):

@@ -47,8 +47,7 @@ ADDRESS = re.compile(r"https:[^?#]*")  # up to its query, as in `m.gguf?download
 NO_NAME = re.compile(r"\.*|.*[\\:\0-\x1f].*", re.DOTALL)  # would lead out of a folder, on some system
 
 
-# What Windows gives no file: some characters, a dot or space at the end, the names of its devices. `%` is what stands for them.
-NOT_ON_WINDOWS = re.compile(r'[<>:"|?*%\0-\x1f]|[. ]$|^(?:con|prn|aux|nul|com\d|lpt\d)(?= *(?:\.|$))', re.IGNORECASE)
+NO_PART = re.compile(f"%|{paths.NOT_ON_WINDOWS.pattern}", re.IGNORECASE)  # of what Windows refuses, `%` stands for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,7 +292,7 @@ def _hint_instead(ref: str) -> str:
 
 def _name(part: str) -> str:
     """Of a file or folder, for a part of a reference. Where Windows would not take it, `%3A` stands for `:`, and so on."""
-    return NOT_ON_WINDOWS.sub(lambda found: f"%{ord(found[0][0]):02X}{found[0][1:]}", part) if sys.platform == "win32" else part
+    return NO_PART.sub(lambda found: f"%{ord(found[0][0]):02X}{found[0][1:]}", part) if sys.platform == "win32" else part
 
 
 def _ref(path: Path) -> str:

@@ -52,12 +52,14 @@ WRITTEN = {str: '"…"', int: "8", bool: "true", list: '["…"]'}  # a value of 
 
 
 def suite_files(name: str, folder: Path) -> tuple[Path, Path, Path]:
-    """Where a suite of that name is written: examples, description, schema. Raises UsageError for a name that is no file name."""
+    """Where a suite of that name is written: examples, description, schema. Raises UsageError for a name that is no file's."""
     if not name or any(not (char.isalnum() or char in "-_.") for char in name) or name.startswith((".", "-")):
         raise UsageError(
             f"`{name}` cannot be a suite's name",
             hint="choose letters, digits, `_`, `-`, `.`, the last two not first (--name, in Python: `name`)",
         )
+    if not paths.is_name_here(name):
+        raise UsageError(f"`{name}` cannot be a suite's name: {paths.NO_NAME_HERE}", hint="choose another --name (in Python: `name`)")
     return _files_beside(folder / f"{name}.toml")
 
 

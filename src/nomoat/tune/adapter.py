@@ -185,6 +185,10 @@ def reserve(name: str, *, replace: bool, resume: bool) -> Path:
     bounds.require_flag("resume", resume)
     if not NAME.fullmatch(name):
         raise UsageError(f"`{name}` cannot be an adapter's name", hint="use up to 64 letters, digits, dots, dashes and underscores")
+    if not paths.is_name_here(name):
+        raise UsageError(
+            f"`{name}` cannot be an adapter's name: {paths.NO_NAME_HERE}", hint="choose another --name (in Python: `name`)"
+        )
     target = paths.adapters() / name
     if target.exists() and not replace:
         hint = "choose another --name, or --replace it (in Python: `name`, `replace`)"
