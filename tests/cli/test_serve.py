@@ -114,6 +114,7 @@ def test_the_longest_answer_is_told_to_the_server() -> None:
     assert begun.call_args.kwargs["max_tokens"] == 500
 
 
+@sends
 @shell.sending("SIGINT", "SIGTERM", "SIGHUP")
 def test_it_ends_in_order_while_the_model_is_loaded_too(name: str) -> None:
     script = """
