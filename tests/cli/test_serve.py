@@ -67,6 +67,9 @@ class Served:
         return self.child.returncode, out, of_log(err)
 
 
+sends = pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no signal to one process alone")
+
+
 @pytest.fixture
 def served() -> Iterator[Callable[..., Served]]:
     running: list[Served] = []
@@ -88,6 +91,7 @@ def refused(*arguments: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@sends
 def test_serve_answers_as_the_line_for_curl_asks_and_ends_on_ctrl_c_with_a_word_and_exit_code_0(served: Callable[..., Served]) -> None:
     server = served("fake:", "--port", "0")
     assert server.said == [
@@ -110,6 +114,7 @@ def test_the_longest_answer_is_told_to_the_server() -> None:
     assert begun.call_args.kwargs["max_tokens"] == 500
 
 
+@sends
 @shell.sending("SIGINT", "SIGTERM", "SIGHUP")
 def test_it_ends_in_order_while_the_model_is_loaded_too(name: str) -> None:
     script = """
@@ -130,6 +135,7 @@ cli.main()
     assert child.returncode == 0
 
 
+@sends
 def test_with_time_to_drain_an_answer_under_way_goes_on_until_a_second_signal(
     served: Callable[..., Served], serving: Callable[..., Server]
 ) -> None:
@@ -190,6 +196,7 @@ _end_without("answer")
     assert list(tmp_path.iterdir()) == []
 
 
+@sends
 def test_ctrl_c_ends_a_stream_that_is_being_read(served: Callable[..., Served]) -> None:
     server = served("fake:", "--port", "0")
     with httpx.stream("POST", f"{server.url}/chat/completions", json={**BODY, "stream": True}) as answer:
@@ -198,6 +205,7 @@ def test_ctrl_c_ends_a_stream_that_is_being_read(served: Callable[..., Served]) 
 
 
 @pytest.mark.parametrize("place", ["environment", "keys.toml", "--api-key"])
+@sends
 def test_key_that_is_found_opens_to_other_machines_and_is_never_printed(
     served: Callable[..., Served], monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -274,6 +282,7 @@ def test_it_ends_in_order_while_the_server_behind_is_silent(
 
 
 @shell.sending("SIGINT")
+@sends
 def test_a_second_ctrl_c_leaves_no_traceback_in_the_log(
     served: Callable[..., Served], serving: Callable[..., Server], name: str
 ) -> None:
@@ -286,6 +295,7 @@ def test_a_second_ctrl_c_leaves_no_traceback_in_the_log(
         assert server.interrupt(getattr(signal, name))[1:] == ("", "stopped\n")
 
 
+@sends
 def test_lines_of_its_log_have_time_and_level(served: Callable[..., Served]) -> None:
     write_policy('local = "fake:"')
     server = served("auto", "--port", "0")

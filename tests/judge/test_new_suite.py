@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from letters import decomposed
 
+from nomoat.commands import as_line
 from nomoat.errors import DataError, UsageError
 from nomoat.judge.metrics import Metric
 from nomoat.judge.new_suite import suite_from_file
@@ -336,7 +337,7 @@ def test_what_a_question_is_about_is_not_left_out(tmp_path: Path, columns: str, 
     path.write_text(f"{columns}\nKim lives in Tongyeong.,Who lives there?,Kim\n", encoding="utf-8")
     with pytest.raises(UsageError, match="may be one question together") as caught:
         suite_from_file(path)
-    assert f"--input-column '{form}'" in str(caught.value.hint)
+    assert f"--input-column {as_line([form])}" in str(caught.value.hint)
     first, second, _ = columns.split(",")
     guess = suite_from_file(path, input_column=form)
     asked = {first: "Kim lives in Tongyeong.", second: "Who lives there?"}

@@ -110,6 +110,7 @@ DRAFT = '<think>No, or {"a": 2}, or 7?\n```python\nx = 2\n```\n</think>\n\n'
 def test_a_draft_is_no_part_of_what_is_scored_and_one_that_never_ends_is_no_answer(
     metric: Metric, target: str, answer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sandbox, "missing_wall", lambda: "")
     monkeypatch.setattr(sandbox, "run_python", lambda program, **_: sandbox.Ran(outcome="passed" if "x = 1" in program else "failed"))
     suite = dataclasses.replace(quiz(1, target=target), metric=metric)
     for written, score in ((f"{DRAFT}{answer}", 1.0), (f"<think>{answer}", 0.0)):

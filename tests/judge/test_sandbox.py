@@ -298,6 +298,17 @@ def test_too_few_processes_for_the_sandbox_itself_are_no_fault_of_a_program() ->
         run_python("pass", limits=Limits(processes=1))
 
 
+def test_windows_is_refused_before_there_is_an_answer_whatever_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "missing_wall", lambda: "that needs Linux")
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setenv(sandbox.UNSAFE_SWITCH, "1")
+    with pytest.raises(UnsupportedError) as caught:
+        sandbox.require_wall()
+    assert caught.value.message == "answers of code are run to be scored, and this machine cannot wall them off: that needs Linux"
+    assert caught.value.hint == "use Linux, or WSL on Windows"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limits")
 def test_without_a_wall_nothing_is_run_unless_the_user_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "missing_wall", lambda: "no namespaces here")
     with pytest.raises(UnsupportedError) as caught:

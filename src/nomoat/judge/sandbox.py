@@ -67,7 +67,7 @@ def run_python(program: str, *, limits: Limits = DEFAULT_LIMITS) -> Ran:
     """Run a program to its end, or to its limits. "passed" means that it raised nothing and did not leave early.
 
     Raises UnsupportedError where this machine can build no wall, unless the user has set NOMOAT_UNSAFE_CODE=1: then the program
-    runs as the user, with limits only (on macOS none on its memory). And where those limits cannot be set.
+    runs as the user, with limits only (on macOS none on its memory). And where those limits cannot be set, as on Windows.
     """
     require_wall()
     return _run(program, limits, isolated=missing_wall() == "")
@@ -75,10 +75,11 @@ def run_python(program: str, *, limits: Limits = DEFAULT_LIMITS) -> Ran:
 
 def require_wall() -> None:
     """Raise the UnsupportedError of `run_python`, to find out before there is a program."""
-    if missing_wall() and os.environ.get(UNSAFE_SWITCH) != "1":
+    has_limits = sys.platform != "win32"  # without them the user's word is not enough
+    if missing_wall() and not (has_limits and os.environ.get(UNSAFE_SWITCH) == "1"):
         raise UnsupportedError(
             f"answers of code are run to be scored, and this machine cannot wall them off: {missing_wall()}",
-            hint=HOW_TO_RUN,
+            hint=HOW_TO_RUN if has_limits else "use Linux, or WSL on Windows",
         )
 
 
@@ -95,8 +96,6 @@ def missing_wall() -> str:
 
 
 def _run(program: str, limits: Limits, *, isolated: bool) -> Ran:
-    if os.name != "posix":
-        raise UnsupportedError("code cannot be run here with its limits", hint="use Linux, or WSL on Windows")
     from nomoat.judge import sandbox_child  # which Windows cannot import
 
     with tempfile.TemporaryDirectory(prefix="nomoat-code-", ignore_cleanup_errors=True) as folder:
