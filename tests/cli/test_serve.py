@@ -156,6 +156,7 @@ def test_with_time_to_drain_an_answer_under_way_goes_on_until_a_second_signal(
         assert waiting.result().json()["error"]["code"] == "shutting_down"
 
 
+@sends
 def test_it_serves_where_nobody_can_be_told_so(tmp_path: Path) -> None:
     """Neither of what is imported, nor which template a model has, at the start and later."""
     models = [str(write_tiny_gguf(tmp_path / f"{name}.gguf", called=name)) for name in "ab"]
@@ -260,6 +261,7 @@ def before_silence(served: Callable[..., Served], serving: Callable[..., Server]
 
 
 @shell.sending("SIGINT", "SIGTERM", "SIGHUP")
+@sends
 def test_it_ends_in_order_while_the_server_behind_is_silent(
     served: Callable[..., Served], serving: Callable[..., Server], name: str
 ) -> None:
