@@ -13,13 +13,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nomoat import bounds
 from nomoat.errors import DataError, UsageError
 from nomoat.rows import Rows, Source, require_different, unit_of
 from nomoat.textfiles import composed, read_text
 from nomoat.words import first_few, trimmed
+
+Row = TypeVar("Row")
 
 TAB_SUFFIXES = (".tsv", ".tab")
 TABLE_SUFFIXES = (".csv", *TAB_SUFFIXES)
@@ -132,8 +134,7 @@ def read_labelled(path: Source, *, input_column: str, label_column: str) -> list
     places = {column: header.index(column) for column in (*form.columns, label_column)}
     gaps: dict[str, list[int]] = {column: [] for column in places}
     labelled = []
-    for number, (line, row) in enumerate(rows):
-        rows[number] = line, []  # of a large table all its columns are large, too
+    for line, row in taken_out(rows):
         cells = {column: _text(path, line, column, row[at]) for column, at in places.items()}
         for column in (column for column, cell in cells.items() if not cell):
             gaps[column].append(line)
@@ -193,11 +194,14 @@ def read_table(path: Path) -> list[dict[str, str]]:
 def read_numbered_table(path: Path) -> list[tuple[int, dict[str, str]]]:
     """As `read_table`, each row with the line it begins on."""
     header, rows = _parse_table(path)
-    named: list[tuple[int, dict[str, str]]] = []
-    for at, (line, row) in enumerate(rows):
-        named.append((line, dict(zip(header, row, strict=True))))
-        rows[at] = (line, [])  # not both of a large table
-    return named
+    return [(line, dict(zip(header, row, strict=True))) for line, row in taken_out(rows)]
+
+
+def taken_out(rows: list[Row]) -> Iterator[Row]:
+    """Each row in turn, of which the list is emptied: a large table is not to be in memory beside what is made of it."""
+    rows.reverse()
+    while rows:
+        yield rows.pop()
 
 
 def its_columns(header: Sequence[str]) -> str:

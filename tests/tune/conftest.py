@@ -48,3 +48,18 @@ def uninterrupted(tiny_gguf: Path, table: Path, trained: dict[str, Path]) -> Cal
         return trained[key]
 
     return make
+
+
+class BegunError(Exception):
+    """Learning was to begin."""
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> type[Exception]:
+    """What `nomoat.tune` raises in place of learning."""
+
+    def learn(*_: object, **__: object) -> Path:
+        raise BegunError
+
+    monkeypatch.setattr("nomoat.tune.train.learn", learn)
+    return BegunError

@@ -1021,19 +1021,11 @@ def test_labels_that_a_teacher_had_to_choose_from_are_asked_for_though_no_row_ha
 
 
 def test_who_tunes_from_python_is_told_what_the_command_line_says_of_the_data(
-    tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tiny_gguf: Path, tmp_path: Path, begun: type[Exception], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Before anything is learned."""
-
-    class BegunError(Exception):
-        pass
-
-    def learn(*_: object, **__: object) -> Path:
-        raise BegunError
-
-    monkeypatch.setattr("nomoat.tune.train.learn", learn)
     path, told = write(tmp_path / "t.csv", ("one", "True"), ("one", "true"), ("two", "true")), list[str]()
-    with pytest.raises(BegunError):
+    with pytest.raises(begun):
         nomoat.tune(str(tiny_gguf), path, name="told", on_message=told.append, **COLUMNS)
     say_survey(prepare(str(tiny_gguf), path, **COLUMNS))
     assert told == capsys.readouterr().err.splitlines()

@@ -1182,19 +1182,12 @@ def test_what_is_kept_is_the_weights_averaged_over_the_last_tenth_of_the_steps(
 
 
 def test_who_tunes_from_python_is_told_how_far_a_long_reading_is(
-    tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: type[Exception]
 ) -> None:
-    class BegunError(Exception):
-        pass
-
-    def learn(*_: object, **__: object) -> Path:
-        raise BegunError
-
-    monkeypatch.setattr("nomoat.tune.train.learn", learn)
     table = write_table(tmp_path / "t.csv", num_rows=400)
     for seconds, expected in ((1e9, []), (0.0, [f"reading: {done} of 400 lessons" for done in (100, 200, 300)])):
         monkeypatch.setattr("nomoat.tune.train.SILENT_SECONDS", seconds)
         said = list[str]()
-        with pytest.raises(BegunError):
+        with pytest.raises(begun):
             tune(tiny_gguf, table, on_message=said.append)
         assert [line for line in said if line.startswith("reading")] == expected

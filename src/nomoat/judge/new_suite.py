@@ -36,6 +36,7 @@ from nomoat.tables import (
     require_no_gaps,
     require_other,
     require_there,
+    taken_out,
     text_form,
 )
 from nomoat.textfiles import JSONL_SUFFIXES, composed, of_unknown_kind, read_jsonl
@@ -149,11 +150,10 @@ def _of_table(path: Path, input_column: str | None, label_column: str | None, me
 
 
 def _asked_of(path: Path, rows: list[Row], form: TextForm, answer_column: str) -> list[Example]:
-    """An example of each row, of which the line is left. Raises DataError, naming lines, where a text or its answer is missing."""
+    """An example of each row; the list is empty then. Raises DataError, naming lines, where a text or its answer is missing."""
     gaps: dict[str, list[int]] = {column: [] for column in (*form.columns, answer_column)}
     examples = []
-    for at, (line, row) in enumerate(rows):
-        rows[at] = line, {}  # of a large table all its columns are large, too
+    for line, row in taken_out(rows):
         cells, answers = {column: _cell(row, column) for column in form.columns}, _answers(row, answer_column)
         missing = [column for column, found in {**cells, answer_column: answers}.items() if not found]
         for column in missing:
