@@ -30,11 +30,10 @@ def _sums(emit: Emit, kind: str, count: int, half: int, places: dict[str, Any]) 
     """The products of one tile (or half of it) and `count` tokens, written where they belong."""
     builder, (width, most, read) = emit.builder, GROUPS[kind]
     sums = emit.variables(*[emit.number(0.0)] * count)
-    (group,) = emit.variables(emit.size(0))
     group_bytes = TILE_BYTES[kind] * width // BLOCKS[kind][0]
     rounded = builder.lshr(places["columns"], emit.size(5))  # groups of inputs, whatever the width of those of codes
-    with emit.loop(lambda: builder.icmp_signed("<", builder.load(group), places["groups"])):
-        at = builder.load(group)
+    with cgutils.for_range(builder, places["groups"]) as loop:
+        at = loop.index
         codes, scale, offset = read(emit, places["tile"], at, half)
         emit.prefetch(emit.add(places["tile"], emit.times(at, group_bytes), emit.size(AHEAD)), group_bytes)
         for token, total in enumerate(sums):
@@ -62,7 +61,6 @@ def _sums(emit: Emit, kind: str, count: int, half: int, places: dict[str, Any]) 
                     sum_of_inputs = builder.fmul(builder.sitofp(emit.load(place, WORD, 4), FLOAT), rounding)
                 before = emit.fused(offset, emit.all_lanes(sum_of_inputs), before)
             builder.store(emit.fused(whole, builder.fmul(scale, scales), before), total)
-        builder.store(emit.add(at, emit.size(1)), group)
     for token, total in reversed(list(enumerate(sums))):  # those after the last token are overwritten by its own
         is_one = builder.icmp_signed("<", emit.size(token), places["last"])
         row = builder.select(is_one, emit.size(token), places["last"])
