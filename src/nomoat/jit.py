@@ -56,7 +56,7 @@ if hardware.has_dotprod():
 
 
 def emitted(emit: Callable[..., None]) -> Any:
-    """A function for others that are compiled, of addresses and whole numbers: what `emit` writes with a builder and theirs."""
+    """What `emit` writes in LLVM, given a builder, addresses and whole numbers: a function that other compiled ones may call."""
 
     @functools.wraps(emit)
     def told(typing: Any, *numbers: Any) -> Any:
