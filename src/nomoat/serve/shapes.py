@@ -7,7 +7,7 @@ supported (images, a bias on tokens, other servers' words for a schema) is refus
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -285,16 +285,13 @@ class Embed(Shape):
 
 
 _Asked = TypeVar("_Asked", bound=BaseModel)
-# What tells a field from the name pydantic has for one of the types it may be of.
-SHAPES: tuple[type[BaseModel], ...] = (*Shape.__subclasses__(), *NamedTool.__subclasses__(), *Settings.__subclasses__())
 
 
-def field_names(shapes: Sequence[type[BaseModel]]) -> frozenset[str]:
-    """As clients write them."""
-    return frozenset(field.alias or name for shape in shapes for name, field in shape.model_fields.items())
-
-
-FIELD_NAMES = field_names(SHAPES)
+def every_shape(base: type[Shape] = Shape) -> Iterator[type[Shape]]:
+    """This one, and all that are made from it."""
+    yield base
+    for shape in base.__subclasses__():
+        yield from every_shape(shape)
 
 
 def parse_body(shape: type[_Asked], body: bytes | dict[str, Any]) -> _Asked:
@@ -311,16 +308,15 @@ def parse_body(shape: type[_Asked], body: bytes | dict[str, Any]) -> _Asked:
     return asked
 
 
-def parse_shape(
-    shape: type[_Asked], body: bytes | dict[str, Any], *, names: frozenset[str] = FIELD_NAMES, place: str = ""
-) -> _Asked:  # fmt: skip
-    """JSON's fields, checked. `names`: those of the shape's fields and of what stands in them; `place`: where all of it stands, in
-    errors. Raises BadRequestError."""
+def parse_shape(shape: type[_Asked], body: bytes | dict[str, Any], *, place: str = "") -> _Asked:
+    """JSON's fields, checked. `place`: where all of it stands, in errors. Raises BadRequestError."""
     try:
         if isinstance(body, bytes):
             return shape.model_validate_json(body.removeprefix(codecs.BOM_UTF8))
         return shape.model_validate(body)
     except ValidationError as exc:
+        # Of fields: what tells one from the name that pydantic has for one of the types it may be of.
+        names = {field.alias or name for one in every_shape() for name, field in one.model_fields.items()}
         found: dict[tuple[object, ...], tuple[list[int | str], Any]] = {}  # the first error of each type that something may be of
         for each in exc.errors(include_url=False, include_input=False):
             parts = [part for part in each["loc"] if isinstance(part, int) or part in names]
