@@ -393,7 +393,7 @@ def test_models_that_share_weights_come_and_go_together(shelf: Shelf) -> None:
     assert shelf.events == ["+a", "-a", "-a+x", "+b"]
 
 
-def test_an_adapter_that_is_gone_or_damaged_takes_nobody_with_it_and_answers_again_once_it_is_back(
+def test_an_adapter_that_is_gone_or_damaged_takes_nobody_with_it_and_answers_once_it_is_loaded_again(
     tiny_gguf: Path, tmp_path: Path
 ) -> None:
     base = str(shutil.copy(tiny_gguf, tmp_path))
@@ -415,6 +415,9 @@ def test_an_adapter_that_is_gone_or_damaged_takes_nobody_with_it_and_answers_aga
                 ask(name)
         assert list(models.loaded()) == there
     (tmp_path / "away").rename(lost)
+    with pytest.raises(UnknownModelError, match=r"no adapter `.*lost`"):
+        ask("tiny.gguf+lost")
+    models.close()
     ask("tiny.gguf+lost")
     assert list(models.loaded()) == models.names
 
@@ -426,6 +429,7 @@ def test_an_adapter_that_is_gone_or_damaged_takes_nobody_with_it_and_answers_aga
     ask("tiny.gguf")
     assert list(models.loaded()) == there
     (lost / "adapter_model.safetensors").write_bytes(weights)
+    models.close()
     ask("tiny.gguf+lost")
     models.close()
     (lost / "adapter_config.json").unlink()
@@ -477,49 +481,6 @@ def test_each_who_asks_for_what_was_not_loaded_has_an_error_of_their_own(shelf: 
     kept = models._units["a+x"].missing["a+x"]
     assert kept is not caught.value and kept.__traceback__ is None
     assert (caught.value.message, caught.value.hint) == ("meant", "so")
-
-
-def test_a_model_that_can_be_loaded_again_waits_for_those_who_ask_its_siblings(shelf: Shelf) -> None:
-    wrong: list[NomoatError] = [UsageError("meant")]
-
-    def load() -> Sequence[Responder | NomoatError]:
-        shelf.events.append("+a")
-        return [shelf._responder("a"), *(wrong or [shelf._responder("a+x")])]
-
-    models = Models(loaders=[Loader(names=("a", "a+x"), planned_bytes=1, load=load, what_is_wrong=lambda name: (wrong or [None])[0])])
-    with ThreadPoolExecutor(2) as pool:
-        with models.use("a"):
-            with pytest.raises(UsageError, match="meant"):
-                use(models, "a+x")
-            wrong.clear()
-            waiting = pool.submit(use, models, "a+x")
-            waiting_for(models, 1)
-            behind = pool.submit(use, models, "a")
-            waiting_for(models, 2)
-            assert shelf.events == ["+a"]
-        for one in (waiting, behind):
-            one.result(timeout=PATIENCE_SECONDS)
-    assert shelf.events == ["+a", "-a", "+a"]
-
-
-def test_who_waits_for_a_model_to_be_loaded_again_keeps_no_model_that_has_room_waiting(shelf: Shelf) -> None:
-    wrong: list[NomoatError] = [UsageError("meant")]
-
-    def load() -> Sequence[Responder | NomoatError]:
-        return [shelf._responder("a"), *(wrong or [shelf._responder("a+x")])]
-
-    group = Loader(names=("a", "a+x"), planned_bytes=1, load=load, what_is_wrong=lambda name: (wrong or [None])[0])
-    models = Models(loaders=[group, shelf.loader("b")], memory_bytes=2)
-    with ThreadPoolExecutor(1) as pool:
-        with models.use("a"):
-            wrong.clear()
-            waiting = pool.submit(use, models, "a+x")
-            waiting_for(models, 1)
-            with ThreadPoolExecutor(1) as other:
-                other.submit(use, models, "b").result(timeout=PATIENCE_SECONDS)
-            assert not waiting.done()
-        waiting.result(timeout=PATIENCE_SECONDS)
-    assert list(models.loaded()) == ["a", "a+x", "b"]
 
 
 def test_what_was_given_stays_and_is_left_to_its_maker(shelf: Shelf) -> None:
