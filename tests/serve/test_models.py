@@ -33,8 +33,8 @@ from nomoat.engine.local import LocalEngine
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.remote import remote_engine
 from nomoat.engine.source import open_source
-from nomoat.errors import BadFileError, NomoatError, NoTemplateError, NotEnoughMemoryError, SettingError, UnknownModelError, UsageError
-from nomoat.records import Message, Request
+from nomoat.errors import BadFileError, NomoatError, NotEnoughMemoryError, SettingError, UnknownModelError, UsageError
+from nomoat.records import Request
 from nomoat.responder import Responder
 from nomoat.serve.models import Loader, Models, _give_back_freed, _spare_bytes, from_references
 
@@ -585,26 +585,6 @@ def test_show_and_serve_count_the_same_memory_of_every_family(name: str, tmp_pat
         assert model_facts.card_need(of_family, context) == served
     monkeypatch.setenv("NOMOAT_CONTEXT_TOKENS", str(CONTEXT))
     assert model_facts.card_need(of_family, None) == responder.memory_need(open_source(path), CONTEXT)
-
-
-def test_weights_that_got_a_chat_template_since_the_server_started_chat(tmp_path: Path) -> None:
-    """They are opened once more for that, however often they are listed."""
-    file = tiny.write_tiny_gguf(tmp_path / "base.gguf", template=None)
-    _, folder = write_folder(tmp_path / "folder", "llama")
-    (folder / "tokenizer_config.json").write_text("{}", encoding="utf-8")
-    models = from_references([str(file), str(folder)])
-    asked = Request(messages=(Message(role="user", content="hi"),))
-    for name in models.names:
-        with pytest.raises(NoTemplateError):
-            models.require_template(name, asked)
-    tiny.write_tiny_gguf(tmp_path / "new.gguf").replace(file)
-    (folder / "chat_template.jinja").write_text(tiny.TEMPLATE)
-    with mock.patch("nomoat.serve.models.open_source", side_effect=open_source) as opened:
-        for _ in range(2):
-            assert models.chats(models.names) == dict.fromkeys(models.names, True)
-    assert opened.call_count == 2
-    for name in models.names:
-        models.require_template(name, asked)
 
 
 def test_show_and_serve_count_the_same_memory_of_what_optimum_intel_converts(tmp_path: Path) -> None:

@@ -15,13 +15,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from nomoat import bounds, hardware, references
 from nomoat import responder as responders
 from nomoat.catalog import memory
 from nomoat.engine import KvCache
-from nomoat.engine.source import ModelSource, open_source
+from nomoat.engine.source import open_source
 from nomoat.errors import NO_TEMPLATE, NomoatError, NoTemplateError, SettingError, UnknownModelError, UsageError
 from nomoat.records import Request
 from nomoat.responder import Responder
@@ -102,33 +101,15 @@ def from_references(
     return Models(loaders=loaders, memory_bytes=memory_bytes)
 
 
-@dataclass(slots=True)
-class _OwnTemplate:
-    """The chat template that weights bring, "" where it cannot be read, and by which it is told that they are other ones now."""
-
-    text: str | None = None
-    state: object = None
-
-    def of(self, weights: Path, source: ModelSource | None = None) -> str | None:
-        """Of weights on this disk, which are opened where they are other ones than those looked at last."""
-        state = [(path.stat().st_size, path.stat().st_mtime_ns) for path in sorted([weights, *weights.glob("*.*")]) if path.exists()]
-        if state != self.state:
-            try:
-                self.text = (source or open_source(weights)).chat_template
-            except NomoatError:
-                self.text = ""
-            self.state = state
-        return self.text
-
-
-def _foresee(ref: str, context_tokens: int | None) -> tuple[memory.MemoryNeed | None, _OwnTemplate]:
-    """Of weights on this disk the memory that they will take, and the chat template that they bring."""
-    own = _OwnTemplate()
+def _foresee(ref: str, context_tokens: int | None) -> tuple[memory.MemoryNeed | None, str | None]:
+    """Of weights on this disk the memory that they will take, and the chat template that they bring, "" where it cannot be read."""
     if not references.names_weights(ref):
-        return None, own
-    weights = references.find_files(ref).weights
-    source = open_source(weights)
-    own.of(weights, source)
+        return None, None
+    source = open_source(references.find_files(ref).weights)
+    try:
+        own = source.chat_template
+    except NomoatError:
+        own = ""
     return responders.memory_need(source, context_tokens), own
 
 
@@ -181,12 +162,11 @@ def _load_what_can_be(load: Load, refs: Sequence[str]) -> Sequence[Responder | N
     return [wrong or next(loaded) for wrong in found]
 
 
-def _chats(refs: Mapping[str, str], template: str | None, own: _OwnTemplate, name: str) -> bool | None:
+def _chats(refs: Mapping[str, str], template: str | None, own: str | None, name: str) -> bool | None:
     """None also where a template cannot be read: whoever loads it says so."""
     with suppress(NomoatError, OSError):
         if references.names_weights(refs[name]):
-            files = references.find_files(refs[name])
-            found = files.template_text(asked=template, own=own.of(files.weights))
+            found = references.find_files(refs[name]).template_text(asked=template, own=own)
             return None if found == "" else found is not None
     return None
 
