@@ -377,8 +377,8 @@ def _side_rows(metric: str, sides: Sequence[Side]) -> list[tuple[Markup, list[st
         ("latency, median / 95th percentile", [wording.render_latency(side) for side in sides]),
         ("bytes sent to other machines", [f"{side.bytes_out:,}" for side in sides]),
         ("tokens per second, new ones", [wording.render_speed(side) for side in sides]),
-        ("cost of 1,000 answers", [_figures(wording.render_cost(side)) for side in sides]),
-        ("cost in total", [_figures(wording.render_total_cost(side)) for side in sides]),
+        ("cost of 1,000 answers", [_figures(wording.render_usd(side.cost_usd_per_1000)) for side in sides]),
+        ("cost in total", [_figures(wording.render_usd(side.cost_usd)) for side in sides]),
     ]
     if any(side.price for side in sides):
         rows.append(("price", [_figures(side.price or "-") for side in sides]))
