@@ -100,7 +100,7 @@ class Workers:
     @property
     def num_alive(self) -> int:
         """How many of the worker processes have not been found dead."""
-        return sum(hand.is_alive for hand in self._hands)
+        return len(self._alive())
 
     @property
     def is_here(self) -> bool:
@@ -167,7 +167,7 @@ class Workers:
 
     def _take(self) -> Hand:
         with self._lock:
-            alive = [hand for hand in self._hands if hand.is_alive]
+            alive = self._alive()
             if self._has_left or not alive:
                 raise _none_left()
             hand = min(alive, key=lambda each: each.num_under_way)
@@ -184,7 +184,7 @@ class Workers:
     def close_model(self, number: int) -> None:
         """Let every worker free a model's memory."""
         if not self._has_left:
-            calls = [hand.actor.close.remote(number) for hand in self._hands if hand.is_alive]
+            calls = [hand.actor.close.remote(number) for hand in self._alive()]
             self._ray.wait(calls, num_returns=len(calls), timeout=10.0) if calls else None
 
     def notes(self, ref: str, num_answered: int) -> Iterator[str]:
