@@ -209,10 +209,33 @@ def test_models_that_choose_by_likelihood_one_after_the_other_where_memory_does_
     suite = quiz(4, "choice", choices=("yes", "no"), target="yes")
     monkeypatch.setattr(footprint, "EXACT_BYTES_PER_WEIGHT", 1_000_000_000 // open_source(tiny_gguf).num_values)
     monkeypatch.setattr(hardware, "memory_total_bytes", lambda: hardware.Detected(16 * 10**9, "a test"))
-    for free, is_noted in ((2 * 10**9, True), (16 * 10**9, False)):
+    for free, is_noted in ((2 * 10**9, True), (16 * 10**9, False)):  # the first asks: what is kept takes no memory
         monkeypatch.setattr(hardware, "memory_available_bytes", lambda free=free: hardware.Detected(free, "a test"))
         notes = run_duel(str(tiny_gguf), str(tiny_gguf), suite).verdict.notes
         assert any("memory does not hold both models at once" in note for note in notes) == is_noted
+
+
+def test_likelihoods_that_are_all_kept_take_no_memory(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the form that the model has with the memory of now; one question more takes all of it."""
+    suite, ref = quiz(4, "choice", choices=("yes", "no"), target="yes"), str(tiny_gguf)
+    monkeypatch.setattr(footprint, "EXACT_BYTES_PER_WEIGHT", 1_000_000_000 // open_source(tiny_gguf).num_values)
+    first = dataclasses.replace(suite, examples=suite.examples[:3])
+
+    def have(free: int, total: int) -> None:
+        monkeypatch.setattr(hardware, "memory_available_bytes", lambda: hardware.Detected(free, "a test"))
+        monkeypatch.setattr(hardware, "memory_total_bytes", lambda: hardware.Detected(total, "a test"))
+
+    have(8 * 10**9, 16 * 10**9)
+    run_suite(ref, first)
+    have(600_000_000, 16 * 10**9)
+    assert run_suite(ref, first).side.num_reused == 3
+    assert not any("memory" in note for note in run_duel(ref, ref, first).verdict.notes)
+    with pytest.raises(NotEnoughMemoryError, match="to choose among answers by their likelihood"):
+        require_askable([ref], suite, RunSettings())
+    have(responder.memory_need(open_source(tiny_gguf), None).total_bytes, 2 * 10**9)  # float32 is too much now for any day
+    monkeypatch.setattr(hardware, "memory_of_this_process_bytes", lambda: 0)
+    with pytest.raises(NotEnoughMemoryError, match="to choose among answers by their likelihood"):
+        require_askable([ref], first, RunSettings())
 
 
 def test_a_model_that_is_loaded_already_is_looked_at_too(suite: Suite, base: str) -> None:

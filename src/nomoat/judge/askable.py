@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from nomoat import config, references
 from nomoat import responder as responders
 from nomoat.catalog import memory, tuned
-from nomoat.engine import server_address, templates
+from nomoat.engine import importer, served_scores_digest, server_address, templates
 from nomoat.engine.source import ModelSource, open_source
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.engine.tokenizer import render as render_template
@@ -20,10 +20,12 @@ from nomoat.errors import (
     SET_CONTEXT,
     ContextExceededError,
     DataError,
+    NotEnoughMemoryError,
     UnknownModelError,
     UnsupportedError,
 )
 from nomoat.judge import sandbox
+from nomoat.judge.opened import opened_store
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suite import Suite
 from nomoat.records import Example, Message
@@ -39,6 +41,7 @@ class _Chat:
     """The first conversation that a model is asked to answer, if there is one, why there is, and what helps where there cannot be.
 
     `models`: all that are asked it. `scored_tokens`: about what the longest has of which likelihoods are taken; None: none are.
+    `are_kept`: whether all of these likelihoods are kept of a model, which then takes no memory for them.
     """
 
     messages: Sequence[Message]
@@ -47,6 +50,7 @@ class _Chat:
     refused: str
     models: Sequence[str | Responder] = ()
     scored_tokens: int | None = None
+    are_kept: Callable[[str], bool] = lambda ref: False
 
 
 BYTES_A_TOKEN = 3  # about: 4 of English, 2 of Korean
@@ -80,6 +84,7 @@ def require_askable(
         refused="ask what it does not refuse; or start `nomoat serve MODEL --template NAME`, and ask that server",
         models=models,
         scored_tokens=_longest(suite) if suite.metric == "choice" else None,
+        are_kept=partial(_likelihoods_are_kept, suite=suite, settings=settings),
     )
     for model in models:
         _require(model, chat, settings)
@@ -92,14 +97,36 @@ def require_askable(
 def have_room_together(models: Sequence[str | Responder], suite: Suite, settings: RunSettings) -> bool:
     """Whether there is room for what these models, which are loaded, will take at once to choose among answers.
 
-    One that the caller has loaded may have taken it already, and is not counted.
+    One that the caller has loaded may have taken it already, and is not counted; nor is one whose likelihoods are kept.
     """
     if suite.metric != "choice" or settings.workers is not None:
         return True
     refs = [model for model in models if isinstance(model, str) and references.names_weights(model)]
     tokens = _longest(suite)
-    needed = sum(responders.scoring_bytes(open_source(references.find_files(ref).weights), tokens) for ref in refs)
-    return not needed or memory.OVERHEAD_BYTES + needed <= memory.room().value
+
+    def fit(refs: Sequence[str]) -> bool:
+        needed = sum(responders.scoring_bytes(open_source(references.find_files(ref).weights), tokens) for ref in refs)
+        return not needed or memory.OVERHEAD_BYTES + needed <= memory.room().value
+
+    return fit(refs) or fit([ref for ref in refs if not _likelihoods_are_kept(ref, suite, settings)])
+
+
+def _likelihoods_are_kept(ref: str, suite: Suite, settings: RunSettings) -> bool:
+    """Whether those of all the examples are kept of a model of this name, in the form that it has with the memory of now.
+
+    By names alone, and where outcomes say no key, as those of older versions, without a look at the form: where other weights had the
+    name meanwhile, or another form gave them, a model of the file's own weights is refused once it is asked.
+    """
+    is_served = importer.fits_exactly(references.find_files(ref).weights) is False
+    kept = set()
+    with opened_store(settings) as store:
+        for one in store.outcomes(suite_sha256=suite.sha256, model=ref):
+            digest, key = served_scores_digest(one.model_digest) if is_served else one.model_digest, one.outcome.answer_key
+            asked = store.question(key)
+            is_it = store.key(digest, *asked) == key if asked else not (key or is_served)
+            if one.metric == "choice" and is_it:
+                kept.add(one.outcome.example_id)
+    return {example.id for example in suite.examples} <= kept
 
 
 def _longest(suite: Suite) -> int:
@@ -172,7 +199,12 @@ def _require(model: str | Responder, chat: _Chat, settings: RunSettings) -> None
         files = references.find_files(model)
         source = open_source(files.weights)
         scored = 0 if chat.scored_tokens is None else responders.scoring_bytes(source, chat.scored_tokens)
-        responders.require_memory(model, source, scoring_bytes=scored)
+        try:
+            responders.require_memory(model, source, scoring_bytes=scored)
+        except NotEnoughMemoryError:
+            if not scored or not chat.are_kept(model):
+                raise
+            responders.require_memory(model, source)
         template = files.template_text(own=source.chat_template, fallback=settings.template)
         _require_chat(model, template, chat, partial(_read_tokenizer, source, template), weights=files.weights)
 
