@@ -92,10 +92,11 @@ def encode(lesson: Lesson, tokenizer: Tokenizer, context_tokens: int, alike: Ali
         return _as_served([turn], tokenizer.special.eos_id)
     known = dict[str, list[int]]()
     turn = _turn((prompt, answer), asked[last], tokenizer, known)
-    before = [_texts(messages, at, tokenizer) for at in earlier] if sum(map(len, turn[:2])) < context_tokens else []
-    if any(tokenizer.is_beyond(text, context_tokens) for text in itertools.chain.from_iterable(before)):
+    earlier = earlier if sum(map(len, turn[:2])) < context_tokens else []
+    before = {at: _texts(messages, at, tokenizer) for at in reversed(earlier)}
+    if any(tokenizer.is_beyond(text, context_tokens) for text in itertools.chain.from_iterable(before.values())):
         return []  # as of an answer that the last prompt leaves out
-    turns = (_turn(texts, asked[at], tokenizer, known) for texts, at in zip(before[::-1], earlier[::-1], strict=False))
+    turns = (_turn(texts, asked[at], tokenizer, known) for at, texts in before.items())
     return _as_served(itertools.chain([turn], turns), tokenizer.special.eos_id)
 
 
