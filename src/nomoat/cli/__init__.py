@@ -19,10 +19,10 @@ from nomoat.cli import console
 from nomoat.cli.groups import Group, Verbs
 from nomoat.errors import IncompleteError, NomoatError, UsageError
 
-# Each is a function, or commands, of that name in the module of that name.
+# Each is a function, or commands, of that name in the module of that name; in the README's order.
 VERBS = (
-    "demo", "pull", "models", "show", "rm", "run", "serve", "distil", "tune", "export", "duel", "bench", "config", "eval", "route",
-    "suites",
+    "demo", "pull", "models", "show", "rm", "run", "serve", "tune", "export", "distil", "suites", "eval", "duel", "route", "bench",
+    "config",
 )  # fmt: skip
 SECONDS_TO_NEXT_TRY = 0.05
 LITTLE_BYTES = 6 << 30  # two copies of OpenBLAS, of numpy and scipy, map 40 MB for each of up to 64 threads
