@@ -655,6 +655,7 @@ def test_a_disk_that_fills_up_leaves_no_weights_without_their_terms(form: str, t
             result = CliRunner().invoke(app, [*arguments, *more])
         assert str(result.exception) == f"no space left on the disk of `{output if form == 'ollama' else output.parent}`"
         assert files() == before
+        assert output.parent.exists() == bool(before)
         assert CliRunner().invoke(app, [*arguments, *more]).exit_code == 0
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -75,13 +76,14 @@ def export(
     answering.say_notes(files.notes)
     terms = references.adapter_chain(files.name, files.adapter)
     if form is Form.LORA:
-        exporting.lora_gguf(files.weights, files.adapter, target, terms=terms)
+        with _no_empty_folder(target.parent):
+            exporting.lora_gguf(files.weights, files.adapter, target, terms=terms)
         _say_written(target, terms, files.question)
         return
     source = open_source(files.weights)
     tokenizer = files.read_tokenizer(source)
     templates = tokenizer.templates if files.brought or files.template(own=source.chat_template) else None
-    with ExitStack() as whole:
+    with _no_empty_folder(target.parent), ExitStack() as whole:
         if form is Form.OLLAMA:  # first, and in its place last: where the disk is full, there is neither
             part = whole.enter_context(whole_files.whole_file(modelfile))
             context = importer.read_sizes(source).context_tokens
@@ -98,6 +100,19 @@ def export(
     if form is Form.OLLAMA:
         name = files.adapter.name if OLLAMAS_NAMES.fullmatch(files.adapter.name) else "tuned"
         console.say(f"wrote {modelfile}; next: {commands.as_line(['ollama', 'create', name, '-f', str(modelfile)])}")
+
+
+@contextmanager
+def _no_empty_folder(folder: Path) -> Iterator[None]:
+    """Where the block fails, a folder that was not there before is gone again, and so are those above it, as far as they are empty."""
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        yield
+    except BaseException:
+        for place in missing:
+            with suppress(OSError):  # not empty, or never made
+                place.rmdir()
+        raise
 
 
 def _require_free(target: Path, weights: Path, *, replace: bool) -> None:
