@@ -67,7 +67,7 @@ def parse_to_ask(ref: str, *, as_client: bool) -> tuple[str, str, str, str]:
 
 
 def variables_asked_for(provider: str, *, as_client: bool) -> tuple[str, ...]:
-    """The environment's names of the key that a provider is asked with; the first that is set counts. `as_client`: see `responder.load`."""
+    """The environment's names of the key that a provider is asked with, the first that is set. `as_client`: see `responder.load`."""
     names = key_variables(provider)
     return (*names, config.CLIENTS_KEY) if as_client and provider == ANY_SERVER else names
 
