@@ -25,7 +25,7 @@ stdout has closed it, as `head` does: then without a word |
 | 2 | a command line that cannot be read: an unknown option, a missing argument, or suite |
 | 3 | `PARTIAL`: less than was asked for; stderr says why, and what goes on from there. Of `eval`, `duel` and `distil`. \
 No score makes it another one: [In CI](duel.md#in-ci) says how a job fails by a score |
-| 130 | stopped by Ctrl-C, SIGTERM or a closed terminal; of all but `serve` |
+| 130 | stopped by Ctrl-C, SIGTERM or SIGHUP; of all but `serve` |
 
 ## With a screen reader
 

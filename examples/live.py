@@ -28,7 +28,7 @@ from nomoat.cli import judging
 from nomoat.errors import UsageError
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.table import run_table
-from nomoat.judge.wording import render_behind, render_cost, render_latency, render_side_score
+from nomoat.judge.wording import render_behind, render_latency, render_side_score, render_usd
 from nomoat.records import Leaderboard
 from nomoat.references import shown_name
 from nomoat.tune import adapter
@@ -103,8 +103,8 @@ def show(board: Leaderboard, concurrency: int) -> None:
     print("|---|---|---|---|---|")
     for row in board.standings:
         name = f"the cloud's {row.side.model.partition('#')[2]}" if "#" in row.side.model else row.side.model
-        cells = (render_side_score(board.metric, row.side), render_behind(board.metric, row, board.alpha), render_cost(row.side))
-        print(f"| {name} | {' | '.join(cells)} | {render_latency(row.side)} |")
+        cells = (render_side_score(board.metric, row.side), render_behind(board.metric, row, board.alpha))
+        print(f"| {name} | {' | '.join(cells)} | {render_usd(row.side.cost_usd_per_1000)} | {render_latency(row.side)} |")
     print(f"\n{board.sentence}")
     for note in board.notes:
         print(f"- {note}")

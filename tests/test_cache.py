@@ -109,17 +109,6 @@ def test_what_links_lead_to_stays(tmp_path: Path) -> None:
     assert [path.name for path in cache.folders(cache.IMPORTED)] == ["model"]  # for who removes one by its digest
 
 
-def test_what_killed_processes_left_goes_where_files_have_no_owners_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on Windows, where each user has temporary files of his own."""
-    monkeypatch.delattr(os, "getuid", raising=False)
-    young, old = (tmp_path / f"{cache.TEMPORARY}99999999-{name}" for name in ("young", "old"))
-    for folder in (young, old):
-        folder.mkdir()
-    os.utime(old, (LONG_AGO, LONG_AGO))
-    cache._sweep_temporary(tmp_path)
-    assert (young.exists(), old.exists()) == (True, False)
-
-
 def test_windows_keeps_what_a_program_has_open_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would remove the files around that one, and the model could not be started beside the program that runs it."""
     held, free = made(cache.IMPORTED, "held"), made(cache.IMPORTED, "free")

@@ -71,33 +71,11 @@ def test_where_all_is_kept_nothing_is_written_and_nothing_is_said(tmp_path: Path
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_folders_that_killed_processes_left_go_when_another_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not those that a process holds, young ones, others' (told apart by name or owner). The number of the process tells nothing: this
-    one's is in the names of all, as that of a container's first process is."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    used = cache.temporary_folder()
-    left, older, young = (tmp_path / f"{cache.TEMPORARY}{os.getpid()}-{name}" for name in ("a", "b", "c"))
-    strange = tmp_path / f"{cache.TEMPORARY}x-a"
-    for folder in (left, older, young, strange):
-        folder.mkdir()
-        (folder / ("code.o" if folder is older else cache.HELD)).touch()
-    for folder in (left, older, used, strange):
-        os.utime(folder, (0, 0))
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "getuid", lambda: 123_456, raising=False)  # Windows has none
-        other = cache.temporary_folder()
-    assert left.is_dir()
-    place = cache.temporary_folder()
-    assert {*tmp_path.iterdir()} == {used, young, strange, other, place}
-    cache.remove_temporary()
-    assert {*tmp_path.iterdir()} == {young, strange}
-
-
-@pytest.mark.parametrize("full", [None, (whole_files, "lock")])
+@pytest.mark.parametrize("full", [None, (tempfile, "mkdtemp")])
 def test_nowhere_to_write_is_an_error_that_says_what_to_do_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: tuple[object, str] | None
 ) -> None:
-    def is_full(*_: object) -> None:
+    def is_full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     kept, temporary = tmp_path / "kept", tmp_path / "temporary"

@@ -179,7 +179,6 @@ def test_on_a_disk_without_locks_folders_are_made_and_files_pulled(
     with part_of(tmp_path / "m.gguf", "pull a model", lambda _done, _all: None) as pulled:
         pulled.file.write(b"GGUF")
     assert ((folder / "file").read_text(), (tmp_path / "m.gguf").read_bytes()) == ("whole", b"GGUF")
-    assert whole_files.is_locked(tmp_path / "m.gguf")  # it may be
     assert sorted(path.name for path in tmp_path.iterdir()) == ["locks", "m.gguf", "model"]
 
 

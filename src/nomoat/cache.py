@@ -1,6 +1,6 @@
 """What can be made again, in `paths.cache()`: imported and compiled models, and kernels. How much it is, and when it goes.
 
-Where nothing can be written there, a process that compiles has a folder of its own among the temporary files, and a lock in it.
+Where nothing can be written there, a process that compiles has a folder of its own among the temporary files.
 
 Nothing in the cache is locked: a program that still reads what is removed keeps its memory of it, and makes it again at its next
 start. On Windows what a program has open stays.
@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from nomoat import paths, system_errors, whole_files
@@ -28,10 +28,8 @@ LEFT_DAYS = 1  # so old is what a killed program began and left
 DAY = 86_400
 IMPORTED, COMPILED, KERNELS = "imported", "compiled", "kernels"
 NOTES = ("asked", "sha256", "sizes")
-TEMPORARY = "nomoat-kernels-"  # then the process, and what makes the name new
-HELD = "held"  # in such a folder: a file that its process has locked
 
-_temporary: dict[Path, tuple[int, ExitStack]] = {}  # the process whose each is, and what closes the file in it
+_temporary: dict[Path, int] = {}  # the process whose each is
 
 
 def note_on(kind: str, files: Sequence[Path], *how: str) -> Path:
@@ -134,41 +132,19 @@ def _remove(doomed: Iterable[Path]) -> dict[Path, OSError]:
 
 
 def temporary_folder() -> Path:
-    """A new one, which goes when this process ends. Those that killed processes left go now. Raises OSError."""
-    folder = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{os.getpid()}-"))
-    _temporary[folder] = os.getpid(), (files := ExitStack())
-    try:
-        whole_files.lock(files.enter_context((folder / HELD).open("wb")))
-    except OSError:
-        remove_temporary(folder)
-        raise
-    _sweep_temporary(folder.parent)
+    """A new one, which goes when this process ends. One that a killed process left is the system's to clear. Raises OSError."""
+    folder = Path(tempfile.mkdtemp(prefix="nomoat-kernels-"))
+    _temporary[folder] = os.getpid()
     return folder
 
 
 @atexit.register
-def remove_temporary(*folders: Path) -> None:
-    """Those of `temporary_folder` that are named, else all, for whoever ends the process without `atexit`. Not in a fork."""
-    for folder in folders or tuple(_temporary):
-        owner, files = _temporary[folder]
-        if owner == os.getpid():
-            files.close()  # Windows removes nothing that is open
+def remove_temporary() -> None:
+    """Those of `temporary_folder`, for whoever ends the process without `atexit`, too. Not in a fork."""
+    for folder in tuple(_temporary):
+        if _temporary[folder] == os.getpid():
             shutil.rmtree(folder, ignore_errors=True)
             del _temporary[folder]
-
-
-def _sweep_temporary(place: Path) -> None:
-    """Ours that nobody holds, and not the young ones, of which one may be about to be held.
-
-    The process in its name tells nothing: each container's first is 1, and another's, with the same disk, is not seen here.
-    """
-    for folder in place.glob(f"{TEMPORARY}*-*"):
-        process = folder.name.removeprefix(TEMPORARY).partition("-")[0]
-        with suppress(OSError):  # another program has removed it
-            is_ours = not hasattr(os, "getuid") or folder.lstat().st_uid == os.getuid()  # each user of Windows has a place of his own
-            is_left = is_ours and process.isdecimal() and _age(folder) > DAY * LEFT_DAYS
-            if is_left and not whole_files.is_locked(folder / HELD):
-                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _age(folder: Path) -> float:

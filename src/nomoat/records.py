@@ -454,7 +454,6 @@ class Outcome:
     `same_as` is the id of the example whose equal question got this answer, where one was asked, and paid for, once for several.
     `ended` is how the program of an answer of code ended ("passed", "failed", "out of time", "out of memory"), `said` its exception.
     `answer_key`: what the store keeps the answer under. `target_digest`: of the right answers that it was held against.
-    `judged_as`: of what a judge said, by which judge, and of which models' answers.
     """
 
     suite: str
@@ -474,7 +473,6 @@ class Outcome:
     said: str = ""
     answer_key: str = field(default="", repr=False, compare=False)
     target_digest: str = field(default="", repr=False, compare=False)
-    judged_as: str = field(default="", repr=False, compare=False)
 
     __repr__ = in_short
 

@@ -164,15 +164,6 @@ def lock(file: IO[bytes]) -> bool:
     return _locked(file, wait=False) is not False
 
 
-def is_locked(path: Path) -> bool:
-    """Whether a process has locked the file, or the disk has no locks to tell; not where it is not there. Raises OSError."""
-    try:
-        with path.open("r+b") as file:
-            return _locked(file, wait=False) is not True
-    except FileNotFoundError:
-        return False
-
-
 def _locked(file: IO[bytes], *, wait: bool) -> bool | None:
     """See `lock`; None where the disk has no locks. On Windows nothing waits."""
     try:

@@ -37,10 +37,6 @@ WANTED = [
         "5. **Instruction**: Name the largest planet.\n   **Input**: None.\n   **Output**: Jupiter\n",
         "### Task 4\nInstruction: Sort the words.\nInput:\nb a\nOutput:\na\nb\n\n### Task 5\nInstruction: Name the largest planet.\n"
         "Output: Jupiter\n###",
-        "<tasks>\n<task id='4'>\n<instruction>Sort the words.</instruction>\n<input>b a</input>\n<output>\na\nb\n</output>\n</task>\n"
-        "<task><instruction>Name the largest planet.</instruction><input><noinput></input><output>Jupiter</output></task>\n</tasks>",
-        "| # | **Instruction** | Input | Output |\n|---|:--|---|---|\n| 4 | Sort the words. | b a | a<br>b |\n"
-        "| 5 | Name the largest planet. | - | Jupiter |",
         "4. Sort the words.\nInput: b a\nOutput: a\nb\n\n5. Name the largest planet.\nInput: <noinput>\nOutput: Jupiter",
         "**4. Sort the words.**\n\n**Input:** b a\n\n**Output:** a\nb\n\n**5. Name the largest planet.**\n\n**Output:** Jupiter",
         "Question: Sort the words.\nContext: b a\nAnswer: a\nb\n\nQuestion: Name the largest planet.\nAnswer: Jupiter",
@@ -203,14 +199,8 @@ def test_a_list_in_an_output_is_no_task_where_tasks_have_a_number_alone() -> Non
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        "<task><instruction>Name a river.</instruction><output>The Han.</output></task><task><instruction>Name",
-        "| Instruction | Output |\n|---|---|\n| Name a river. | The Han. |\n| Name",
-    ],
-)
-def test_the_last_task_in_tags_or_a_table_that_was_cut_is_an_empty_one(answer: str) -> None:
+def test_the_last_json_task_that_was_cut_is_an_empty_one() -> None:
+    answer = '{"instruction": "Name a river.", "output": "The Han."}\n{"instruction": "Name'
     whole = Task(instruction="Name a river.", input="", output="The Han.")
     assert parse_tasks(answer) == [whole]
     assert parse_tasks(answer, is_cut=True) == [whole, Task(instruction="", input="", output="")]

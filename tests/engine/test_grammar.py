@@ -55,8 +55,8 @@ def test_what_breaks_llguidance_is_refused_in_our_words(grammars: Grammars) -> N
          "regex parse error: look-around, including look-ahead and look-behind, is not supported"),
         ({"properties": {"a/b": {"enum": [1, 10**30]}}}, f"{10**30}, of `/properties/a~1b/enum/1`, is no number that is supported"),
         ({"items": {"minimum": 2**64}}, "18446744073709551616, of `/items/minimum`, is no number that is supported"),
-        ({"properties": {"a": {"$ref": "#/properties/a/default"}}, "items": {"default": {"default": 2**64}}},
-         "18446744073709551616, of `/items/default/default`, is no number that is supported"),
+        ({**PER_LETTER, "additionalProperties": {"items": {"const": 2**64}}},
+         "18446744073709551616, of `/additionalProperties/items/const`, is no number that is supported"),
         ({"type": "number", "minimum": 1e20, "maximum": 1e25}, "1e+20, of `/minimum`, is no number that is supported"),
         ({"type": "number", "exclusiveMinimum": 1e20}, "1e+20, of `/exclusiveMinimum`, is no number that is supported"),
         ({"type": "integer", "minimum": 2**63, "maximum": 2**64 - 1}, f"{2**63}, of `/minimum`, is no number that is supported"),
@@ -84,7 +84,7 @@ def test_a_value_that_llguidance_breaks_at_is_refused(grammars: Grammars, number
             {"default": {"$ref": "#/examples/0"}, "examples": [schema], "$ref": "#/default"},
             {"properties": schema, "$ref": "#/properties"}, {"x": schema, "$ref": "#/x"},
         ):  # fmt: skip
-            with pytest.raises(SchemaError, match=r"^this JSON schema cannot be followed: .*, is no number that is supported\n"):
+            with pytest.raises(SchemaError, match=r"^this JSON schema cannot be followed: "):
                 grammars.of_schema(json.dumps(asked))
             calls = (("", json.dumps(asked)),)
             assert grammars.of_call(calls) is None and not grammars.can_follow_call(calls)

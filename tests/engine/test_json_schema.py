@@ -252,5 +252,3 @@ def test_numbers_that_no_answer_is_held_to_may_be_any(grammars: Grammars, allows
     for schema in (asked, {"$ref": "#/$defs/default", "$defs": {"default": asked}}, {"anyOf": [asked]}):
         assert allows(schema, "1.5") and not allows(schema, "true")
         assert grammars.of_call((("", json.dumps(schema)),)) is not None
-    if number < float("inf"):
-        assert allows({"type": "integer", "x-y": number, "x-z": [number], "title": number}, "1")

@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -485,12 +486,11 @@ def test_peft_loads_what_was_tuned_here_and_gives_the_same(name: str, tmp_path: 
         if layer.startswith(f"model.layers.{sizes.layers - 1}."):
             learned[f"{layer}.lora_A.weight"] = torch.randn((4, columns), generator=random) / columns**0.5
             learned[f"{layer}.lora_B.weight"] = torch.randn((rows_here, 4), generator=random) * 0.3
-    origin = adapter.Origin(
-        base=str(folder), weights=folder, data=folder / "config.json", others={}, num_lessons=1,
-        data_terms=(licences.stated_data("config.json", "own"),),
-        lessons_sha256="", settings={"rank": 4}, task={}, arch=arch, sizes=sizes,
+    terms = licences.chain(None)
+    prepared: Any = SimpleNamespace(
+        arch=arch, sizes=sizes, settings=SimpleNamespace(rank=4), survey=terms, licence=terms, brought=None
     )  # fmt: skip
-    adapter.save(tmp_path / "adapter", learned, origin, {"history": []}, {})
+    adapter.save(tmp_path / "adapter", learned, prepared, {"base": str(folder)}, {"history": []})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("error", message=".*missing adapter keys.*")

@@ -422,6 +422,18 @@ def test_headers_carry_the_key_and_nothing_about_this_machine_or_openai(
     assert server.headers[0]["user-agent"] == "nomoat"
 
 
+@pytest.mark.parametrize(
+    ("as_client", "variables"), [(True, "NOMOAT_UPSTREAM_API_KEY or NOMOAT_API_KEY"), (False, "NOMOAT_UPSTREAM_API_KEY")]
+)
+def test_refused_key_of_a_server_is_looked_for_in_the_variables_that_are_asked_for_it(
+    serving: Callable[..., Server], as_client: bool, variables: str
+) -> None:
+    server = serving(say(401, {"error": {"message": "bad key"}}))
+    with load(f"{server.url}#m", as_client=as_client) as responder, pytest.raises(RemoteError) as caught:
+        responder.complete(HELLO)
+    assert caught.value.hint == f"check the key in {variables}"
+
+
 @pytest.mark.parametrize(("as_client", "sent"), [(True, "Bearer clients"), (False, "Bearer none")])
 def test_key_that_clients_send_is_sent_by_clients_only(
     serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch, as_client: bool, sent: str
@@ -1489,13 +1501,13 @@ def test_a_closed_model_of_a_server_says_so(serving: Callable[..., Server]) -> N
     ("body", "status", "hint"),
     [
         ([{"error": {"code": 400, "message": "API key not valid. Please pass a valid API key.", "status": "INVALID_ARGUMENT"}}],
-         401, "check the key in NOMOAT_UPSTREAM_API_KEY"),
+         401, "check the key in NOMOAT_UPSTREAM_API_KEY or NOMOAT_API_KEY"),
         ({"code": "Client specified an invalid argument", "error": "Incorrect API key provided: sk***YA."},
-         401, "check the key in NOMOAT_UPSTREAM_API_KEY"),
+         401, "check the key in NOMOAT_UPSTREAM_API_KEY or NOMOAT_API_KEY"),
         ({"error": {"type": "invalid_request_error", "message": "Your credit balance is too low to access the Anthropic API."}},
          402, "the account's credit is used up: look at the account"),
         ({"error": {"message": "No connected db.", "type": "no_db_connection", "param": None, "code": "400"}},
-         401, "check the key in NOMOAT_UPSTREAM_API_KEY"),
+         401, "check the key in NOMOAT_UPSTREAM_API_KEY or NOMOAT_API_KEY"),
         ({"error": {"message": "litellm.BadRequestError: You passed in model=m. There are no healthy deployments for this model"}},
          404, "does the server have a model `m`, and is the address right?"),
         ({"error": {"message": "/chat/completions: Invalid model name passed in model=m. Call `/v1/models` to view them"}},
@@ -1525,7 +1537,7 @@ def test_refusal_that_names_a_setting_for_its_value_is_the_users_to_mend(serving
     ("status", "body", "message", "hint"),
     [
         (401, {"error": {"message": "bad key k-123"}}, "`127.0.0.1` answered 401: bad key …",
-         "check the key in NOMOAT_UPSTREAM_API_KEY"),
+         "check the key in NOMOAT_UPSTREAM_API_KEY or NOMOAT_API_KEY"),
         (404, {"error": {"message": "model 'm' not found"}}, "`127.0.0.1` answered 404: model 'm' not found",
          "does the server have a model `m`, and is the address right?"),
         (429, {"error": {"message": "quota"}}, "`127.0.0.1` answered 429: quota",
@@ -1545,7 +1557,7 @@ def test_refusal_that_names_a_setting_for_its_value_is_the_users_to_mend(serving
         (422, {"object": "error", "message": {"detail": [{"loc": ["body", "messages", 0, "user", "id"], "msg": "Extra inputs"}]}},
          "`127.0.0.1` answered 422: body.messages.0.user.id: Extra inputs", None),
         (403, {"error": {"message": "not yours"}}, "`127.0.0.1` answered 403: not yours",
-         "the key in NOMOAT_UPSTREAM_API_KEY may not use this model"),
+         "the key in NOMOAT_UPSTREAM_API_KEY or NOMOAT_API_KEY may not use this model"),
         (403, {"error": {"message": "Your input was flagged for the following reasons: violence", "code": 403}},
          "`127.0.0.1` answered 403: Your input was flagged for the following reasons: violence", "ask otherwise, or another model"),
         (422, {"detail": "no such thing"}, "`127.0.0.1` answered 422: no such thing", None),

@@ -339,18 +339,6 @@ def test_a_whole_call_before_a_mark_that_the_token_limit_cuts_is_one(mark: str) 
         assert ([call.name for call in last.calls], last.text) == (["clock"], "")
 
 
-@pytest.mark.parametrize("form", ["{}, {}", "<tool_call>{}</tool_call>\n<tool_call>{}", "<think>A</think><tool_call>{}, {}"])
-def test_the_end_of_a_thought_in_a_call_that_is_not_whole_ends_none(form: str) -> None:
-    """Neither where the token limit cuts it, nor where one call counts."""
-    text = form.format(CALLS[0], '{"name": "weather", "arguments": {"city": "</think> a')
-    one = replace(REQUEST, one_call=True)
-    told: list[tuple[Request, FinishReason, str]] = [(REQUEST, "length", "length"), (one, "length", "stop"), (one, "stop", "stop")]
-    for request, reason, reported in told:
-        found = list(tool_calls.recognised(chunks_of([text], reason), request))
-        assert ([call.name for call in found[-1].calls], found[-1].finish_reason) == (["clock"], reported)
-        assert "".join(chunk.text for chunk in found) == ("<think>A</think>" if "<think>" in form else "")
-
-
 @pytest.mark.parametrize("behind", ["It is late.", f"<tool_call>{CALLS[1]}</tool_call>"])
 def test_a_thought_that_breaks_off_in_a_call_ends_at_its_mark(behind: str) -> None:
     text = f'<think><tool_call>{CALLS[0]}</tool_call><tool_call>{{"name": "\n</think>\n{behind}'

@@ -238,29 +238,6 @@ def test_likelihoods_that_are_all_kept_take_no_memory(tiny_gguf: Path, monkeypat
         require_askable([ref], first, RunSettings())
 
 
-def test_what_a_judge_has_said_of_all_examples_takes_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny_gguf = write_tiny_gguf(tmp_path / "judge.gguf", said={"llama.context_length": 2048})
-    suite, ref = quiz(4), str(tiny_gguf)
-    monkeypatch.setattr(footprint, "EXACT_BYTES_PER_WEIGHT", 1_000_000_000 // open_source(tiny_gguf).num_values)
-    monkeypatch.setattr(hardware, "memory_total_bytes", lambda: hardware.Detected(16 * 10**9, "a test"))
-    first = dataclasses.replace(suite, examples=suite.examples[:3])
-    monkeypatch.setattr(hardware, "memory_available_bytes", lambda: hardware.Detected(8 * 10**9, "a test"))
-    before = run_graded(Responder("fake:", FakeEngine()), first, ref)
-    monkeypatch.setattr(hardware, "memory_available_bytes", lambda: hardware.Detected(600_000_000, "a test"))
-    assert run_graded(Responder("fake:", FakeEngine()), first, ref).outcomes == before.outcomes
-    other = str(write_tiny_gguf(tmp_path / "other.gguf", said={"llama.context_length": 1024}))
-    for model, asked, judge, settings in (
-        ("fake:", suite, ref, RunSettings()),
-        ("fake:", first, other, RunSettings()),  # another judge
-        ("fake:", first, ref, RunSettings(max_new_tokens=9)),  # of other answers
-        ("other", first, ref, RunSettings()),
-    ):
-        with pytest.raises(NotEnoughMemoryError, match="to choose among answers by their likelihood"):
-            require_askable([Responder(model, FakeEngine())], asked, settings, judge=judge)
-    with pytest.raises(NotEnoughMemoryError, match="to choose among answers by their likelihood"):  # pairs are no grades
-        require_askable([Responder("fake:", FakeEngine()), Responder("b", FakeEngine())], first, RunSettings(), judge=ref)
-
-
 def test_a_model_that_is_loaded_already_is_looked_at_too(suite: Suite, base: str) -> None:
     engine = Counting()
     with nomoat.load(base) as loaded, pytest.raises(UnsupportedError, match="has no chat template"):

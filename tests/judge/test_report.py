@@ -18,8 +18,15 @@ from nomoat.judge import agreement, report, slices, wording
 from nomoat.judge.duel import run_duel, run_duels
 from nomoat.judge.groups import groups_of
 from nomoat.judge.korean import twin
-from nomoat.judge.plots import Point, cost_svg, difference_svg, forest_svg, scatter_svg
-from nomoat.judge.report import MAX_EXAMPLES_SHOWN, write_duel_report, write_duels_report, write_evaluation_report, write_table_report
+from nomoat.judge.plots import Point, cost_svg, forest_svg, scatter_svg
+from nomoat.judge.report import (
+    MAX_EXAMPLES_SHOWN,
+    _difference_forest,
+    write_duel_report,
+    write_duels_report,
+    write_evaluation_report,
+    write_table_report,
+)
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suite import Suite
@@ -212,7 +219,7 @@ def test_only_differences_have_a_line_at_0_and_two_colours() -> None:
 def test_plots_are_valid_svg_in_the_pages_own_colours() -> None:
     rows = [[Point(value=50.0, interval=(40.0, 60.0)), Point(value=100.0, interval=None)]] * 3
     forest = forest_svg(rows, low=0, high=100, unit="%", title="scores")
-    difference = difference_svg(Point(value=0.0, interval=(0.0, 0.0)), title="difference")
+    [difference, _] = _difference_forest([Point(value=0.0, interval=(0.0, 0.0))], room=1.25, title="difference")
     for svg in (forest, difference):
         assert ElementTree.fromstring(svg).get("role") == "img"
         assert "#010203" not in svg
@@ -227,7 +234,7 @@ def test_what_costs_nothing_is_drawn_whole_on_the_axis_of_its_cost() -> None:
 
 
 def test_the_title_of_a_plot_is_text() -> None:
-    svg = difference_svg(Point(value=0.0, interval=None), title='"scores" <b>')
+    [svg, _] = _difference_forest([Point(value=0.0, interval=None)], room=1.25, title='"scores" <b>')
     assert ElementTree.fromstring(svg).get("aria-label") == '"scores" <b>'
 
 

@@ -1,4 +1,4 @@
-"""Stored reviews: found for a pair in either order, checked against their own text."""
+"""Stored reviews: found for a pair in either order; those that were published, against their own text."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from nomoat.errors import DataError, UnsupportedError
+from nomoat.errors import UnsupportedError
 from nomoat.judge.duel import run_duel
 from nomoat.judge.stored_reviews import load_reviews, parse_scores
 from nomoat.judge.suite import Suite
 from nomoat.records import Example, Message
+from nomoat.textfiles import read_jsonl
 
 
 def write_lines(path: Path, *rows: object) -> None:
@@ -83,31 +84,17 @@ def test_scores_are_read_from_a_first_line_that_holds_nothing_else(text: str, sc
     assert parse_scores(text) == scores
 
 
-def test_scores_that_are_not_recorded_are_read_from_the_text(folder: Path) -> None:
-    write_lines(folder / "review/run/r.jsonl", review(1, score=None))
-    assert load_reviews("s", folder, "big", "small").scores == {"1": (9.0, 8.5)}
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        (review(2, score=[1.0, 2.0]), "the review says 9 and 8.5, but [1.0, 2.0] is recorded with it"),
-        (review(2, text="Fine.", score=[-1, -1]), "the scores are [-1, -1], and should lie between 0 and 10"),
-        (review(2, text="Fine.", score=None), "a review has a `question_id` and two scores"),
-    ],
-)
-def test_review_that_contradicts_itself_is_refused(folder: Path, row: dict[str, object], message: str) -> None:
-    path = folder / "review/run/r.jsonl"
-    write_lines(path, review(1), row)
-    with pytest.raises(DataError) as caught:
-        load_reviews("s", folder, "big", "small")
-    assert caught.value.message == f"`{path}`, line 2: {message}"
-
-
-def test_file_that_mixes_pairs_is_refused(folder: Path) -> None:
-    write_lines(folder / "review/run/r.jsonl", review(1), {**review(2), "answer2_id": "other2"})
-    with pytest.raises(DataError, match="does not review the stored answers of the same two systems throughout"):
-        load_reviews("s", folder, "big", "small")
+@pytest.mark.data
+def test_each_published_file_reviews_all_questions_for_one_pair_and_says_the_scores_recorded_with_it(vicuna_folder: Path) -> None:
+    owner = {
+        row["answer_id"]: path.stem for path in vicuna_folder.glob("answer/*.jsonl") for _, row in read_jsonl(path)
+    }  # fmt: skip
+    for path in vicuna_folder.glob("review/*/*.jsonl"):
+        rows = [row for _, row in read_jsonl(path)]
+        assert len({row["question_id"] for row in rows}) == 80
+        assert len({(owner[row["answer1_id"]], owner[row["answer2_id"]]) for row in rows}) == 1
+        assert all(parse_scores(row["text"]) in (None, tuple(row["score"])) for row in rows)
+        assert all(0 <= score <= 10 for row in rows for score in row["score"])
 
 
 @pytest.mark.data

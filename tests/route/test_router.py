@@ -412,7 +412,7 @@ def test_the_log_says_once_how_the_cloud_fails_and_that_it_is_well_again(
             auto.complete(said("a b"))
         first = f"`{name}` failed (status {{}}), and what it fails at is answered on this machine; {{}}"
         assert caplog.messages == [
-            first.format(401, "check the key in NOMOAT_UPSTREAM_API_KEY"),
+            first.format(401, "check the key in NOMOAT_UPSTREAM_API_KEY or NOMOAT_API_KEY"),
             first.format(402, "the account's credit is used up: look at the account"),
         ]
         caplog.clear()

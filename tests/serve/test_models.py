@@ -33,8 +33,8 @@ from nomoat.engine.local import LocalEngine
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.remote import remote_engine
 from nomoat.engine.source import open_source
-from nomoat.errors import BadFileError, NomoatError, NoTemplateError, NotEnoughMemoryError, SettingError, UnknownModelError, UsageError
-from nomoat.records import Message, Request
+from nomoat.errors import BadFileError, NomoatError, NotEnoughMemoryError, SettingError, UnknownModelError, UsageError
+from nomoat.records import Request
 from nomoat.responder import Responder
 from nomoat.serve.models import Loader, Models, _give_back_freed, _spare_bytes, from_references
 
@@ -393,7 +393,7 @@ def test_models_that_share_weights_come_and_go_together(shelf: Shelf) -> None:
     assert shelf.events == ["+a", "-a", "-a+x", "+b"]
 
 
-def test_an_adapter_that_is_gone_or_damaged_takes_nobody_with_it_and_answers_again_once_it_is_back(
+def test_an_adapter_that_is_gone_or_damaged_takes_nobody_with_it_and_answers_once_it_is_loaded_again(
     tiny_gguf: Path, tmp_path: Path
 ) -> None:
     base = str(shutil.copy(tiny_gguf, tmp_path))
@@ -415,6 +415,9 @@ def test_an_adapter_that_is_gone_or_damaged_takes_nobody_with_it_and_answers_aga
                 ask(name)
         assert list(models.loaded()) == there
     (tmp_path / "away").rename(lost)
+    with pytest.raises(UnknownModelError, match=r"no adapter `.*lost`"):
+        ask("tiny.gguf+lost")
+    models.close()
     ask("tiny.gguf+lost")
     assert list(models.loaded()) == models.names
 
@@ -426,6 +429,7 @@ def test_an_adapter_that_is_gone_or_damaged_takes_nobody_with_it_and_answers_aga
     ask("tiny.gguf")
     assert list(models.loaded()) == there
     (lost / "adapter_model.safetensors").write_bytes(weights)
+    models.close()
     ask("tiny.gguf+lost")
     models.close()
     (lost / "adapter_config.json").unlink()
@@ -477,49 +481,6 @@ def test_each_who_asks_for_what_was_not_loaded_has_an_error_of_their_own(shelf: 
     kept = models._units["a+x"].missing["a+x"]
     assert kept is not caught.value and kept.__traceback__ is None
     assert (caught.value.message, caught.value.hint) == ("meant", "so")
-
-
-def test_a_model_that_can_be_loaded_again_waits_for_those_who_ask_its_siblings(shelf: Shelf) -> None:
-    wrong: list[NomoatError] = [UsageError("meant")]
-
-    def load() -> Sequence[Responder | NomoatError]:
-        shelf.events.append("+a")
-        return [shelf._responder("a"), *(wrong or [shelf._responder("a+x")])]
-
-    models = Models(loaders=[Loader(names=("a", "a+x"), planned_bytes=1, load=load, what_is_wrong=lambda name: (wrong or [None])[0])])
-    with ThreadPoolExecutor(2) as pool:
-        with models.use("a"):
-            with pytest.raises(UsageError, match="meant"):
-                use(models, "a+x")
-            wrong.clear()
-            waiting = pool.submit(use, models, "a+x")
-            waiting_for(models, 1)
-            behind = pool.submit(use, models, "a")
-            waiting_for(models, 2)
-            assert shelf.events == ["+a"]
-        for one in (waiting, behind):
-            one.result(timeout=PATIENCE_SECONDS)
-    assert shelf.events == ["+a", "-a", "+a"]
-
-
-def test_who_waits_for_a_model_to_be_loaded_again_keeps_no_model_that_has_room_waiting(shelf: Shelf) -> None:
-    wrong: list[NomoatError] = [UsageError("meant")]
-
-    def load() -> Sequence[Responder | NomoatError]:
-        return [shelf._responder("a"), *(wrong or [shelf._responder("a+x")])]
-
-    group = Loader(names=("a", "a+x"), planned_bytes=1, load=load, what_is_wrong=lambda name: (wrong or [None])[0])
-    models = Models(loaders=[group, shelf.loader("b")], memory_bytes=2)
-    with ThreadPoolExecutor(1) as pool:
-        with models.use("a"):
-            wrong.clear()
-            waiting = pool.submit(use, models, "a+x")
-            waiting_for(models, 1)
-            with ThreadPoolExecutor(1) as other:
-                other.submit(use, models, "b").result(timeout=PATIENCE_SECONDS)
-            assert not waiting.done()
-        waiting.result(timeout=PATIENCE_SECONDS)
-    assert list(models.loaded()) == ["a", "a+x", "b"]
 
 
 def test_what_was_given_stays_and_is_left_to_its_maker(shelf: Shelf) -> None:
@@ -624,26 +585,6 @@ def test_show_and_serve_count_the_same_memory_of_every_family(name: str, tmp_pat
         assert model_facts.card_need(of_family, context) == served
     monkeypatch.setenv("NOMOAT_CONTEXT_TOKENS", str(CONTEXT))
     assert model_facts.card_need(of_family, None) == responder.memory_need(open_source(path), CONTEXT)
-
-
-def test_weights_that_got_a_chat_template_since_the_server_started_chat(tmp_path: Path) -> None:
-    """They are opened once more for that, however often they are listed."""
-    file = tiny.write_tiny_gguf(tmp_path / "base.gguf", template=None)
-    _, folder = write_folder(tmp_path / "folder", "llama")
-    (folder / "tokenizer_config.json").write_text("{}", encoding="utf-8")
-    models = from_references([str(file), str(folder)])
-    asked = Request(messages=(Message(role="user", content="hi"),))
-    for name in models.names:
-        with pytest.raises(NoTemplateError):
-            models.require_template(name, asked)
-    tiny.write_tiny_gguf(tmp_path / "new.gguf").replace(file)
-    (folder / "chat_template.jinja").write_text(tiny.TEMPLATE)
-    with mock.patch("nomoat.serve.models.open_source", side_effect=open_source) as opened:
-        for _ in range(2):
-            assert models.chats(models.names) == dict.fromkeys(models.names, True)
-    assert opened.call_count == 2
-    for name in models.names:
-        models.require_template(name, asked)
 
 
 def test_show_and_serve_count_the_same_memory_of_what_optimum_intel_converts(tmp_path: Path) -> None:

@@ -110,6 +110,28 @@ def test_enter_sends_and_the_answer_stands_below_with_what_it_took(page: Page, s
     assert page.complaints() == []
 
 
+def test_an_answer_of_which_nothing_has_come_shows_that_it_is_waited_for(page: Page, start: Start) -> None:
+    def late() -> Iterator[Chunk]:
+        assert is_seen.wait(PATIENCE_SECONDS)
+        yield Chunk(text="at last")
+        yield END
+
+    def before() -> str:
+        script = "return getComputedStyle(document.querySelector('article.assistant .text'), '::before').content"
+        return str(page.browser.execute_script(script))
+
+    is_seen = threading.Event()
+    page.open(start(Responder("fake", ScriptedEngine(late))))
+    page.ask("go")
+    try:
+        wait_until(lambda: page.all("article.assistant"), "an answer")
+        assert before() == '"…" / ""'
+    finally:
+        is_seen.set()
+    page.until("article[aria-busy=false].assistant .text", "at last")
+    assert before() == "none"
+
+
 def test_an_answer_too_long_to_be_rendered_is_shown_whole_as_it_was_written(
     page: Page, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

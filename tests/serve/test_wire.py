@@ -437,43 +437,16 @@ def test_the_mark_that_windows_puts_before_a_text_is_no_part_of_the_json() -> No
 
 
 @pytest.mark.parametrize(
-    ("parse_body", "body", "half", "place"),
+    ("parse_body", "body"),
     [
-        (wire.parse_chat, rb'{"messages": [{"role": "user", "content": "a\ud83d b"}]}', r"\ud83d", "messages.0.content"),
-        (wire.parse_chat, rb'{"messages": [{"role": "user", "content": [{"type": "text", "text": "\udc4b"}]}]}', r"\udc4b",
-         "messages.0.content.0.text"),
-        (wire.parse_embeddings, rb'{"input": ["fine", "\ud83d\udc4b", "\uc778\ud83d"]}', r"\ud83d", "input.2"),
-        (wire.parse_embeddings, rb'{"input": "\ud83d\u0041"}', r"\ud83d", "input"),
-        (responses.parse, rb'{"input": "\ud83d"}', r"\ud83d", "input"),
-        (wire.parse_chat, b'\xef\xbb\xbf{"a\\ud83d": "\xea\xb0\x80"}', r"\ud83d", None),
-    ],
-)  # fmt: skip
-def test_half_of_a_character_is_refused_where_it_stands(
-    parse_body: Callable[[bytes], object], body: bytes, half: str, place: str | None
-) -> None:
-    with pytest.raises(BadRequestError) as caught:
-        parse_body(body)
-    assert caught.value.param == place
-    assert caught.value.message == (
-        f"{f'`{place}`' if place else 'the body'} holds half of a character, `{half}`, as where a text was cut within an emoji; cut "
-        "it elsewhere, or put U+FFFD there (in JavaScript: `text.toWellFormed()`)"
-    )
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        rb'{"a": "\ud83d"',
-        rb'{"a": "\ud83d", "b": "\x"}',
-        b'{"a": "\\ud83d\xff"}',
-        b'["\\ud83d"' + b"[" * 9999,
-        rb'["\ud83d"]',
-        b'{"a": ' + b"[" * 900 + rb'"\ud83d"' + b"]" * 900 + b"}",
+        (wire.parse_chat, rb'{"messages": [{"role": "user", "content": "a\ud83d b"}]}'),
+        (wire.parse_embeddings, rb'{"input": ["fine", "\ud83d\udc4b", "\uc778\ud83d"]}'),
+        (responses.parse, rb'{"input": "\ud83d"}'),
     ],
 )
-def test_what_is_no_json_besides_half_of_a_character_is_called_none(body: bytes) -> None:
-    with pytest.raises(BadRequestError, match="the body is no JSON object: "):
-        wire.parse_chat(body)
+def test_half_of_a_character_is_refused_with_its_place(parse_body: Callable[[bytes], object], body: bytes) -> None:
+    with pytest.raises(BadRequestError, match=r"the body is no JSON object: .* hex escape at line 1 column \d+$"):
+        parse_body(body)
 
 
 def test_text_completion_takes_prompts_as_text_or_tokens_and_sixteen_tokens_by_default() -> None:
@@ -705,7 +678,7 @@ def test_all_lists_that_clients_send_are_checked_to_the_first_error_only() -> No
         for part in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
             yield from lists(part)
 
-    found = [one for shape in shapes.SHAPES for one in lists(shape.__pydantic_core_schema__)]
+    found = [one for shape in shapes.every_shape() for one in lists(shape.__pydantic_core_schema__)]
     assert found
     assert [one for one in found if not one.get("fail_fast")] == []
 

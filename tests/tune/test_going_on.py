@@ -330,7 +330,7 @@ def test_a_checkpoint_of_another_version_is_refused_though_it_says_all_that_this
     """It went on: that another version computes the same, nobody knows."""
     base = write_tiny_gguf(table.with_name("tiny one.gguf"))
     interrupted(base, table)
-    monkeypatch.setattr(adapter, "__version__", "99.0")
+    monkeypatch.setattr(prepare, "__version__", "99.0")
     with pytest.raises(UsageError) as caught:
         tune(base, table, "parts", resume=True)
     assert caught.value.message == f"the interrupted training of `parts` was begun with nomoat {nomoat.__version__}, not 99.0"

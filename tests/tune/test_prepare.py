@@ -708,52 +708,6 @@ def test_a_long_conversation_is_cut_into_tokens_once(tiny_gguf: Path, monkeypatc
     assert sum(map(len, cut)) < 3 * len(whole)  # with each answer by itself, and the template's sign for it
 
 
-def long_conversation(num_answers: int) -> list[Message]:
-    said = [Message(role="system", content="Be brief.")]
-    for n in range(num_answers):
-        said += [Message(role="user", content=f"what is {n}?"), Message(role="assistant", content=f"it is {n}" if n % 7 else "so")]
-    return said
-
-
-EACH = "{% for m in messages %}"
-TURN = "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
-SIGN = "{% endfor %}<|im_start|>assistant\n"
-
-
-@pytest.mark.parametrize(
-    ("template", "is_uniform"),
-    [
-        (EACH + TURN + SIGN, True),
-        (EACH + "{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:", True),
-        (EACH + "{{ loop.index }}" + TURN + SIGN, False),
-        ("{{ messages | length }}" + EACH + TURN + SIGN, False),
-        (EACH + TURN.replace("m.content", "m.content | replace('it is 30', '30')") + SIGN, False),
-        (EACH + TURN + "{% endfor %}{{ 'now' if messages | length < 40 }}assistant:", False),
-        ("{% for m in messages[-9:] %}" + TURN + SIGN, False),
-    ],
-    ids=["signs", "words", "numbered", "counted", "an answer is written otherwise", "another sign at first", "the last turns alone"],
-)
-def test_prompts_of_a_long_conversation_are_those_that_the_template_writes(
-    tiny_gguf: Path, template: str, is_uniform: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Which it need not write one by one where each turn has the same words around it."""
-    tokenizer, rendered, render = GGUFFile(tiny_gguf).read_tokenizer(), list[int](), Tokenizer.render
-    tokenizer.chat_template = template
-    said = long_conversation(60)
-    for messages in (said, said[1:], [*said[:31], Message(role="system", content="Be kind."), *said[31:]]):
-        lesson = Lesson(where="line 1", turns=tuple(messages), not_learned=(len(messages) - 9,))
-        monkeypatch.setattr(samples, "WRITTEN", 1000)
-        expected = samples.encode(lesson, tokenizer, 100_000)
-        monkeypatch.undo()
-        monkeypatch.setattr(
-            Tokenizer, "render", lambda self, messages, *given: (rendered.append(len(messages)), render(self, messages, *given))[1]
-        )
-        rendered.clear()
-        assert samples.encode(lesson, tokenizer, 100_000) == expected
-        monkeypatch.undo()
-        assert (len(rendered) < 25) == (is_uniform and len(messages) != len(said) + 1)
-
-
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 
 

@@ -82,21 +82,22 @@ def collect(
     spending: Spending,
     concurrency: int,
     show: Callable[[int], None] = lambda _num_open: None,
-    together: int = 1,
+    in_order: bool = False,
     in_a_row: FailuresInARow | None = None,
     takes_part: bool = False,
 ) -> Collected:
     """Every request's answer, as far as there is one. Equal requests are asked once; `show` is told how many are still open.
 
-    With a budget, questions are asked in random order, so that those answered when it is used up are a fair sample; each `together`
-    requests that stand in a row stay so, because one is worth nothing without the others. `in_a_row`: for who asks a model in several
-    parts, the same for all of them. `takes_part`: some answers are worth something without the others, fair sample or not.
+    With a budget, questions are asked in random order, so that those answered when it is used up are a fair sample; but `in_order`,
+    where the caller has seen to that. `in_a_row`: for who asks a model in several parts, the same for all of them. `takes_part`: some
+    answers are worth something without the others, fair sample or not.
     Raises what no other question would fare better with; but where a server says so, as when the credit is used up, that ends the
     asking of who `takes_part` as the budget does. A full disk is raised, and no question leaves for a server without room for its
     answer; answers that came and could not be kept are told of.
     """
     collected = Collected()
-    different = list(dict.fromkeys(requests if spending.budget is None else _in_random_order(requests, together)))
+    is_sample = spending.budget is not None and not in_order
+    different = list(dict.fromkeys(random.Random(0).sample(requests, len(requests)) if is_sample else requests))
     state = store.state()
     _look(model, different, collected, store, show)
     if is_open := len(collected.answers) < len(different):
@@ -369,12 +370,6 @@ def _ends_all(error: RemoteError) -> bool:
     """Whether no other question will fare better: nothing is left to pay with, say, or the server wants us away for long."""
     is_hopeless = error.status in HOPELESS or error.code in QUOTA_CODES or (error.wait_seconds or 0.0) > LONGEST_ASKED_WAIT_SECONDS
     return is_hopeless and not is_of_what_was_asked(error)
-
-
-def _in_random_order(requests: Sequence[Request], together: int) -> list[Request]:
-    blocks = [requests[start : start + together] for start in range(0, len(requests), together)]
-    random.Random(0).shuffle(blocks)
-    return [request for block in blocks for request in block]
 
 
 class _Unkept:

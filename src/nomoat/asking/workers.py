@@ -32,7 +32,6 @@ from nomoat.words import counted
 log = logging.getLogger("nomoat.asking")
 
 MAX_TRIES = 3
-LOOK_SECONDS = 5.0  # how long the living have to say that they are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +100,7 @@ class Workers:
     @property
     def num_alive(self) -> int:
         """How many of the worker processes have not been found dead."""
-        return sum(hand.is_alive for hand in self._hands)
+        return len(self._alive())
 
     @property
     def is_here(self) -> bool:
@@ -140,8 +139,7 @@ class Workers:
 
         Raises what the method raises, WorkerError if several died over this or none is left.
         """
-        deaths = 0
-        while deaths < MAX_TRIES:
+        for _ in range(MAX_TRIES):
             hand = self._take()
             try:
                 return cluster.result(self._ray, getattr(hand.actor, method).remote(*arguments))
@@ -149,7 +147,6 @@ class Workers:
                 if isinstance(exc, self._ray.exceptions.RayTaskError):  # a defect of ours, with its traceback
                     raise
                 self._lose(hand, exc)
-                deaths += not self._has_found_dead()  # with others its machine died, and not over this question
             finally:
                 with self._lock:
                     hand.num_under_way -= 1
@@ -158,21 +155,6 @@ class Workers:
             hint="the answers so far are kept; a worker dies of too little memory more than of anything else: try fewer --workers "
             "(in Python: `workers`)",
         )
-
-    def _has_found_dead(self) -> bool:
-        """Whether others are no more, too, who had nothing to do that would have shown it. They are asked nothing from now on."""
-        if self._has_left:
-            return False
-        calls = {hand.actor.hello.remote(): hand for hand in self._alive()}
-        answered, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=LOOK_SECONDS) if calls else ([], [])
-        found = False
-        for call in answered:
-            try:
-                self._ray.get(call)
-            except self._ray.exceptions.RayError as exc:
-                self._lose(calls[call], exc)
-                found = found or calls[call].num_under_way == 0  # else whoever asked it sees it, too
-        return found
 
     def _lose(self, hand: Hand, cause: Exception) -> None:
         """A worker has died, and is asked nothing any more. That is said at once: whoever asks may end before its notes are told."""
@@ -185,7 +167,7 @@ class Workers:
 
     def _take(self) -> Hand:
         with self._lock:
-            alive = [hand for hand in self._hands if hand.is_alive]
+            alive = self._alive()
             if self._has_left or not alive:
                 raise _none_left()
             hand = min(alive, key=lambda each: each.num_under_way)
@@ -202,7 +184,7 @@ class Workers:
     def close_model(self, number: int) -> None:
         """Let every worker free a model's memory."""
         if not self._has_left:
-            calls = [hand.actor.close.remote(number) for hand in self._hands if hand.is_alive]
+            calls = [hand.actor.close.remote(number) for hand in self._alive()]
             self._ray.wait(calls, num_returns=len(calls), timeout=10.0) if calls else None
 
     def notes(self, ref: str, num_answered: int) -> Iterator[str]:

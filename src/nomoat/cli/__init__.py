@@ -19,10 +19,10 @@ from nomoat.cli import console
 from nomoat.cli.groups import Group, Verbs
 from nomoat.errors import IncompleteError, NomoatError, UsageError
 
-# Each is a function, or commands, of that name in the module of that name.
+# Each is a function, or commands, of that name in the module of that name; in the README's order.
 VERBS = (
-    "demo", "pull", "models", "show", "rm", "run", "serve", "distil", "tune", "export", "duel", "bench", "config", "eval", "route",
-    "suites",
+    "demo", "pull", "models", "show", "rm", "run", "serve", "tune", "export", "distil", "suites", "eval", "duel", "route", "bench",
+    "config",
 )  # fmt: skip
 SECONDS_TO_NEXT_TRY = 0.05
 LITTLE_BYTES = 6 << 30  # two copies of OpenBLAS, of numpy and scipy, map 40 MB for each of up to 64 threads
@@ -151,27 +151,6 @@ def _map_little() -> None:
             os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-def _end_without_terminal(exc: OSError) -> None:
-    """End without a word, as by Ctrl-C, where the terminal that was printed to is gone. Else return."""
-    if exc.errno != errno.EIO:
-        return
-    with suppress(ImportError):  # Windows
-        import termios
-
-        gone = []
-        for number in (1, 2):
-            try:
-                termios.tcgetattr(number)
-            except termios.error as told:
-                if told.args[0] == errno.EIO:
-                    gone.append(number)
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        for number in gone:  # Python writes there once more at its end
-            os.dup2(nothing, number)
-        if gone:
-            sys.exit(130)
-
-
 def _fail(error: NomoatError) -> NoReturn:
     from nomoat.config import without_user
 
@@ -210,11 +189,9 @@ def main() -> None:
     except NomoatError as error:
         _fail(error)
     except (OSError, MemoryError, RuntimeError, ImportError) as exc:
-        if isinstance(exc, OSError):
-            _end_without_terminal(exc)
-            if has_no_stdout and exc.errno == errno.EBADF:
-                lost = "stdout is closed (`>&-`), and what was to be written there is lost"
-                _fail(UsageError(lost, hint="where it is not wanted, `>/dev/null`"))
+        if has_no_stdout and isinstance(exc, OSError) and exc.errno == errno.EBADF:
+            lost = "stdout is closed (`>&-`), and what was to be written there is lost"
+            _fail(UsageError(lost, hint="where it is not wanted, `>/dev/null`"))
         found = system_errors.as_error(exc)
         if found is None:
             raise

@@ -139,7 +139,7 @@ def _prepare_data() -> tuple[Path, Suite]:
             # A key is the number of a review, and that of its sentence.
             writer.writerows(row for key, *row in rows if (int(key.partition("_")[0]) % 4 == 0) == (part == "test"))
     facts = dataset(DATA)
-    suite = suite_from_csv(tables["test"], "text", "label", labels=LABELS)
+    suite = suite_from_csv(tables["test"], "text", "label")
     suite = replace(suite, name=ADAPTER, licence=facts.licence, source=facts.citation)
     write_suite(suite, paths.suites(), replace=True)
     return tables["train"], suite

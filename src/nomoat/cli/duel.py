@@ -245,8 +245,8 @@ def print_leaderboard(board: Leaderboard) -> None:
         "score": [wording.render_side_score(board.metric, row.side) for row in board.standings],
         "rating": [wording.render_rating(row) for row in board.standings],
         behind: [wording.render_behind(board.metric, row, board.alpha) for row in board.standings],
-        "cost per 1,000": [wording.render_cost(row.side) for row in board.standings],
-        "cost in total": [wording.render_total_cost(row.side) for row in board.standings],
+        "cost per 1,000": [wording.render_usd(row.side.cost_usd_per_1000) for row in board.standings],
+        "cost in total": [wording.render_usd(row.side.cost_usd) for row in board.standings],
         "bytes sent out": [f"{row.side.bytes_out:,}" for row in board.standings],
         "latency p50": [wording.render_seconds(row.side.seconds_p50) for row in board.standings],
     }

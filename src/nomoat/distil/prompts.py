@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nomoat import matching
-from nomoat.distil import markup
 
 NO_INPUT = "<noinput>"
 EMPTY_INPUTS = {
@@ -144,10 +143,9 @@ class _Mark:
 
 
 def parse_tasks(answer: str, *, is_cut: bool = False) -> list[Task]:
-    """The tasks of an answer, in their order; what is missing of one is empty. They may be JSON objects, in tags or
-    the rows of a table.
+    """The tasks of an answer, in their order; what is missing of one is empty. They may be JSON objects.
 
-    Of one that `is_cut`, the last is not whole: an empty one where they are objects, in tags or in a table, all of which are.
+    Of one that `is_cut`, the last is not whole: an empty one where they are objects, all of which are.
 
     A draft before them, a fence around them, and closing words that speak of them are no part of any. A numbered line in an output is
     part of it, unless it bears the next task's number, or an input or an output of its own follows.
@@ -175,13 +173,10 @@ def parse_tasks(answer: str, *, is_cut: bool = False) -> list[Task]:
             text.append(line)
     if found:
         return [_task(fields) for fields in found]
-    others = _json_tasks(answer) or [
-        _task({name: [fields.get(name, "")] for name in ("instruction", "input", "output")})
-        for fields in markup.tagged_tasks(answer, FIELD_OF) or markup.table_tasks(lines, FIELD_OF)
-    ]
-    if not others and (named := _with_instructions(lines)):
-        return parse_tasks("\n".join(named))
-    return [*others, Task(instruction="", input="", output="")] if others and is_cut else others
+    if others := _json_tasks(answer):
+        return [*others, Task(instruction="", input="", output="")] if is_cut else others
+    named = _with_instructions(lines)
+    return parse_tasks("\n".join(named)) if named else []
 
 
 def _with_instructions(lines: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from nomoat.bounds import shown
 
 DEFINITIONS = ("$defs", "definitions")
 NAMING = ("properties", "patternProperties", *DEFINITIONS)  # keywords of schemas by names, which are no keywords
-UNREAD = frozenset({"default", "examples"})  # keywords of what no answer is held to, unless a `$ref` makes a schema of it
+UNREAD = frozenset({"default", "examples"})  # keywords of what no answer is held to
 VALUES = ("const", "enum", *UNREAD)  # keywords of what is no schema
 REMARKS = frozenset({"title", "description", "$comment"})  # keywords that assert nothing
 NAMES = ("properties", "patternProperties", "additionalProperties", "required", "minProperties", "maxProperties")  # about an object's
@@ -35,8 +35,7 @@ MAX_LENGTHS = {
 # below the lower one, the whole process with it. The nearest floats count as 2**63, as it reads them.
 LOWEST, HIGHEST, HIGHEST_WHOLE = -(2**63) + 4096, 2**63 - 4096, 2**64 - 1
 LOWER_BOUNDS, UPPER_BOUNDS = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
-LENGTHS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
-NUMBERS = frozenset({*LOWER_BOUNDS, *UPPER_BOUNDS, "multipleOf", *LENGTHS})  # keywords whose number is held to
+SHARED = "x-nomoat"  # keyword of a narrowed schema: a list of schemas that it names several times
 
 
 def mapped(schema: Any, change: Callable[[dict[str, Any]], dict[str, Any] | bool]) -> Any:
@@ -66,15 +65,12 @@ def narrowed(asked: dict[str, Any]) -> tuple[Any, dict[str, str]]:
 
     Raises ValueError for other numbers than are supported.
     """
-    names_schemas = all(_names_schema(ref) for ref in _references_in(asked))
-    _require_supported_numbers(asked, wherever=not names_schemas)
-    unread = UNREAD if names_schemas else frozenset[str]()
     added_to, records = _added_to(asked), _Records(asked)
 
     def change(one: dict[str, Any]) -> dict[str, Any] | bool:
         if one is not asked and _is_never(one, asked):
             return False  # the same, which llguidance takes: `not` it does not, nor what must be, and may not
-        near = _with_near_bounds(_without_what_asserts_nothing(one, unread))
+        near = _with_near_bounds(_without_what_asserts_nothing(one))
         narrowed = _without_look_arounds(records.listed(one, near))
         length = MAX_LENGTHS.get(str(narrowed.get("format")))
         if length is not None and "maxLength" not in one:
@@ -83,39 +79,28 @@ def narrowed(asked: dict[str, Any]) -> tuple[Any, dict[str, str]]:
             narrowed = {**narrowed, "additionalProperties": False}
         return narrowed
 
-    made = mapped(asked, change)
-    named = {records.name(at): mapped(one, change) for at, one in enumerate(records.shared)}  # more are added meanwhile
-    if not named:
-        return made, {}
-    defined = made.get("$defs")
-    made["$defs"] = {**defined, **named} if isinstance(defined, dict) else named
-    places = {id(one): place for place, one in _places(asked)}
-    return made, {f"/$defs/{records.name(at)}": places[id(one)] for at, one in enumerate(records.shared)}
+    made, moved = mapped(asked, change), dict[str, str]()
+    shared = [mapped(one, change) for one in records.shared]  # more are added meanwhile
+    if shared:
+        places = {id(one): place for place, one in _places(asked)}
+        made[SHARED], moved = shared, {f"/{SHARED}/{at}": places[id(one)] for at, one in enumerate(records.shared)}
+    _require_supported_numbers(made, moved)
+    return made, moved
 
 
-def _require_supported_numbers(asked: dict[str, Any], *, wherever: bool) -> None:
-    """Raise ValueError for others: those that an answer is held to, or any, `wherever` they stand."""
-    for place, schema in _places(asked):
-        for key, value in schema.items():
-            if key in LOWER_BOUNDS and isinstance(value, int | float) and value > HIGHEST:
+def _require_supported_numbers(narrowed: Any, moved: dict[str, str]) -> None:
+    """Raise ValueError for others, wherever they stand: a `$ref` may make a schema of it."""
+    for place, schema in asked_places(narrowed, moved):
+        for key in LOWER_BOUNDS:
+            if isinstance(value := schema.get(key), int | float) and value > HIGHEST:
                 raise _unsupported(value, f"{place}/{key}")
-    held_to = (one for place, schema in _places(asked) for one in _numbers_held_to(schema, place))
-    for number, place in _numbers_in(asked, "") if wherever else held_to:
+    for number, place in _numbers_in(narrowed, ""):
         if number < LOWEST or (isinstance(number, int) and number > HIGHEST_WHOLE):
-            raise _unsupported(number, place)
+            raise _unsupported(number, _asked_place(place, moved))
 
 
 def _unsupported(number: float, place: str) -> ValueError:
     return ValueError(f"{shown(number)}, of `{place}`, is no number that is supported")
-
-
-def _numbers_held_to(schema: dict[str, Any], place: str) -> Iterator[tuple[float, str]]:
-    """A schema's own, with their JSON pointers; without bounds that become nearer ones, and what no keyword of numbers says."""
-    for key, value in schema.items():
-        is_number = isinstance(value, int | float)
-        is_far = is_number and ((key in LOWER_BOUNDS and value < 0) or (key in UPPER_BOUNDS and value > 0))
-        if key in ("const", "enum") or (key in NUMBERS and not is_far):
-            yield from _numbers_in(value, f"{place}/{key}")
 
 
 def _numbers_in(part: Any, place: str) -> Iterator[tuple[float, str]]:
@@ -128,24 +113,6 @@ def _numbers_in(part: Any, place: str) -> Iterator[tuple[float, str]]:
     elif isinstance(part, list):
         for at, one in enumerate(part):
             yield from _numbers_in(one, f"{place}/{at}")
-
-
-def _references_in(part: Any) -> Iterator[str]:
-    """Each `$ref`, wherever it stands."""
-    if isinstance(part, dict) and isinstance(part.get("$ref"), str):
-        yield part["$ref"]
-    for one in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
-        yield from _references_in(one)
-
-
-def _names_schema(ref: str) -> bool:
-    """Whether what a `$ref` names is a schema by its place, as `_places` finds them; False, too, for anchors and names with `%`."""
-    is_name = False
-    for step in ref.split("/")[1:]:
-        if not is_name and step in VALUES:
-            return False
-        is_name = not is_name and step in NAMING
-    return not is_name and (ref == "#" or ref.startswith("#/")) and "%" not in ref
 
 
 def _with_near_bounds(schema: dict[str, Any]) -> dict[str, Any]:
@@ -166,14 +133,14 @@ def _is_never(schema: Any, root: dict[str, Any]) -> bool:
     return schema is False or (isinstance(schema, dict) and schema.get("not") == {})
 
 
-def _without_what_asserts_nothing(schema: dict[str, Any], unread: frozenset[str]) -> dict[str, Any]:
+def _without_what_asserts_nothing(schema: dict[str, Any]) -> dict[str, Any]:
     """Without what llguidance refuses and nothing is against: by the standard (2020-12) a `format` such as `path` or `binary`,
-    `propertyNames` that are any texts, and a `uniqueItems` that is false; and without the `unread` keywords."""
+    `propertyNames` that are any texts, and a `uniqueItems` that is false; and without what is UNREAD."""
     named = schema.get("format")
     empty = {"format"} if isinstance(named, str) and not _is_known_format(named) else set()
     empty |= {"propertyNames"} if _fits_all_names(schema.get("propertyNames")) else set()
     empty |= {"uniqueItems"} if schema.get("uniqueItems") is False else set()
-    return {key: value for key, value in schema.items() if key not in empty | unread}
+    return {key: value for key, value in schema.items() if key not in empty | UNREAD}
 
 
 def _fits_all_names(schema: Any) -> bool:
@@ -199,14 +166,6 @@ class _Records:
         self._room = MAX_LISTED
         steps = (step for one in _schemas_in(root, set()) for step in _steps_to_pointed_at(one, root))
         self._pointed_into = {id(part) for part, step in steps if step == "additionalProperties"}
-        self._name = "additionalProperties-"
-        defined = root.get("$defs")
-        while isinstance(defined, dict) and any(name.startswith(self._name) for name in defined):
-            self._name += "-"
-
-    def name(self, at: int) -> str:
-        """The name among the root's `$defs` that the one at this place of `shared` has."""
-        return f"{self._name}{at}"
 
     def listed(self, asked: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
         """What becomes of `schema`, as `asked` is by now."""
@@ -219,7 +178,7 @@ class _Records:
         value = schema.get("additionalProperties", True)
         if isinstance(value, dict):
             self.shared.append(value)
-            value = {"$ref": f"#/$defs/{self.name(len(self.shared) - 1)}"}
+            value = {"$ref": f"#/{SHARED}/{len(self.shared) - 1}"}
         properties = {name: listed.get(name, value) for name in names}
         rest = {key: one for key, one in schema.items() if key != "propertyNames"}
         return {**rest, "properties": properties, "additionalProperties": False}
@@ -358,9 +317,12 @@ def _is_known_format(name: str) -> bool:
 
 def asked_places(narrowed: Any, moved: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The schemas of a narrowed one, with the places where they were asked; see `narrowed`."""
-    for place, one in _places(narrowed):
-        start = "/".join(place.split("/")[:3])
-        yield moved.get(start, start) + place[len(start) :], one
+    return ((_asked_place(place, moved), one) for place, one in _places(narrowed))
+
+
+def _asked_place(place: str, moved: dict[str, str]) -> str:
+    start = "/".join(place.split("/")[:3])
+    return moved.get(start, start) + place[len(start) :]
 
 
 def _places(part: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

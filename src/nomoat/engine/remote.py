@@ -39,7 +39,7 @@ from nomoat.engine.dialect import (
 )  # fmt: skip
 from nomoat.engine.tool_calls import Gathered
 from nomoat.errors import Fate, NomoatError, RedirectedError, RemoteError, UnsupportedError, UsageError, is_of_what_was_asked
-from nomoat.providers import ANY_SERVER, key_variables
+from nomoat.providers import ANY_SERVER
 from nomoat.records import Chunk, ContinuationScore, FinishReason, Request, Usage
 from nomoat.textfiles import whole_characters
 
@@ -140,6 +140,7 @@ class RemoteEngine(Engine):
         self.host = net.host_of(base_url)
         self._provider = provider
         self._key = key
+        self._key_variables = server_address.variables_asked_for(provider, as_client=as_client)
         self._timeout_seconds = read_timeout_seconds
         self.meter: Meter | None = None  # set by whoever has a budget to keep
         self.has_to_stay = False  # set by whoever asks what may not leave this machine, whatever `gateways` says meanwhile
@@ -517,7 +518,7 @@ class RemoteEngine(Engine):
         self, sent_status: int, said: str, *, code: object, param: object, headers: Mapping[str, str] = NO_HEADERS
     ) -> RemoteError:
         status = meant_status(sent_status, said, code)
-        variable = " or ".join(key_variables(self._provider))
+        variable = " or ".join(self._key_variables)
         hints = {
             401: f"check the key in {variable}",
             402: "the account's credit is used up: look at the account",

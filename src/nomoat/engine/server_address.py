@@ -66,6 +66,12 @@ def parse_to_ask(ref: str, *, as_client: bool) -> tuple[str, str, str, str]:
     return provider, base_url, model, _key_for(ref, provider, as_client=as_client)
 
 
+def variables_asked_for(provider: str, *, as_client: bool) -> tuple[str, ...]:
+    """The environment's names of the key that a provider is asked with, the first that is set. `as_client`: see `responder.load`."""
+    names = key_variables(provider)
+    return (*names, config.CLIENTS_KEY) if as_client and provider == ANY_SERVER else names
+
+
 def _key_for(ref: str, provider: str, *, as_client: bool) -> str:
     """The key that a provider is asked with; `NO_KEY` of a server that needs none."""
     names = key_variables(provider)

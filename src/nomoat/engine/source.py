@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nomoat.engine.gguf import FloatArray, GGUFFile, Rows, Tensor
+from nomoat.engine.gguf import FloatArray, GGUFFile, Rows, Tensor, parts_of
 from nomoat.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -117,6 +117,4 @@ def files_of(path: Path) -> list[Path]:
         from nomoat.engine.safetensors import model_files
 
         return model_files(path)
-    from nomoat.engine.gguf import parts_of
-
     return parts_of(path)

@@ -42,7 +42,8 @@ FILLING = {"center", "ljust", "rjust", "zfill"}
 SPLITTING = {"partition", "rpartition", "rsplit", "split", "splitlines"}
 SEARCHING = {"lstrip", "rfind", "rindex", "rpartition", "rsplit", "rstrip", "strip"}  # each letter for each of another text
 AT_ENDS = {"endswith", "startswith"}
-TEXT_FILTERS = {"capitalize", "lower", "upper"}
+# of a text alone, and the method that costs as much: `title` takes a text apart at spaces and brackets
+TEXT_FILTERS = {"capitalize": "capitalize", "lower": "lower", "title": "split", "upper": "upper"}
 COMPARING_FILTERS = {"dictsort", "max", "min", "sort"}
 LOOPING_FILTERS = {"map", "reject", "rejectattr", "select", "selectattr"}
 OTHER_FILTERS = {"abs", "count", "d", "default", "first", "float", "items", "last", "length", "reverse"}
@@ -56,13 +57,13 @@ def filters(theirs: dict[str, Any]) -> dict[str, Any]:
     """Those of Jinja's filters that chat templates use."""
     from jinja2 import pass_environment
 
-    ours = {name: _of_text(theirs[name], name) for name in TEXT_FILTERS}
+    ours = {name: _of_text(theirs[name], method) for name, method in TEXT_FILTERS.items()}
     ours |= {name: _comparing(theirs[name]) for name in COMPARING_FILTERS}
     ours |= {name: _looping(theirs[name]) for name in LOOPING_FILTERS}
     ours |= {name: _paid(theirs[name]) for name in OTHER_FILTERS}
     ours |= {"join": _join(theirs["join"]), "sum": _sum(theirs["sum"]), "safe": text_of, "string": text_of, "list": listed}
     ours |= {"e": _escape, "escape": _escape, "format": _format, "indent": _indent, "int": _int, "replace": _replace, "round": _round}
-    return ours | {"title": _title, "tojson": _to_json, "trim": _trim, "unique": pass_environment(comparing.unique)}
+    return ours | {"tojson": _to_json, "trim": _trim, "unique": pass_environment(comparing.unique)}
 
 
 def tests(theirs: dict[str, Any]) -> dict[str, Any]:
@@ -154,11 +155,11 @@ def _of_type(test: Callable[..., Any], kind: Any) -> Callable[..., Any]:
     return of_type
 
 
-def _of_text(filter_: Callable[..., Any], name: str) -> Callable[..., Any]:
+def _of_text(filter_: Callable[..., Any], method: str) -> Callable[..., Any]:
     def of_text(value: Any) -> Any:
         text = text_of(value)
-        pay_for_method(text, name, (), {})
-        return made(filter_(text))
+        paid = pay_for_method(text, method, (), {})
+        return made(filter_(text), paid)
 
     return of_text
 
@@ -262,14 +263,6 @@ def _round(value: Any, precision: int = 0, method: Any = "common") -> Any:
 
     _require_narrow(abs(precision))
     return made(do_round(value, precision, method))
-
-
-def _title(value: Any) -> str:
-    from jinja2.filters import do_title
-
-    text = text_of(value)
-    paid = pay_for_method(text, "split", (), {})  # as it does, at spaces and brackets
-    return str(made(do_title(text), paid))
 
 
 def _to_json(value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False) -> str:

@@ -308,36 +308,30 @@ class _Reader:
 
     def finish(self) -> tuple[str, tuple[ToolCall, ...]]:
         """What was held back: text, calls, or both."""
-        thinks = self._given.rfind(DRAFT_BEGINS) > self._given.rfind(DRAFT_ENDS)  # models that think aloud also think of the marks
-        calls, _ = ((), "") if self._given else _calls_at_start(self._held, self._functions, is_marked=False)
-        begins = _behind_thought(self._held, self._functions, thinks=thinks, is_bare=bool(calls))
+        calls = () if self._given else _calls_at_start(self._held, self._functions, is_marked=False)
+        begins = _behind_thought(self._held, self._functions, is_bare=bool(calls))
         text = ""
         if begins or not calls:  # what stands without marks behind a thought is no call
             said, _, marked = self._held[begins:].partition(OPENING)
-            calls, _ = _calls_at_start(marked, self._functions, is_marked=True)
+            calls = _calls_at_start(marked, self._functions, is_marked=True)
             text = self._held[:begins] + said
         if not calls:
             return self._held, ()
         return text if text.strip() else "", calls[:1] if self._takes_one else calls
 
 
-def _behind_thought(text: str, functions: set[str], *, thinks: bool, is_bare: bool) -> int:
+def _behind_thought(text: str, functions: set[str], *, is_bare: bool) -> int:
     """Where an answer begins: behind the last mark that ends a thought. One within a call, as in an argument, ends none.
 
-    Nor does one within a call that is not whole, behind others that are. `thinks`: the text begins within a thought. `is_bare`: it
-    begins with calls without marks, and a thought that begins behind them is not the answer's first.
+    `is_bare`: it begins with calls without marks, and a thought that begins behind them is not the answer's first.
     """
     begins = at = 0
-    last_closed = text.rfind(CLOSING)
     while (mark := text.find(DRAFT_ENDS, at)) >= 0:
         start, at = at, _behind_calls(text, at, mark, functions)
-        if at <= mark and is_bare and DRAFT_BEGINS in text[start:mark]:
+        if at <= mark:
             at = mark + len(DRAFT_ENDS)
-        elif at <= mark:
-            if not thinks and last_closed < mark and _breaks_off(text[begins:mark], functions):
-                break
-            thinks = False
-            begins = at = mark + len(DRAFT_ENDS)
+            if not (is_bare and DRAFT_BEGINS in text[start:mark]):
+                begins = at
     return begins
 
 
@@ -352,16 +346,8 @@ def _behind_calls(text: str, start: int, stop: int, functions: set[str]) -> int:
     return start
 
 
-def _breaks_off(text: str, functions: set[str]) -> bool:
-    """Whether it ends within a call, behind whole ones; not where a thought begins, which may only think of them."""
-    calls, behind = _calls_at_start(text, functions, is_marked=False)
-    if not calls:
-        calls, behind = _calls_at_start(text.partition(OPENING)[2], functions, is_marked=True)
-    return bool(calls) and begins_bare(behind) is True and DRAFT_BEGINS not in text
-
-
-def _calls_at_start(rest: str, functions: set[str], *, is_marked: bool) -> tuple[tuple[ToolCall, ...], str]:
-    """The calls that a text begins with and those behind marks that follow, and the beginning of another one.
+def _calls_at_start(rest: str, functions: set[str], *, is_marked: bool) -> tuple[ToolCall, ...]:
+    """The calls that a text begins with, and those behind marks that follow.
 
     `is_marked`: the text stands behind a mark. Calls without marks follow one another; in marks there may be a list of them. What a
     model writes between and behind calls is left out.
@@ -374,12 +360,12 @@ def _calls_at_start(rest: str, functions: set[str], *, is_marked: bool) -> tuple
             break
         call = _call(value, functions)
         if call is None:
-            return tuple(found), ""
+            break
         found.append(call)
         rest = rest[end:]
         if not (ANOTHER_OF_LIST.match(rest) if is_marked else another_begins(rest)):
             rest, is_marked = _behind_mark(rest)
-    return tuple(found), rest
+    return tuple(found)
 
 
 def _behind_mark(text: str) -> tuple[str, bool]:

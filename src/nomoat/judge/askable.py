@@ -30,7 +30,7 @@ from nomoat.judge.settings import RunSettings
 from nomoat.judge.suite import Suite
 from nomoat.records import Example, Message
 from nomoat.references import AUTO, STORED
-from nomoat.responder import Responder, ref_of
+from nomoat.responder import Responder
 
 if TYPE_CHECKING:
     from nomoat.judge.asking import Asking
@@ -89,8 +89,7 @@ def require_askable(
     for model in models:
         _require(model, chat, settings)
     if judge is not None:
-        were_judged = partial(_were_judged, models=models, suite=suite, settings=settings)
-        _require(judge, replace(FOR_A_JUDGE, scored_tokens=_longest(suite), are_kept=were_judged), settings)
+        _require(judge, replace(FOR_A_JUDGE, scored_tokens=_longest(suite)), settings)
     asked = [*models, *([] if judge is None else [judge])]
     settings.spending.require_one_server(model.ref if isinstance(model, Responder) else references.named(model) for model in asked)
 
@@ -128,25 +127,6 @@ def _likelihoods_are_kept(ref: str, suite: Suite, settings: RunSettings) -> bool
             if one.metric == "choice" and is_it:
                 kept.add(one.outcome.example_id)
     return {example.id for example in suite.examples} <= kept
-
-
-def judged_as(judge: str | Responder, models: Sequence[str | Responder], settings: RunSettings) -> str:
-    """By what it is told whether a judge has looked at these models' answers, with the room that they had, and with nobody else's."""
-    asked = (settings.max_new_tokens, settings.reasoning_effort)
-    return "\n".join(map(str, (ref_of(judge), *asked, *sorted(map(ref_of, models)))))
-
-
-def _were_judged(judge: str, models: Sequence[str | Responder], suite: Suite, settings: RunSettings) -> bool:
-    """Whether what this judge said of these models' answers is kept of all examples. By names alone, as `_likelihoods_are_kept`.
-
-    Stored answers have no outcomes of their own: what was said of those alone is not known.
-    """
-    examples, named = {example.id for example in suite.examples}, judged_as(judge, models, settings)
-    with opened_store(settings) as store:
-        kept = [store.outcomes(suite_sha256=suite.sha256, model=ref) for ref in map(ref_of, models) if not ref.startswith(STORED)]
-    return bool(kept) and all(
-        examples <= {one.outcome.example_id for one in found if one.outcome.judged_as == named} for found in kept
-    )
 
 
 def _longest(suite: Suite) -> int:

@@ -74,7 +74,6 @@ class Asking:
     lettered_as: dict[str, str] = field(default_factory=dict)  # by example: the id that it had then, by which its letters are drawn
     _limits: list[int] | None = None
     _is_alpaca: bool | None = None  # whether the model's chat template is Alpaca's; None before that is looked up
-    _with_room: dict[Request, Request] = field(default_factory=dict)
     _requests: dict[str, tuple[Any, Request]] = field(default_factory=dict)  # by example, with what they depend on: see `request`
 
     def __post_init__(self) -> None:
@@ -301,7 +300,8 @@ class Asking:
     def request(self, example: Example) -> Request:
         """What the model is asked, with as much room as the settings give; see `with_room`. A kept answer may have had less.
 
-        It is made once, as it is asked for often, and again where what was said before, or was asked then, is another now.
+        It is made once, as it is asked for often, and a later look may find another answer; and again where what was said before, or
+        was asked then, is another now.
         """
         before, then = self.histories.get(example.follows), self.then.get(example.id)
         depends_on = (self.writes_choices, before, then, self.lettered_as.get(example.id))
@@ -320,9 +320,7 @@ class Asking:
             return usual
         if self._limits is None:
             self._limits = [limit for limit in self.store.limits(self.model.digest) if limit <= wanted]
-        if usual not in self._with_room:  # once: no later look may find another
-            self._with_room[usual] = with_room(self.model, usual, wanted, store=self.store, limits=self._limits)
-        return self._with_room[usual]
+        return with_room(self.model, usual, wanted, store=self.store, limits=self._limits)
 
     def question(self, example: Example) -> Question:
         """What is asked, with the choices whose likelihoods are taken. Of a model that is not here and was asked it in other words, or

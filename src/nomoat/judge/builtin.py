@@ -11,7 +11,7 @@ entry of `BUILT_IN`, below. Tests marked `data` compare its `num_examples` with 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,18 +56,7 @@ def _kobest(task: str, title: str, num_examples: int, read: Callable[[Path], Ite
     )
 
 
-def _humaneval(name: str, title: str, prompt_source: str, read: Callable[[Path], Iterator[Example]], **settings: Any) -> BuiltIn:
-    return BuiltIn(
-        name=name,
-        title=title,
-        dataset="humaneval",
-        metric="code",
-        language="en",
-        num_examples=164,
-        prompt_source=prompt_source,
-        read=read,
-        settings=settings,
-    )
+_humaneval = partial(BuiltIn, dataset="humaneval", metric="code", language="en", num_examples=164)
 
 
 def _tuned(name: str, title: str, language: str, num_examples: int, read: Callable[[Path], Iterator[Example]]) -> BuiltIn:
@@ -84,16 +73,8 @@ def _tuned(name: str, title: str, language: str, num_examples: int, read: Callab
 
 
 def _vader_suite(which: str, file_name: str, title: str, num_examples: int) -> BuiltIn:
-    return BuiltIn(
-        name=f"vader-{which}",
-        title=title,
-        dataset=f"vader-{which}",
-        metric="choice",
-        language="en",
-        num_examples=num_examples,
-        prompt_source=f"ours, as `nomoat tune` trains on it; ratings of at least {examples.CLEAR_RATING} from zero",
-        read=partial(examples.vader, file_name=f"{file_name}_GroundTruth.txt"),
-    )
+    suite = _tuned(f"vader-{which}", title, "en", num_examples, partial(examples.vader, file_name=f"{file_name}_GroundTruth.txt"))
+    return replace(suite, prompt_source=f"{suite.prompt_source}; ratings of at least {examples.CLEAR_RATING} from zero")
 
 
 def _translation(data: str, source: str, target: str, title: str, num_examples: int, pairs: Any) -> BuiltIn:
@@ -137,30 +118,30 @@ BUILT_IN = {
             settings={"chat": False, "delimiter": " ", "max_new_tokens": 256, "stop": ("Question:", "</s>", "<|im_end|>")},
         ),
         _humaneval(
-            "humaneval",
-            "Python functions from their docstring, for chat models",
-            "openai/simple-evals, humaneval_eval",
-            code_tasks.humaneval,
-            max_new_tokens=768,
+            name="humaneval",
+            title="Python functions from their docstring, for chat models",
+            prompt_source="openai/simple-evals, humaneval_eval",
+            read=code_tasks.humaneval,
+            settings={"max_new_tokens": 768},
         ),
         _humaneval(
-            "humaneval-evalplus",
-            "HumanEval as EvalPlus asks models whose weights it has: the answer is begun for them",
-            "evalplus/evalplus, chat models, with its words put into the model's mouth",
-            code_tasks.humaneval_evalplus,
-            max_new_tokens=768,
-            stop=("\n```\n",),
-            answer_start=code_tasks.EVALPLUS_START,
+            name="humaneval-evalplus",
+            title="HumanEval as EvalPlus asks models whose weights it has: the answer is begun for them",
+            prompt_source="evalplus/evalplus, chat models, with its words put into the model's mouth",
+            read=code_tasks.humaneval_evalplus,
+            settings={"max_new_tokens": 768, "stop": ("\n```\n",), "answer_start": code_tasks.EVALPLUS_START},
         ),
         _humaneval(
-            "humaneval-base",
-            "Python functions from their docstring, continued as text",
-            f"Chen et al. 2021; stops as {LM_EVAL}, humaneval",
-            code_tasks.humaneval_base,
-            max_new_tokens=512,
-            chat=False,
-            delimiter=" ",
-            stop=("\nclass", "\ndef", "\n#", "\nif", "\nprint"),
+            name="humaneval-base",
+            title="Python functions from their docstring, continued as text",
+            prompt_source=f"Chen et al. 2021; stops as {LM_EVAL}, humaneval",
+            read=code_tasks.humaneval_base,
+            settings={
+                "max_new_tokens": 512,
+                "chat": False,
+                "delimiter": " ",
+                "stop": ("\nclass", "\ndef", "\n#", "\nif", "\nprint"),
+            },
         ),
         _kobest("boolq", "Korean: yes or no, from a text", 1404, examples.kobest_boolq, delimiter="  "),
         _kobest("copa", "Korean: which cause or result", 1000, examples.kobest_copa),

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from nomoat import bounds
 from nomoat.asking.spending import Spending
-from nomoat.errors import BudgetReachedError, DataError, IncompleteError, NotEnoughMemoryError, UnsupportedError
+from nomoat.errors import BudgetReachedError, IncompleteError, NotEnoughMemoryError, UnsupportedError
 from nomoat.judge import power, stats
 from nomoat.judge.askable import have_room_together, require_askable, require_context, require_scorable
 from nomoat.judge.asking import Asking
@@ -327,12 +327,6 @@ def _replay(left: str | Responder, right: str | Responder, suite: Suite, setting
         raise ValueError("a suite of reviews has a folder")
     asked, notes = drawn(suite, settings.limit, settings.seed)
     reviews = load_reviews(suite.name, suite.folder, ref_of(left).removeprefix(prefix), ref_of(right).removeprefix(prefix))
-    missing = [example.id for example in asked.examples if example.id not in reviews.scores]
-    if missing:
-        raise DataError(
-            f"{len(missing)} of the examples of `{suite.name}` have no review, the first is `{missing[0]}`",
-            hint=f"that is not as it was published: remove `{suite.folder}`, and it is pulled again",
-        )
     one = _reviewed(left, asked, {key: pair[0] for key, pair in reviews.scores.items()}, settings.seed)
     other = _reviewed(right, asked, {key: pair[1] for key, pair in reviews.scores.items()}, settings.seed)
     return duel_of(one, other, rules=rules, notes=(*notes, *_caveats(reviews, other, suite)))
@@ -347,7 +341,7 @@ def _reviewed(side: str | Responder, suite: Suite, scores: dict[str, float], see
 def _caveats(reviews: StoredReviews, right: Evaluation, suite: Suite) -> list[str]:
     """What the stored reviews leave open."""
     n, right_total = len(right.outcomes), sum(outcome.score for outcome in right.outcomes)
-    heat = "" if reviews.temperature is None else f", temperature {reviews.temperature:g}"
+    heat = f", temperature {reviews.temperature:g}"
     notes = [
         f"answers and reviews: {suite.source or suite.name}; licence of the data: {suite.licence}",
         f"each pair was shown to the judge in one order only, `{reviews.shown_first}` first: what the order did is not known",

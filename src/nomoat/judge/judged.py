@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from nomoat.asking.store import AnswerStore
-from nomoat.judge import agreement, askable, judge_prompts, wording
+from nomoat.judge import agreement, judge_prompts, wording
 from nomoat.judge.duel import duel_of, fought_over
 from nomoat.judge.groups import group_names
 from nomoat.judge.kept import is_kept
@@ -125,9 +125,9 @@ def _judged(
             left = _scored(sides[one], PAIRS, known, scores, judging)
             right = _scored(sides[other], PAIRS, known, [1 - score for score in scores], judging)
             duels[one, other] = duel_of(left, right, rules=rules, notes=notes)
-        means, judged_as = mean_sides(duels, len(models), rules), askable.judged_as(judge, models, settings)
+        means = mean_sides(duels, len(models), rules)
         for side in [side for side in means if not side.side.model.startswith(STORED)]:
-            _keep(side, store, judged_as=judged_as)
+            _keep(side, store)
     return _Judged(duels=duels, sides=means, notes=notes)
 
 
@@ -173,7 +173,7 @@ def run_graded(
         _require_verdicts(known, judging)
         result = _scored(graded, GRADE, known, [grade for grade in grades if grade is not None], judging)
         if not is_kept(ref_of(responder)):  # whose digest is the model's, and whose record is its own
-            _keep(result, store, judged_as=askable.judged_as(judge, [responder], settings))
+            _keep(result, store)
         told = judging.notes
     unread = len(grades) - len(known)
     if unread and judging.failure is None:
@@ -244,10 +244,9 @@ def _scored(evaluation: Evaluation, metric: Metric, known: Sequence[int], scores
     return replace(cut(evaluation, suite, outcomes, judge=judging.model.ref), partial=partial)
 
 
-def _keep(judged: Evaluation, store: AnswerStore, *, judged_as: str) -> None:
-    """Save what a judge said of a model's answers. `judged_as`: see `askable.judged_as`."""
-    outcomes = [replace(outcome, judged_as=judged_as) for outcome in judged.outcomes]
-    store.save_outcomes(judged.suite.sha256, judged.suite.metric, judged.side.facts["digest"], outcomes)
+def _keep(judged: Evaluation, store: AnswerStore) -> None:
+    """Save what a judge said of a model's answers."""
+    store.save_outcomes(judged.suite.sha256, judged.suite.metric, judged.side.facts["digest"], judged.outcomes)
 
 
 def _partial_note(judging: Judge, num_judged: int, num_asked: int) -> tuple[str, ...]:

@@ -160,7 +160,7 @@ class Judge:
                 for order in ((pair.one, pair.other), (pair.other, pair.one))
             ]
 
-        found = self._said(requests, judge_prompts.VERDICTS, together=2 * len(asked))  # in this very order
+        found = self._said(requests, judge_prompts.VERDICTS, in_order=True)
         said = iter(zip(found[::2], found[1::2], strict=True))
         verdicts = {at: EQUAL if pairs[at].is_same else _verdict(*next(said)) for block in blocks for at in block}
         if isinstance(self.failure, BudgetReachedError) and None in verdicts.values():
@@ -181,10 +181,10 @@ class Judge:
                 for conversation, reference in conversations
             ]
 
-        found = self._said(requests, judge_prompts.GRADES, together=1)
+        found = self._said(requests, judge_prompts.GRADES, in_order=False)
         return [None if said is None else judge_prompts.parse_grade(said.text) for said in found]
 
-    def _said(self, requests: Callable[[bool], list[Request]], verdicts: Sequence[str], *, together: int) -> list[Said | None]:
+    def _said(self, requests: Callable[[bool], list[Request]], verdicts: Sequence[str], *, in_order: bool) -> list[Said | None]:
         """What the judge said to each request: written, or, where its likelihoods can be had, the likeliest verdict."""
         if self.writes is not True:
             try:
@@ -193,7 +193,7 @@ class Judge:
                 return chosen
             except UnsupportedError:
                 self.writes = True
-        return self._written(requests(True), together)
+        return self._written(requests(True), in_order=in_order)
 
     def _likeliest(self, requests: Sequence[Request], verdicts: Sequence[str]) -> list[Said]:
         found = collect_scores(
@@ -206,7 +206,7 @@ class Judge:
         self.too_long = [scored for scored in found if isinstance(scored, ContextExceededError)]
         return [_likeliest_of(verdicts, scored) for scored in found]
 
-    def _written(self, requests: Sequence[Request], together: int) -> list[Said | None]:
+    def _written(self, requests: Sequence[Request], *, in_order: bool) -> list[Said | None]:
         if self.max_new_tokens > judge_prompts.MAX_VERDICT_TOKENS:
             limits = [limit for limit in self.store.limits(self.model.digest) if limit <= self.max_new_tokens]
             requests = [with_room(self.model, one, self.max_new_tokens, store=self.store, limits=limits) for one in requests]
@@ -217,7 +217,7 @@ class Judge:
             spending=self.spending,
             concurrency=self.concurrency,
             show=lambda num_open: self.show(len(requests) - num_open, len(requests)),
-            together=max(1, together),
+            in_order=in_order,
         )
         self.failure = failure_of(self.failure, collected)
         if not collected.answers and self.failure is not None and not isinstance(self.failure, BudgetReachedError):

@@ -67,12 +67,6 @@ def forest_svg(
     return _svg(figure, title)
 
 
-def difference_svg(point: Point, *, title: str, is_narrow: bool = False) -> str:
-    """One point with its interval, left minus right, around a line at 0; the axis is symmetric."""
-    reach = 1.25 * max(abs(number) for number in (point.value, *(point.interval or ()))) or 1.0
-    return forest_svg([[point]], low=-reach, high=reach, unit="", title=title, is_difference=True, is_narrow=is_narrow)
-
-
 def sequence_svg(looks: Sequence[Look], *, scale: float, rope: float | None, title: str) -> str:
     """The interval of the difference after so many items, times `scale`, around a line at 0; the rope, in the same unit, as a band."""
     figure, axes = _plain_figure(6, up="points, left minus right")

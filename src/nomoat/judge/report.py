@@ -64,10 +64,7 @@ def write_duel_report(duel: Duel, path: Path, *, command: str) -> None:
         sentence=verdict.sentence,
         notes=verdict.notes,
         verdict=verdict,
-        difference=[
-            plots.difference_svg(point, title="difference, left minus right, in points", is_narrow=is_narrow)
-            for is_narrow in (False, True)
-        ],
+        difference=_difference_forest([point], room=1.25, title="difference, left minus right, in points"),
         square=square if METRICS[metric].right_or_wrong else None,
         plots_shown=_plots_of(verdict, pairs),
         shown_title="The most telling items: where the two differ",
@@ -85,7 +82,6 @@ def write_duels_report(duels: Sequence[Duel], path: Path, *, command: str) -> No
     verdicts = [duel.verdict for duel in duels]
     first = duels[0]
     points = [_difference_in_per_cent(verdict) for verdict in verdicts]
-    reach = 1.1 * max(abs(number) for point in points for number in (point.value, *(point.interval or ()))) or 1.0
     alpha = first.verdict.alpha * len(duels)
     settings = [(f"suite {number}", _digest(v.suite, v.suite_sha256)) for number, v in enumerate(verdicts, start=1)]
     _write(
@@ -97,14 +93,7 @@ def write_duels_report(duels: Sequence[Duel], path: Path, *, command: str) -> No
         alpha=alpha,
         sentence=wording.several_sentence(verdicts),
         notes=(),
-        forest=_forest(
-            [[point] for point in points],
-            low=-reach,
-            high=reach,
-            unit="",
-            title="differences with their intervals",
-            is_difference=True,
-        ),
+        forest=_difference_forest(points, room=1.1, title="differences with their intervals"),
         side_rows=[_side_rows(verdict.metric, (verdict.left, verdict.right)) for verdict in verdicts],
         shown=[_where_they_differ(duel, MAX_EXAMPLES_OF_SEVERAL) for duel in duels],
         command=command,
@@ -388,8 +377,8 @@ def _side_rows(metric: str, sides: Sequence[Side]) -> list[tuple[Markup, list[st
         ("latency, median / 95th percentile", [wording.render_latency(side) for side in sides]),
         ("bytes sent to other machines", [f"{side.bytes_out:,}" for side in sides]),
         ("tokens per second, new ones", [wording.render_speed(side) for side in sides]),
-        ("cost of 1,000 answers", [_figures(wording.render_cost(side)) for side in sides]),
-        ("cost in total", [_figures(wording.render_total_cost(side)) for side in sides]),
+        ("cost of 1,000 answers", [_figures(wording.render_usd(side.cost_usd_per_1000)) for side in sides]),
+        ("cost in total", [_figures(wording.render_usd(side.cost_usd)) for side in sides]),
     ]
     if any(side.price for side in sides):
         rows.append(("price", [_figures(side.price or "-") for side in sides]))
@@ -413,6 +402,12 @@ def _forest_rows(
     scale = METRICS[metric].points_per_score
     points[0] = [plots.Point(value=scale * score, interval=(scale * low, scale * high)) for score, low, high in whole]
     return labels, points
+
+
+def _difference_forest(points: Sequence[plots.Point], *, room: float, title: str) -> list[str]:
+    """A row for each, around a line at 0; the axis is symmetric, and `room` times as long as the farthest number."""
+    reach = room * max(abs(number) for point in points for number in (point.value, *(point.interval or ()))) or 1.0
+    return _forest([[point] for point in points], low=-reach, high=reach, unit="", title=title, is_difference=True)
 
 
 def _forest(

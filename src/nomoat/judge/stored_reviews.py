@@ -10,14 +10,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nomoat.engine.stored import ANSWER_PREFIX, full_stored_name, stored_names
-from nomoat.errors import DataError, UnsupportedError
+from nomoat.errors import UnsupportedError
 from nomoat.textfiles import read_jsonl
 
 SCALE = (0.0, 10.0)  # judges are asked for 1 to 10, and GPT-4 gave a 0 to an answer that holds nothing
-PULL_AGAIN = "that is not as it was published: remove the file, and it is pulled again"
 TWO_SCORES = re.compile(r"\s*(\d+(?:\.\d+)?)(?:\s*[,/]\s*|\s+)(\d+(?:\.\d+)?)\s*")
 
 
@@ -34,7 +32,7 @@ class StoredReviews:
     scores: Mapping[str, tuple[float, float]]
     shown_first: str
     judge: str
-    temperature: float | None
+    temperature: float
     num_in_prose: int
 
 
@@ -42,7 +40,7 @@ def load_reviews(suite: str, folder: Path, left: str, right: str) -> StoredRevie
     """The stored reviews of two systems, whichever was shown first.
 
     Raises UnknownModelError for a system without stored answers, UnsupportedError (naming the pairs there are) for two that were
-    never compared, DataError for a review that is not as it should be.
+    never compared.
     """
     left, right = full_stored_name(suite, left, folder), full_stored_name(suite, right, folder)
     pairs = _pairs(folder)
@@ -56,10 +54,10 @@ def load_reviews(suite: str, folder: Path, left: str, right: str) -> StoredRevie
     judge, temperature = _judge(folder)
     scores: dict[str, tuple[float, float]] = {}
     num_in_prose = 0
-    for line, row in read_jsonl(path):
-        first, second, in_prose = _scores(path, line, row)
+    for _, row in read_jsonl(path):
+        first, second = row["score"]
         scores[str(row["question_id"])] = (second, first) if swapped else (first, second)
-        num_in_prose += in_prose
+        num_in_prose += parse_scores(row["text"]) is None
     return StoredReviews(
         left=left,
         right=right,
@@ -78,47 +76,22 @@ def parse_scores(review: str) -> tuple[float, float] | None:
     return (float(found[1]), float(found[2])) if found else None
 
 
-def _scores(path: Path, line: int, row: dict[str, Any]) -> tuple[float, float, bool]:
-    """First's and second's score of one review, and whether its text could not confirm them."""
-    where = f"`{path}`, line {line}"
-    stated = parse_scores(str(row.get("text", "")))
-    recorded = row.get("score")
-    if recorded is None and stated is not None:
-        recorded = list(stated)
-    if "question_id" not in row or not isinstance(recorded, list) or len(recorded) != 2:
-        raise DataError(f"{where}: a review has a `question_id` and two scores", hint=PULL_AGAIN)
-    if not all(isinstance(value, int | float) and SCALE[0] <= value <= SCALE[1] for value in recorded):
-        raise DataError(f"{where}: the scores are {recorded}, and should lie between 0 and 10", hint=PULL_AGAIN)
-    if stated is not None and list(stated) != [float(value) for value in recorded]:
-        raise DataError(
-            f"{where}: the review says {stated[0]:g} and {stated[1]:g}, but {recorded} is recorded with it", hint=PULL_AGAIN
-        )
-    return float(recorded[0]), float(recorded[1]), stated is None
-
-
 def _pairs(folder: Path) -> dict[tuple[str, str], Path]:
     """Review file by the systems it compares, in the order in which the judge read them."""
     owner: dict[str, str] = {}
     for name in stored_names(folder):
         for _, row in read_jsonl(folder / "answer" / f"{ANSWER_PREFIX}{name}.jsonl"):
-            owner[str(row.get("answer_id"))] = name
+            owner[row["answer_id"]] = name
     pairs: dict[tuple[str, str], Path] = {}
     for path in sorted(folder.glob("review/*/*.jsonl")):
-        compared = {(owner.get(str(row.get("answer1_id"))), owner.get(str(row.get("answer2_id")))) for _, row in read_jsonl(path)}
-        first, second = next(iter(compared))
-        if len(compared) != 1 or first is None or second is None:
-            raise DataError(f"`{path}` does not review the stored answers of the same two systems throughout", hint=PULL_AGAIN)
-        pairs.setdefault((first, second), path)
+        _, row = read_jsonl(path)[0]
+        pairs.setdefault((owner[row["answer1_id"]], owner[row["answer2_id"]]), path)
     return pairs
 
 
-def _judge(folder: Path) -> tuple[str, float | None]:
-    """Name and temperature of the judge, as far as the folder says."""
-    path = folder / "reviewer.jsonl"
-    if not path.exists():
-        return "an unnamed judge", None
-    rows = [row for _, row in read_jsonl(path)]
-    names = {str(row.get("reviewer_id", "")).rpartition("-")[0] for row in rows}  # gpt-4-0328-coding, gpt-4-0328-math, ...
-    temperatures = {row.get("metadata", {}).get("temperature") for row in rows}
-    temperature = temperatures.pop() if len(temperatures) == 1 else None
-    return (names.pop() if len(names) == 1 else "") or "an unnamed judge", temperature
+def _judge(folder: Path) -> tuple[str, float]:
+    """Name and temperature of the judge."""
+    rows = [row for _, row in read_jsonl(folder / "reviewer.jsonl")]
+    (name,) = {row["reviewer_id"].rpartition("-")[0] for row in rows}  # gpt-4-0328-coding, gpt-4-0328-math, ...
+    (temperature,) = {row["metadata"]["temperature"] for row in rows}
+    return name, temperature

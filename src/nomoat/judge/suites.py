@@ -32,7 +32,7 @@ from nomoat.records import Example
 from nomoat.rows import Given, Rows, Source, read_objects, taken, unit_of
 from nomoat.tables import TABLE_SUFFIXES, read_labelled, require_columns
 from nomoat.textfiles import composed, of_unknown_kind, parse_json, read_text
-from nomoat.words import apart, listed
+from nomoat.words import listed
 
 if TYPE_CHECKING:
     from nomoat.responder import Responder
@@ -121,18 +121,17 @@ def _require_fit(found: Sequence[Path | None], *words: str | None) -> None:
 
 
 def suite_from_csv(
-    path: Source, input_column: str, label_column: str, *, instruction: str | None = None, labels: Sequence[str] | None = None,
-    learned: Sequence[as_tuned.Learned] = (),
+    path: Source, input_column: str, label_column: str, *, instruction: str | None = None, learned: Sequence[as_tuned.Learned] = (),
 ) -> Suite:  # fmt: skip
-    """A choice suite from a table: each row asks for its label, and the choices are the labels that occur (or `labels`).
+    """A choice suite from a table: each row asks for its label, and the choices are the labels that occur.
 
     So are those beside them that a tuned model `learned`, and where one was asked otherwise the suite's notes say so.
 
-    Rows are known by their line, or their number. Raises DataError as `read_labelled` does, for fewer than 2 labels or more than
-    256, and for a label that is not among `labels`.
+    Rows are known by their line, or their number. Raises DataError as `read_labelled` does, and for fewer than 2 labels or more than
+    256.
     """
     rows = read_labelled(path, input_column=input_column, label_column=label_column)
-    own = {composed(label) for label in labels} if labels is not None else {row.label for row in rows}
+    own = {row.label for row in rows}
     known = tuple(sorted(as_tuned.labels_with(own, learned)))
     if len(known) < 2:
         raise DataError(
@@ -144,17 +143,11 @@ def suite_from_csv(
             hint="is it the label column? free answers are written as a .jsonl suite with the metric `exact`",
         )
     question = kept_question(known, instruction)
-    examples = []
-    for row in rows:
-        if row.label not in known:
-            raise DataError(
-                f"`{path}`, {unit_of(path)} {row.line}: label `{row.label}` is not one of {', '.join(map(apart, known))}",
-                hint="correct it, or add it to `labels`",
-            )
-        messages = messages_of(question, row.text)
-        examples.append(Example(id=str(row.line), messages=messages, target=row.label, choices=known))
+    examples = tuple(
+        Example(id=str(row.line), messages=messages_of(question, row.text), target=row.label, choices=known) for row in rows
+    )
     return Suite(
-        name=composed(path.stem) if isinstance(path, Path) else path.name, metric="choice", examples=tuple(examples),
+        name=composed(path.stem) if isinstance(path, Path) else path.name, metric="choice", examples=examples,
         sha256=digest_of(examples), source=path.name,
         notes=tuple(as_tuned.notes(own, {*known}, instruction, learned)),
     )  # fmt: skip

@@ -83,16 +83,6 @@ def render_latency(side: Side) -> str:
     return f"{render_seconds(side.seconds_p50)} / {render_seconds(side.seconds_p95)}" if side.seconds_p50 is not None else "-"
 
 
-def render_cost(side: Side) -> str:
-    """US dollars for 1,000 answers."""
-    return render_usd(side.cost_usd_per_1000)
-
-
-def render_total_cost(side: Side) -> str:
-    """US dollars for all answers of the run, those paid for before and those not compared included."""
-    return render_usd(side.cost_usd)
-
-
 def render_speed(side: Side) -> str:
     """New tokens a second, over all answers that were timed."""
     return "-" if side.tokens_per_second is None else f"{side.tokens_per_second:,.1f}"

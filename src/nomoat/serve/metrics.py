@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,39 +16,7 @@ CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody is there to read it
 SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120, 300)
 
 
-class _Spent(Collector):
-    """What is counted elsewhere, as a counter."""
-
-    def __init__(self, spent_usd: Callable[[], Mapping[str, float]]) -> None:
-        self._spent_usd = spent_usd
-
-    def collect(self) -> Iterator[Metric]:
-        words = "USD that answers of the cloud have cost since the server started; counted where the policy has a budget."
-        family = CounterMetricFamily("nomoat_cloud_usd", words, labels=["model"])
-        for model, usd in self._spent_usd().items():
-            family.add_metric([model], usd)
-        yield family
-
-
-class _KvCaches(Collector):
-    """What is there at this moment: a model that is unloaded has none."""
-
-    def __init__(self, kv_caches: Callable[[], Mapping[str, KvCache]]) -> None:
-        self._kv_caches = kv_caches
-
-    def collect(self) -> Iterator[Metric]:
-        words = "keys and values of a model in memory, told of the first of those that share them"
-        used = GaugeMetricFamily(
-            "nomoat_kv_cache_bytes", f"Memory that was given to {words}; those of ended texts are kept.", labels=["model"]
-        )
-        most = GaugeMetricFamily("nomoat_kv_cache_max_bytes", f"Memory that may be given to {words}.", labels=["model"])
-        for model, cache in self._kv_caches().items():
-            used.add_metric([model], cache.used_bytes)
-            most.add_metric([model], cache.max_bytes)
-        yield from (used, most)
-
-
-class Metrics:
+class Metrics(Collector):
     """One server's numbers. Safe to call from several threads."""
 
     def __init__(
@@ -58,8 +26,9 @@ class Metrics:
         """`spent_usd`: by model, what others have taken for its answers, where that is counted. `kv_caches`: see `Models`."""
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)  # memory, open files and time of the processor, on Linux
-        self._registry.register(_Spent(spent_usd))
-        self._registry.register(_KvCaches(kv_caches))
+        self._registry.register(self)
+        self._num_texts, self._num_waiting, self._num_loaded = num_texts, num_waiting, num_loaded
+        self._spent_usd, self._kv_caches = spent_usd, kv_caches
         self._requests = Counter(
             "nomoat_requests",
             "Requests to a model by what became of them: ok, error, or gone (the client went away). "
@@ -88,12 +57,24 @@ class Metrics:
             "What the cloud failed at and was answered here is counted on both, here as cloud_failed.",
             ["model", "where", "rule"], registry=self._registry,
         )  # fmt: skip
-        texts = Gauge("nomoat_answers_under_way", "Texts being written or waiting for their turn.", registry=self._registry)
-        texts.set_function(num_texts)
-        waiting = Gauge("nomoat_answers_waiting", "Those of them that wait for their turn.", registry=self._registry)
-        waiting.set_function(num_waiting)
-        loaded = Gauge("nomoat_models_loaded", "Models in memory.", registry=self._registry)
-        loaded.set_function(num_loaded)
+
+    def collect(self) -> Iterator[Metric]:
+        """What is counted elsewhere, and what is there at this moment: a model that is unloaded has no keys and values."""
+        yield GaugeMetricFamily("nomoat_answers_under_way", "Texts being written or waiting for their turn.", self._num_texts())
+        yield GaugeMetricFamily("nomoat_answers_waiting", "Those of them that wait for their turn.", self._num_waiting())
+        yield GaugeMetricFamily("nomoat_models_loaded", "Models in memory.", self._num_loaded())
+        words = "USD that answers of the cloud have cost since the server started; counted where the policy has a budget."
+        spent = CounterMetricFamily("nomoat_cloud_usd", words, labels=["model"])
+        for model, usd in self._spent_usd().items():
+            spent.add_metric([model], usd)
+        words = "keys and values of a model in memory, told of the first of those that share them"
+        told = f"Memory that was given to {words}; those of ended texts are kept."
+        used = GaugeMetricFamily("nomoat_kv_cache_bytes", told, labels=["model"])
+        most = GaugeMetricFamily("nomoat_kv_cache_max_bytes", f"Memory that may be given to {words}.", labels=["model"])
+        for model, cache in self._kv_caches().items():
+            used.add_metric([model], cache.used_bytes)
+            most.add_metric([model], cache.max_bytes)
+        yield from (spent, used, most)
 
     def count_request(self, model: str, outcome: str) -> None:
         """A request has ended: `ok`, `error` or `gone`."""

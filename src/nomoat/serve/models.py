@@ -15,13 +15,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from nomoat import bounds, hardware, references
 from nomoat import responder as responders
 from nomoat.catalog import memory
 from nomoat.engine import KvCache
-from nomoat.engine.source import ModelSource, open_source
+from nomoat.engine.source import open_source
 from nomoat.errors import NO_TEMPLATE, NomoatError, NoTemplateError, SettingError, UnknownModelError, UsageError
 from nomoat.records import Request
 from nomoat.responder import Responder
@@ -40,7 +39,7 @@ log = logging.getLogger("nomoat.serve")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loader:
     """Models that are loaded together, because they share their weights. `load` returns for each name, in order, a responder or
-    the error that kept it from loading; `what_is_wrong` says why such a name still cannot be loaded, None once it can.
+    the error that kept it from loading.
 
     `planned_bytes` is all they may hold, no more than the `memory_bytes` of their `Models`; `cache_bytes` of it are their KV cache's,
     where that is to be bounded. `is_local`: whether prompts for them stay on this machine; None where that is not known before they
@@ -50,7 +49,6 @@ class Loader:
     names: tuple[str, ...]
     planned_bytes: int
     load: Callable[[], Sequence[Responder | NomoatError]]
-    what_is_wrong: Callable[[str], NomoatError | None] = lambda name: None
     cache_bytes: int | None = None
     is_local: Callable[[], bool | None] = lambda: None
     chats: Callable[[str], bool | None] = lambda name: None
@@ -96,7 +94,6 @@ def from_references(
         loader = Loader(
             names=names, planned_bytes=planned, cache_bytes=cache, is_local=functools.partial(references.is_local, group[0]),
             load=functools.partial(_load_what_can_be, load, group),
-            what_is_wrong=functools.partial(_what_is_wrong, refs_of),
             chats=functools.partial(_chats, refs_of, template, own),
             question=functools.partial(_question, refs_of),
         )  # fmt: skip
@@ -104,33 +101,15 @@ def from_references(
     return Models(loaders=loaders, memory_bytes=memory_bytes)
 
 
-@dataclass(slots=True)
-class _OwnTemplate:
-    """The chat template that weights bring, "" where it cannot be read, and by which it is told that they are other ones now."""
-
-    text: str | None = None
-    state: object = None
-
-    def of(self, weights: Path, source: ModelSource | None = None) -> str | None:
-        """Of weights on this disk, which are opened where they are other ones than those looked at last."""
-        state = [(path.stat().st_size, path.stat().st_mtime_ns) for path in sorted([weights, *weights.glob("*.*")]) if path.exists()]
-        if state != self.state:
-            try:
-                self.text = (source or open_source(weights)).chat_template
-            except NomoatError:
-                self.text = ""
-            self.state = state
-        return self.text
-
-
-def _foresee(ref: str, context_tokens: int | None) -> tuple[memory.MemoryNeed | None, _OwnTemplate]:
-    """Of weights on this disk the memory that they will take, and the chat template that they bring."""
-    own = _OwnTemplate()
+def _foresee(ref: str, context_tokens: int | None) -> tuple[memory.MemoryNeed | None, str | None]:
+    """Of weights on this disk the memory that they will take, and the chat template that they bring, "" where it cannot be read."""
     if not references.names_weights(ref):
-        return None, own
-    weights = references.find_files(ref).weights
-    source = open_source(weights)
-    own.of(weights, source)
+        return None, None
+    source = open_source(references.find_files(ref).weights)
+    try:
+        own = source.chat_template
+    except NomoatError:
+        own = ""
     return responders.memory_need(source, context_tokens), own
 
 
@@ -183,16 +162,11 @@ def _load_what_can_be(load: Load, refs: Sequence[str]) -> Sequence[Responder | N
     return [wrong or next(loaded) for wrong in found]
 
 
-def _what_is_wrong(refs: Mapping[str, str], name: str) -> NomoatError | None:
-    return responders.what_is_wrong(refs[name])
-
-
-def _chats(refs: Mapping[str, str], template: str | None, own: _OwnTemplate, name: str) -> bool | None:
+def _chats(refs: Mapping[str, str], template: str | None, own: str | None, name: str) -> bool | None:
     """None also where a template cannot be read: whoever loads it says so."""
     with suppress(NomoatError, OSError):
         if references.names_weights(refs[name]):
-            files = references.find_files(refs[name])
-            found = files.template_text(asked=template, own=own.of(files.weights))
+            found = references.find_files(refs[name]).template_text(asked=template, own=own)
             return None if found == "" else found is not None
     return None
 
@@ -223,23 +197,16 @@ def _give_back_freed() -> None:
 class _Unit:
     """Models that come and go together. One that is given stays: it is its maker's.
 
-    `missing`: those that were not loaded when the others were last, and why. `is_old`: one of these can be loaded now, with all others
-    once nobody uses them.
+    `missing`: those that were not loaded when the others were last, and why.
     """
 
     loader: Loader
     responders: dict[str, Responder] = field(default_factory=dict)
     is_given: bool = False
     missing: dict[str, NomoatError] = field(default_factory=dict)
-    is_old: bool = False
     users: int = 0
     is_loading: bool = False  # by one of its users
     used_at: int = 0  # when the last of its users left, by the clock of `Models`
-
-    @property
-    def waits_for_its_users(self) -> bool:
-        """It is loaded anew once they have left, and until then holds the room that it needs."""
-        return self.is_old and bool(self.responders) and self.users > 0
 
 
 @dataclass(slots=True, eq=False)
@@ -339,7 +306,6 @@ class Models:
         """
         unit = self._units[name]
         with _of_this_server():
-            self._look_again(unit, name)
             self._begin(unit, stop)
         try:
             with _of_this_server():
@@ -356,15 +322,6 @@ class Models:
             for unit in self._units.values():
                 if not unit.is_given:
                     self._unload(unit)
-
-    def _look_again(self, unit: _Unit, name: str) -> None:
-        """Raises why a model that was not loaded beside its siblings cannot be now; else they are loaded anew with it."""
-        if name not in unit.missing:
-            return
-        if (wrong := unit.loader.what_is_wrong(name)) is not None:
-            raise wrong
-        with self._changed:
-            unit.is_old |= name in unit.missing
 
     def _begin(self, unit: _Unit, stop: threading.Event | None) -> None:
         """Become a user of it, once it is there."""
@@ -412,18 +369,15 @@ class Models:
         log.info("loaded %s in %.1f s", first_few(list(made), NAMED), time.perf_counter() - began)
         with self._changed:
             with self._listed:
-                unit.responders, unit.missing, unit.is_old = made, missing, False
+                unit.responders, unit.missing = made, missing
             unit.is_loading = False
             self._changed.notify_all()
 
     # The callers of what follows hold the lock.
     def _admit(self) -> None:
-        """Give their turn to all who want the model of the first in the row, as long as there is room for that model. One that waits
-        for its own users keeps no other waiting."""
+        """Give their turn to all who want the model of the first in the row, as long as there is room for that model."""
         self._waiting = [turn for turn in self._waiting if not turn.stop.is_set()]
         for unit in dict.fromkeys(turn.unit for turn in self._waiting):
-            if unit.waits_for_its_users:
-                continue
             if not self._has_room(unit):
                 break
             come = [turn for turn in self._waiting if turn.unit is unit]
@@ -448,8 +402,6 @@ class Models:
 
     def _has_room(self, unit: _Unit) -> bool:
         """Whether this one may be used now; unloads idle ones for it."""
-        if unit.is_old and unit.responders:
-            self._unload(unit, why="to be loaded with what was missing")
         if self._memory_bytes is None or unit.responders or unit.users:
             return True
         while True:

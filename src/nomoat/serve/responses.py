@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 from fastapi import FastAPI
 from fastapi import Request as HttpRequest
 from fastapi import Response as HttpResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from nomoat.errors import BadRequestError, NomoatError, SchemaError
 from nomoat.records import Chunk, Effort, FinishReason, TokenLikelihood, ToolCall, Usage, Verbosity
@@ -135,12 +135,6 @@ class _Asked(Shape):
     user: str | None = None
 
 
-SHAPES: tuple[type[BaseModel], ...] = (
-    _Reasoning, _Format, _TextConfig, _Named, _Choice, _Message, _Call, _CallOutput, _Namespace, _Asked, shapes.Part,
-)  # fmt: skip
-NAMES = shapes.field_names(SHAPES) | shapes.FIELD_NAMES
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """A call, and what its answer tells of it again. `namespaced`: namespace and name of each function that has one, by what models
@@ -171,7 +165,7 @@ def add_route(app: FastAPI, served: Served) -> None:
 # ---------------------------------------------------------------- what is asked
 def parse(body: bytes) -> Asked:
     """A body of /v1/responses. Raises BadRequestError."""
-    asked = shapes.parse_shape(_Asked, body, names=NAMES)
+    asked = shapes.parse_shape(_Asked, body)
     extra = asked.model_extra or {}
     for name, (harmless, advice) in REFUSED.items():
         if extra.get(name) is not None and extra[name] not in harmless:
@@ -255,20 +249,20 @@ def _turn(item: dict[str, Any], place: str) -> dict[str, Any] | None:
     if kind == "reasoning":
         return None
     if kind == "function_call":
-        call = shapes.parse_shape(_Call, item, names=NAMES, place=place)
+        call = shapes.parse_shape(_Call, item, place=place)
         name = _joined_name(call.namespace, call.name) if call.namespace else call.name
         told = {
             "id": call.call_id, "function": {"name": name, "arguments": call.arguments}, "extra_content": call.extra_content,
         }  # fmt: skip
         return {"role": "assistant", "content": "", "tool_calls": [told]}
     if kind == "function_call_output":
-        came = shapes.parse_shape(_CallOutput, item, names=NAMES, place=place)
+        came = shapes.parse_shape(_CallOutput, item, place=place)
         return {"role": "tool", "tool_call_id": came.call_id, "content": _text(came.output, f"{place}.output")}
     if kind == "item_reference":
         raise shapes.unsupported(f"{place}.type", f"is `item_reference`: {KEEPS_NOTHING} (clients may send them with `store`: false)")
     if kind != "message":
         raise shapes.unsupported(f"{place}.type", f"is `{kind}`; supported are {ITEMS}")
-    message = shapes.parse_shape(_Message, item, names=NAMES, place=place)
+    message = shapes.parse_shape(_Message, item, place=place)
     if message.role in ("tool", "function"):
         advice = "what a call came to is an item of type `function_call_output`"
         raise shapes.unsupported(f"{place}.role", f"is `{message.role}`; {advice}")
@@ -309,7 +303,7 @@ class _Tools:
             if tool.get("type") != "namespace":
                 self._add(tool, f"tools.{at}", others)
                 continue
-            space = shapes.parse_shape(_Namespace, tool, names=NAMES, place=f"tools.{at}")
+            space = shapes.parse_shape(_Namespace, tool, place=f"tools.{at}")
             for within, one in enumerate(space.tools):
                 self._add(one, f"tools.{at}.tools.{within}", others, space.name)
         if not self.told:  # nothing else could be called: for `wire` to refuse
@@ -321,7 +315,7 @@ class _Tools:
         if tool.get("type") != "function":
             others[place] = str(tool.get("type"))
             return
-        function = shapes.parse_shape(shapes.Function, tool, names=NAMES, place=place).model_dump()
+        function = shapes.parse_shape(shapes.Function, tool, place=place).model_dump()
         if namespace is not None:
             name = _joined_name(namespace, function["name"])
             self.namespaced[name] = (namespace, function["name"])

@@ -7,9 +7,7 @@ supported (images, a bias on tokens, other servers' words for a schema) is refus
 from __future__ import annotations
 
 import codecs
-import json
-import re
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -21,7 +19,6 @@ from nomoat.records import Effort, Verbosity
 MAX_TOP_LOGPROBS = 20
 MAX_CHOICES = 1024  # prompts times answers to each, in one request
 MAX_EMBEDDED = 2048  # texts in one request: as many as OpenAI takes, by which clients cut theirs
-HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 RANDOM_SEED = -1  # llama.cpp's word for none
 
 
@@ -288,16 +285,13 @@ class Embed(Shape):
 
 
 _Asked = TypeVar("_Asked", bound=BaseModel)
-# What tells a field from the name pydantic has for one of the types it may be of.
-SHAPES: tuple[type[BaseModel], ...] = (*Shape.__subclasses__(), *NamedTool.__subclasses__(), *Settings.__subclasses__())
 
 
-def field_names(shapes: Sequence[type[BaseModel]]) -> frozenset[str]:
-    """As clients write them."""
-    return frozenset(field.alias or name for shape in shapes for name, field in shape.model_fields.items())
-
-
-FIELD_NAMES = field_names(SHAPES)
+def every_shape(base: type[Shape] = Shape) -> Iterator[type[Shape]]:
+    """This one, and all that are made from it."""
+    yield base
+    for shape in base.__subclasses__():
+        yield from every_shape(shape)
 
 
 def parse_body(shape: type[_Asked], body: bytes | dict[str, Any]) -> _Asked:
@@ -314,16 +308,15 @@ def parse_body(shape: type[_Asked], body: bytes | dict[str, Any]) -> _Asked:
     return asked
 
 
-def parse_shape(
-    shape: type[_Asked], body: bytes | dict[str, Any], *, names: frozenset[str] = FIELD_NAMES, place: str = ""
-) -> _Asked:  # fmt: skip
-    """JSON's fields, checked. `names`: those of the shape's fields and of what stands in them; `place`: where all of it stands, in
-    errors. Raises BadRequestError."""
+def parse_shape(shape: type[_Asked], body: bytes | dict[str, Any], *, place: str = "") -> _Asked:
+    """JSON's fields, checked. `place`: where all of it stands, in errors. Raises BadRequestError."""
     try:
         if isinstance(body, bytes):
             return shape.model_validate_json(body.removeprefix(codecs.BOM_UTF8))
         return shape.model_validate(body)
     except ValidationError as exc:
+        # Of fields: what tells one from the name that pydantic has for one of the types it may be of.
+        names = {field.alias or name for one in every_shape() for name, field in one.model_fields.items()}
         found: dict[tuple[object, ...], tuple[list[int | str], Any]] = {}  # the first error of each type that something may be of
         for each in exc.errors(include_url=False, include_input=False):
             parts = [part for part in each["loc"] if isinstance(part, int) or part in names]
@@ -333,39 +326,9 @@ def parse_shape(
         of_first = [one for one in found.values() if one[0][: len(first)] == first]
         parts, error = max(of_first, key=lambda one: (len(one[0]), [part for part in one[0] if isinstance(part, int)]))
         where = ".".join([place, *map(str, parts)] if place else map(str, parts))
-        if isinstance(body, bytes) and "hex escape" in error["msg"] and (half := _half_character(body, names)) is not None:
-            raise half from exc
         if error["type"] == "json_invalid" or not where:
             raise BadRequestError(f"the body is no JSON object: {error['msg']}") from exc
         raise BadRequestError(f"`{where}`: {error['msg']}", param=where) from exc
-
-
-def _half_character(body: bytes, names: frozenset[str]) -> BadRequestError | None:
-    """What says which text of an object holds half of a character (a lone surrogate), which pydantic calls no JSON."""
-    try:
-        told = json.loads(body.removeprefix(codecs.BOM_UTF8).decode())
-        for place, text in _texts_in(told, ()) if isinstance(told, dict) else ():
-            if half := HALF_CHARACTER.search(text):
-                where = ".".join(str(part) for part in place if isinstance(part, int) or part in names)
-                what = f"holds half of a character, `\\u{ord(half[0]):04x}`, as where a text was cut within an emoji"
-                advice = "cut it elsewhere, or put U+FFFD there (in JavaScript: `text.toWellFormed()`)"
-                return BadRequestError(f"{f'`{where}`' if where else 'the body'} {what}; {advice}", param=where or None)
-    except (ValueError, RecursionError):  # it is no JSON besides
-        pass
-    return None
-
-
-def _texts_in(value: object, place: tuple[int | str, ...]) -> Iterator[tuple[tuple[int | str, ...], str]]:
-    """Each text of a JSON value, names of fields among them, after where it stands."""
-    if isinstance(value, str):
-        yield place, value
-    elif isinstance(value, dict):
-        for name, part in value.items():
-            yield place, name
-            yield from _texts_in(part, (*place, name))
-    elif isinstance(value, list):
-        for at, part in enumerate(value):
-            yield from _texts_in(part, (*place, at))
 
 
 def unsupported(param: str, what: str) -> BadRequestError:

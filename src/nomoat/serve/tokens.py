@@ -18,7 +18,7 @@ from nomoat.errors import UnsupportedError, UsageError
 from nomoat.responder import Responder
 from nomoat.serve import web
 from nomoat.serve.served import Served, read_body
-from nomoat.serve.shapes import Several, Shape, field_names, parse_shape
+from nomoat.serve.shapes import Several, Shape, parse_shape
 
 
 class _Text(Shape):
@@ -32,9 +32,6 @@ class _Tokens(Shape):
     tokens: Several[Annotated[int, Field(ge=0, lt=1 << 32)]]
 
 
-NAMES = field_names((_Text, _Tokens))
-
-
 def add_routes(app: FastAPI, served: Served) -> None:
     """Put /tokenize, /detokenize and /tokenizer_info into an application."""
 
@@ -43,7 +40,7 @@ def add_routes(app: FastAPI, served: Served) -> None:
 
     @app.post("/tokenize")
     async def tokenize(request: HttpRequest) -> Response:
-        asked = await read_body(request, lambda body: parse_shape(_Text, body, names=NAMES))
+        asked = await read_body(request, lambda body: parse_shape(_Text, body))
 
         def tell(tokenizer: Tokenizer, loaded: Responder) -> dict[str, Any]:
             ids = tokenizer.encode(asked.prompt, add_bos=asked.add_special_tokens is not False)
@@ -53,7 +50,7 @@ def add_routes(app: FastAPI, served: Served) -> None:
 
     @app.post("/detokenize")
     async def detokenize(request: HttpRequest) -> Response:
-        asked = await read_body(request, lambda body: parse_shape(_Tokens, body, names=NAMES))
+        asked = await read_body(request, lambda body: parse_shape(_Tokens, body))
 
         def tell(tokenizer: Tokenizer, _loaded: Responder) -> dict[str, Any]:
             strange = next((token for token in asked.tokens if name_of(tokenizer.backend, token) is None), None)

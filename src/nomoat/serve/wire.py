@@ -310,19 +310,23 @@ def _numbered(request: Request, at: int) -> Request:
     return replace(request, seed=int.from_bytes(drawn[:4]) % MOST_DRAWN_SEEDS)
 
 
-def _schema(asked: shapes.Format | None) -> str | None:
-    """The schema that an answer has to follow, where clients write it."""
+def _form(asked: shapes.Format | None) -> dict[str, Any]:
+    """What an answer has to follow: a schema, where clients write it, and what is said of it."""
     if asked is None or asked.type == "text":
-        return None
-    within = {"json_schema.schema": asked.json_schema.schema_ if asked.json_schema else None}
+        return {}
+    about = asked.json_schema or shapes.Schema()
+    within = {"json_schema.schema": about.schema_}
     if asked.type != "json_schema":
         within |= {"schema": asked.schema_, "value": asked.value}
-    for place, schema in within.items():
-        if schema is not None:
-            return as_json(schema, f"response_format.{place}")
-    if asked.type == "json_schema":
+    told = (as_json(schema, f"response_format.{place}") for place, schema in within.items() if schema is not None)
+    schema = next(told, None if asked.type == "json_schema" else ANY_OBJECT)
+    if schema is None:
         raise BadRequestError("`response_format.json_schema.schema` is missing", param="response_format")
-    return ANY_OBJECT
+    is_any = asked.type != "json_schema" and schema == ANY_OBJECT
+    mode: SchemaMode | None = "json_object" if is_any else "strict" if about.strict else None
+    return {
+        "json_schema": schema, "schema_mode": mode, "schema_name": about.name or "", "schema_description": about.description or "",
+    }  # fmt: skip
 
 
 def as_json(value: object, where: str, *, sort_keys: bool = False) -> str:
@@ -333,18 +337,9 @@ def as_json(value: object, where: str, *, sort_keys: bool = False) -> str:
         raise BadRequestError(f"`{where}` holds a number that JSON does not have (NaN, Infinity, 1e999)", param=where) from exc
 
 
-def _schema_mode(asked: shapes.Format | None) -> SchemaMode | None:
-    if asked is None or asked.type == "text":
-        return None
-    if asked.type != "json_schema" and _schema(asked) == ANY_OBJECT:
-        return "json_object"
-    return "strict" if asked.json_schema is not None and asked.json_schema.strict else None
-
-
 def _sampling(asked: shapes.Settings) -> dict[str, Any]:
     """OpenAI's defaults where a client says nothing: temperature 1, so that the same client behaves the same here."""
     stop = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
-    schema = asked.response_format.json_schema if asked.response_format and asked.response_format.type == "json_schema" else None
     return {
         "temperature": 1.0 if asked.temperature is None else asked.temperature,
         "top_p": 1.0 if asked.top_p is None else asked.top_p,
@@ -353,10 +348,7 @@ def _sampling(asked: shapes.Settings) -> dict[str, Any]:
         "repetition_penalty": 1.0 if asked.repetition_penalty is None else asked.repetition_penalty,
         "presence_penalty": asked.presence_penalty or 0.0,
         "frequency_penalty": asked.frequency_penalty or 0.0,
-        "json_schema": _schema(asked.response_format),
-        "schema_mode": _schema_mode(asked.response_format),
-        "schema_name": (schema and schema.name) or "",
-        "schema_description": (schema and schema.description) or "",
+        **_form(asked.response_format),
         "seed": None if asked.seed in (None, shapes.RANDOM_SEED) else asked.seed % MOST_SEEDS,
         "stop": tuple(text for text in stop if text),
     }

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import errno
-import functools
 import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nomoat import __version__, bounds, commands, hardware, paths, references, system_errors, whole_files
+from nomoat import bounds, commands, hardware, paths, references, system_errors, whole_files
 from nomoat.catalog import licences, tuned
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.engine import arch as architectures
@@ -29,10 +28,11 @@ from nomoat.engine.templates import Template
 from nomoat.errors import BadFileError, NotWritableError, UnsupportedError, UsageError
 from nomoat.hub_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, CHAT_TEMPLATE, TOOL_TEMPLATE, cannot_read
 from nomoat.records import Parent
-from nomoat.rows import Source, sha256_of
 
 if TYPE_CHECKING:
     import torch
+
+    from nomoat.tune.prepare import Prepared
 
 NAME = re.compile(r"[\w][\w.-]{0,63}")  # \w: letters of any script, so that a name may be Korean
 CHECKPOINT_FILE, CHECKPOINT_END = "checkpoint.pt", ".checkpoint"  # the latter of its folder
@@ -123,61 +123,6 @@ def _shapes_from_the_top(file: ModelSource, arch: Architecture, sizes: Dimension
     return {layer: file.tensor(tensor).shape for tensor, layer in upper}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """What an adapter is made from. `task` says how the data was turned into prompts, `lessons_sha256` what came of it;
-    `data_terms` are its licences; `teachers` are those that wrote the data, and what they showed; `start` is the adapter it goes on
-    from; `others` are those of `--test` and `--validation`; `arch` and `sizes` are the base's, which tell names and rows' order;
-    `brought` is the chat template that `start` has in its folder, where that was used.
-    """
-
-    base: str
-    weights: Path
-    data: Source
-    others: dict[str, Source]
-    data_terms: tuple[Parent, ...]
-    num_lessons: int
-    lessons_sha256: str
-    settings: dict[str, Any]
-    task: dict[str, Any]
-    arch: Architecture
-    sizes: Dimensions
-    teachers: tuple[Parent, ...] = ()
-    start: Start | None = None
-    brought: Template | None = None
-
-    @functools.cached_property
-    def facts(self) -> dict[str, Any]:
-        """As it is written into `provenance.json`, and compared before a training is resumed; of the files as they were first met.
-
-        People publish it: files are known by their names and digests, not by where they lie on this machine.
-        """
-        others = {f"{which}_sha256": sha256_of(path) for which, path in self.others.items()}
-        facts = {
-            "nomoat": __version__,
-            "base": self.base_name,
-            "base_file": self.weights.name,
-            "base_sha256": importer.sha256_of_model(self.weights),
-            "data_file": self.data.name,
-            "data_sha256": sha256_of(self.data),
-            "data_licence": self.data_terms[0].licence,
-            **others,
-            "num_lessons": self.num_lessons,
-            LESSONS: self.lessons_sha256,
-            "start": self.start.facts() if self.start else None,
-            "settings": self.settings,
-            "task": self.task,
-        }
-        # As JSON has it: a name that is a text of numpy's PyTorch writes into a checkpoint, and does not read.
-        plain: dict[str, Any] = json.loads(json.dumps(facts))
-        return plain
-
-    @property
-    def base_name(self) -> str:
-        """The base as it was named; of a path, its last part."""
-        return self.weights.absolute().name if references.is_path(self.base) else self.base
-
-
 def reserve(name: str, *, replace: bool, resume: bool) -> Path:
     """The folder an adapter of this name will have. Raises UsageError for a bad name, and for one that is taken."""
     bounds.require_text(name, "an adapter's name")
@@ -223,43 +168,45 @@ def saved_at(name: str) -> int | None:
         return None
 
 
-def save(target: Path, learned: Mapping[str, torch.Tensor], origin: Origin, metrics: dict[str, Any], survey: dict[str, Any]) -> None:
-    """Write the adapter as PEFT has it, whole or not at all. `learned`: `layer.lora_A.weight` and the like, of our layers."""
+def save(
+    target: Path, learned: Mapping[str, torch.Tensor], prepared: Prepared, facts: dict[str, Any], metrics: dict[str, Any]
+) -> None:  # fmt: skip
+    """Write the adapter as PEFT has it, whole or not at all. `learned`: `layer.lora_A.weight` and the like, of our layers. `facts` are
+    those that `prepared` had at first."""
     from safetensors.torch import save as serialised
 
     from nomoat.tune import plots
 
-    named = _as_peft_has_it(learned, origin.arch, origin.sizes)
-
+    arch, rank = prepared.arch, prepared.settings.rank
+    named = _as_peft_has_it(learned, arch, prepared.sizes)
     provenance = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": hardware.summary(),
-        **origin.facts,
-        "data": survey,
+        **facts,
+        "data": asdict(prepared.survey),
         "metrics": metrics,
-        "licence": licences.as_dict(licence_chain(origin.weights, origin.data_terms, origin.teachers, origin.start)),
+        "licence": licences.as_dict(prepared.licence),
     }
-    rank = origin.settings["rank"]
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": origin.base_name,
+        "base_model_name_or_path": facts["base"],
         "r": rank,
         "lora_alpha": rank * USUAL_SCALE,
         "lora_dropout": 0.0,
         "target_modules": sorted({name.split(".")[-3] for name in named}),
         "layers_to_transform": sorted({int(name.split(".")[2]) for name in learned}),
-        "layers_pattern": origin.arch.hf_layers.rpartition(".")[2],
-        "fan_in_fan_out": peft_names.has_rows_last(origin.arch),
+        "layers_pattern": arch.hf_layers.rpartition(".")[2],
+        "fan_in_fan_out": peft_names.has_rows_last(arch),
         "bias": "none",
         "inference_mode": True,
     }
     with whole_files.whole_folder(target) as part:
         (part / ADAPTER_WEIGHTS).write_bytes(serialised(named))
-        for name, facts in ((ADAPTER_CONFIG, config), (tuned.PROVENANCE, provenance)):
-            (part / name).write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8", newline="\n")
-        if origin.brought is not None:
-            _write_templates(part, origin.brought)
+        for name, told in ((ADAPTER_CONFIG, config), (tuned.PROVENANCE, provenance)):
+            (part / name).write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8", newline="\n")
+        if prepared.brought is not None:
+            _write_templates(part, prepared.brought)
         if metrics["history"]:
             (part / "training.svg").write_text(plots.training_svg(metrics), encoding="utf-8", newline="\n")
 
@@ -286,10 +233,10 @@ def _as_peft_has_it(learned: Mapping[str, torch.Tensor], arch: Architecture, siz
 class Checkpoint:
     """The last good state of a training that has not ended. Written whole or not at all."""
 
-    def __init__(self, target: Path, origin: Origin, numbers: Iterable[str]) -> None:
-        """`numbers`: the names of what a state has beside the weights."""
+    def __init__(self, target: Path, facts: dict[str, Any], numbers: Iterable[str]) -> None:
+        """`facts`: what it is of, see `Prepared.facts`. `numbers`: the names of what a state has beside the weights."""
         self._folder = checkpoint_folder(target)
-        self._facts, self._numbers = origin.facts, set(numbers)
+        self._facts, self._numbers = facts, set(numbers)
         self.name, self._has_adapter = target.name, target.exists()
 
     def save(self, state: dict[str, Any]) -> None:

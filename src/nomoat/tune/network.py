@@ -100,7 +100,7 @@ class Network:
 
     def __init__(
         self, file: ModelSource, arch: Architecture, sizes: Dimensions, *, rank: int, seed: int, precision: qlora.Precision,
-        keep_expanded: bool, frozen: int = 0,
+        keep_expanded: bool, frozen: int,
     ) -> None:  # fmt: skip
         self.arch, self.sizes, self.dtype, self.frozen = arch, sizes, qlora.DTYPES[precision], frozen
         self.parameters: dict[str, torch.nn.Parameter] = {}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nomoat import bounds, labelling, references
+from nomoat import __version__, bounds, labelling, references
 from nomoat.catalog import datasets, licences, pull, sidecar
 from nomoat.catalog.licences import ChainVerdict
 from nomoat.catalog.sidecar import Sidecar
@@ -190,6 +190,30 @@ class Prepared:
             about = (sample.lesson, len(sample), sample.answers, len(held_out))
             found.update(json.dumps(about).encode() + np.asarray(sample.tokens, np.int64).tobytes())
         return found.hexdigest()
+
+    def facts(self) -> dict[str, Any]:
+        """What an adapter is made from, as it is written into `provenance.json`, and compared before a training is resumed.
+
+        People publish it: files are known by their names and digests, not by where they lie on this machine.
+        """
+        facts = {
+            "nomoat": __version__,
+            "base": self.weights.absolute().name if references.is_path(self.base) else self.base,
+            "base_file": self.weights.name,
+            "base_sha256": importer.sha256_of_model(self.weights),
+            "data_file": self.data.path.name,
+            "data_sha256": sha256_of(self.data.path),
+            "data_licence": self.data_terms[0].licence,
+            **{f"{which}_sha256": sha256_of(path) for which, path in self.others.items()},
+            "num_lessons": len(self.data.lessons),
+            adapter.LESSONS: self.lessons_sha256(),
+            "start": self.start.facts() if self.start else None,
+            "settings": asdict(self.settings),
+            "task": self.options,
+        }
+        # As JSON has it: a name that is a text of numpy's PyTorch writes into a checkpoint, and does not read.
+        plain: dict[str, Any] = json.loads(json.dumps(facts))
+        return plain
 
 
 def prepare(

@@ -27,7 +27,6 @@ BATCH_TOKENS = 2048  # tokens computed in a step, about: long lessons make small
 MOST_LOOKED_AT = 32  # lessons of a batch that is held out
 WIDTH_STEP, WANTED_STEP = 4, 32
 NOT_LEARNED = -1
-WRITTEN = 16  # prompts of a conversation that a template writes each by itself
 Ids = npt.NDArray[np.int64]
 Texts = tuple[str, str]  # a prompt and its answer
 Turn = tuple[list[int], list[int], bytes]  # and what is asked before the answer
@@ -93,55 +92,16 @@ def encode(lesson: Lesson, tokenizer: Tokenizer, context_tokens: int, alike: Ali
         return _as_served([turn], tokenizer.special.eos_id)
     known = dict[str, list[int]]()
     turn = _turn((prompt, answer), asked[last], tokenizer, known)
-    before = _before(messages, earlier, prompt, tokenizer) if sum(map(len, turn[:2])) < context_tokens else []
-    if any(tokenizer.is_beyond(text, context_tokens) for text in itertools.chain.from_iterable(before)):
+    earlier = earlier if sum(map(len, turn[:2])) < context_tokens else []
+    before = {at: _texts(messages, at, tokenizer) for at in reversed(earlier)}
+    if any(tokenizer.is_beyond(text, context_tokens) for text in itertools.chain.from_iterable(before.values())):
         return []  # as of an answer that the last prompt leaves out
-    turns = (_turn(texts, asked[at], tokenizer, known) for texts, at in zip(before[::-1], earlier[::-1], strict=False))
+    turns = (_turn(texts, asked[at], tokenizer, known) for at, texts in before.items())
     return _as_served(itertools.chain([turn], turns), tokenizer.special.eos_id)
 
 
 def _texts(messages: Sequence[Message], at: int, tokenizer: Tokenizer) -> Texts:
     return tokenizer.render(messages[:at]), messages[at].content
-
-
-def _before(messages: Sequence[Message], earlier: Sequence[int], last: str, tokenizer: Tokenizer) -> list[Texts]:
-    """The prompts of the earlier answers, and these. `last`: the last answer's prompt.
-
-    To write each by itself takes time by the square of their number. Of many, where `last` is the first prompt and then the same words
-    around every turn, as far as it goes, and some of them written by themselves are beginnings of it, all are taken to be.
-    """
-    if len(earlier) > WRITTEN:
-        starts = _starts(messages, earlier[0], last, tokenizer)
-        some = [*earlier[:: -(-len(earlier) // WRITTEN)], earlier[-1]]
-        if starts is not None and all(tokenizer.render(messages[:at]) == last[: starts[at]] for at in some):
-            return [(last[: starts[at]], messages[at].content) for at in earlier]
-    return [_texts(messages, at, tokenizer) for at in earlier]
-
-
-def _starts(messages: Sequence[Message], first: int, last: str, tokenizer: Tokenizer) -> dict[int, int] | None:
-    """Where each answer begins behind the prompt `last`, by its place; None where that is not the same words around every turn.
-
-    From the answer at the place `first` on, a turn of the user stands between two of them.
-    """
-    pairs = list(zip(messages[first:-1:2], messages[first + 1 : -1 : 2], strict=False))
-    if any((answer.role, question.role) != ("assistant", "user") for answer, question in pairs):
-        return None
-    begin, second = (tokenizer.render(messages[:at]) for at in (first, first + 2))
-    asked, answered, asked_next = (message.content for message in messages[first - 1 : first + 2])
-    places = begin.rfind(asked), second.find(answered, len(begin))
-    if not asked or -1 in places or not last.startswith(begin):
-        return None
-    sign = begin[places[0] + len(asked) :]  # that the model is to answer
-    lead = second[len(begin) : places[1]]  # an answer, such as a blank
-    between = second[places[1] + len(answered) : len(second) - len(asked_next) - len(sign)]
-    starts, at = {first: len(begin)}, first
-    for answer, question in pairs:
-        said = f"{lead}{answer.content}{between}{question.content}{sign}"
-        if not last.startswith(said, starts[at]):
-            return None
-        starts[at + 2] = starts[at] + len(said)
-        at += 2
-    return starts if starts[at] == len(last) else None
 
 
 def _turn(texts: Texts, asked: bytes, tokenizer: Tokenizer, known: dict[str, list[int]]) -> Turn:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 
 import safetensors.torch  # noqa: F401 - `adapter.save` needs it, hours later
@@ -90,20 +89,14 @@ def learn(
     _require_told(workers, on_progress, on_message)
     say = on_message or (lambda text: None)
     target = adapter.reserve(name, replace=replace, resume=resume)
-    origin = adapter.Origin(
-        base=prepared.base, weights=prepared.weights, data=prepared.data.path, data_terms=prepared.data_terms,
-        num_lessons=len(prepared.data.lessons), lessons_sha256=prepared.lessons_sha256(), settings=asdict(prepared.settings),
-        task=prepared.options, others=prepared.others, arch=prepared.arch, sizes=prepared.sizes,
-        teachers=prepared.teachers, start=prepared.start,
-        brought=prepared.brought,
-    )  # fmt: skip
     adapter.require_disk(target, execution.num_learned(prepared))
     with (
         adapter.tuning(target, prepared.weights), interrupts.translate_errors(prepared.weights.name, name, resume=resume),
         kernels.threads_of_the_caller(),
     ):  # fmt: skip
         adapter.reserve(name, replace=replace, resume=resume)  # again: another training may have ended since
-        checkpoint = adapter.Checkpoint(target, origin, loop.Run.NUMBERS)
+        facts = prepared.facts()  # of the files as they are now
+        checkpoint = adapter.Checkpoint(target, facts, loop.Run.NUMBERS)
         saved = checkpoint.load() if resume and adapter.can_resume(name) else None
         if resume and not saved:
             others = [f"`{other}`" for other in adapter.resumable() if other != name]
@@ -126,7 +119,7 @@ def learn(
             run.use_best()
         with uncut():  # with both of them there, --resume would refuse what it is named for
             metrics = run.metrics()
-            adapter.save(target, run.learned, origin, metrics, asdict(prepared.survey))
+            adapter.save(target, run.learned, prepared, facts, metrics)
             checkpoint.remove()
     for line in verdict.result_lines(metrics, has_file="validation" in prepared.others):
         say(line)
