@@ -58,6 +58,15 @@ def test_a_file_arrives_whole_and_its_progress_is_told(server: Any, target: Path
     assert [done for _, done, _ in told] == sorted(done for _, done, _ in told)
 
 
+def test_a_file_arrives_in_the_home_of_a_user_whose_name_is_korean(server: Any, target: Path) -> None:
+    """Python 3.11's own way to open a file for oneself alone on Windows takes no such path."""
+    server.files["/m.gguf"] = BODY
+    there = target.parent / "홍길동" / "받은 것" / "모델.gguf"
+    pull(source(f"{server.url}/m.gguf", sha256=SHA256), there)
+    assert there.read_bytes() == BODY
+    assert names_in(there.parent) == ["모델.gguf"]
+
+
 def test_a_cut_connection_keeps_what_came_and_the_next_call_asks_only_for_the_rest(server: Any, target: Path) -> None:
     server.files["/m.gguf"] = BODY
     server.cut_after = 300_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import re
 import signal
@@ -24,7 +25,7 @@ from misbehaving import FINE, Server, Silent, say
 from patience import PATIENCE_SECONDS, wait_until
 from tiny import write_tiny_gguf
 
-from nomoat import config
+from nomoat import commands, config
 from nomoat.engine.fake import FakeEngine
 from nomoat.responder import Responder
 from nomoat.route.policy import default_path
@@ -323,7 +324,7 @@ def test_which_models_have_to_be_asked_in_a_table_s_words_is_said_once_and_curl_
     question = "Text: {text}\nColour:"
     assert not [line for line in said(plain=None) if "note: " in line]
     lines = said(t=question, plain=None)
-    assert '"Text: What is a moat?\\nColour:"' in lines[2]
+    assert commands.as_line([json.dumps("Text: What is a moat?\nColour:")])[1:-1] in lines[2]
     assert [line for line in lines if "note: " in line] == [
         "note: t was tuned on a table, and has to be asked in its words, which `nomoat show MODEL` prints and `v1/models` has as "
         "`question`; an answer to other words says so in the header `x-nomoat-notes`"
@@ -331,6 +332,15 @@ def test_which_models_have_to_be_asked_in_a_table_s_words_is_said_once_and_curl_
     assert said(plain=None, **{f"t{at}": question for at in range(7)})[-1].startswith(
         "note: t0, t1, t2, t3, t4 and 2 more were each tuned on a table, and have to be asked in its words"
     )
+
+
+def test_on_windows_curl_asks_in_ascii(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of Korean words a curl may send what CP949 makes of them, which is no JSON."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    models = Models({"smollm2-135m+문의": Responder("smollm2-135m+문의", FakeEngine())})
+    importlib.import_module("nomoat.cli.serve")._say_ready("http://127.0.0.1:1/v1", models, None)
+    curl = capsys.readouterr().err.splitlines()[2]
+    assert curl.isascii() and r'-d "{\"model\": \"smollm2-135m+\ubb38\uc758\", ' in curl
 
 
 def test_models_without_a_chat_template_are_named_and_curl_has_the_first_complete_a_text(
@@ -348,7 +358,7 @@ def test_models_without_a_chat_template_are_named_and_curl_has_the_first_complet
     )
     lines = said(base, chat, "fake:")
     assert lines[2].startswith("  curl http://127.0.0.1:1/v1/completions ") and lines[-1] == note
-    assert '\'{"model": "base.gguf", "prompt": "A moat is"}\'' in lines[2]
+    assert commands.as_line([json.dumps({"model": "base.gguf", "prompt": "A moat is"})]) in lines[2]
     lines = said(chat, base)
     assert lines[2].startswith("  curl http://127.0.0.1:1/v1/chat/completions ") and lines[-1] == note
     assert "note: " not in "".join(said(chat) + said(base, template="alpaca"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -255,7 +254,7 @@ def test_what_one_process_holds_another_cannot_spend_and_a_killed_one_leaves_it_
     with spender(1.5 * HELD_USD, "hold") as held:
         assert held.stdout is not None and held.stdout.readline() == "held\n"
         assert spender(1.5 * HELD_USD, "ask").communicate(timeout=PATIENCE_SECONDS)[0] == "0\n"
-        held.send_signal(signal.SIGKILL)
+        held.kill()
     assert spender(1.5 * HELD_USD, "ask").communicate(timeout=PATIENCE_SECONDS)[0] == "0\n"
     assert spent_on(2026, 11, 29) == (HELD_USD, HELD_USD)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -167,7 +168,7 @@ def test_the_first_fault_is_told_with_how_many_more_lessons_have_one(tmp_path: P
         assert caught.value.__cause__ is None  # its traceback has the message once
         return caught.value.message.removeprefix(f"`{path}`, ")
 
-    path = tmp_path / "a: b.jsonl"
+    path = tmp_path / ("a b.jsonl" if sys.platform == "win32" else "a: b.jsonl")
     good, empty = {"messages": CHAT}, {"messages": [CHAT[0], {**CHAT[1], "content": ""}]}
     tools, thought = {"messages": CHAT, "tools": ["f"]}, {"messages": [CHAT[0], {**CHAT[1], "thinking": "Hm."}]}
     said = "line 2: it has `tools`, and nomoat learns what is said, not how tools are called"

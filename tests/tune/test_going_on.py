@@ -259,7 +259,7 @@ def test_a_training_of_rows_is_resumed_with_the_same_rows_and_keeps_none_of_them
     parts = nomoat.tune(str(tiny_gguf), iter(rows), name="parts", resume=True, **settings, **COLUMNS)
     assert all(torch.equal(weights(parts)[name], learned) for name, learned in weights(whole).items())
     lines = tmp_path / "rows.jsonl"
-    lines.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    lines.write_text("".join(f"{json.dumps(row)}\n" for row in rows), newline="\n")
     facts = facts_of(parts)
     assert (facts["data_file"], facts["data_sha256"]) == ("rows", paths.sha256_of(lines))
     assert "x 0" not in json.dumps(facts)
@@ -376,7 +376,7 @@ def test_the_command_says_what_it_goes_on_from(tiny_gguf: Path, table: Path) -> 
     assert "goes on from the adapter `first`, which learned from colours.csv" in done.stderr
     question = "Classify the text. Answer with one of: blue, green, red.\n\nText: {text}\nLabel:"
     assert done.stderr.splitlines()[-3:] == [
-        f"try it: nomoat run {tiny_gguf}+second --as-tuned 'x 0'",
+        f"try it: {commands.as_line(['nomoat', 'run', f'{tiny_gguf}+second', '--as-tuned', 'x 0'])}",
         f"label a table: nomoat distil {tiny_gguf}+second --label new.csv --input-column text --out labelled.csv",
         f"asked in these words, with a text in place of {{text}}: {json.dumps(question)}",
     ]

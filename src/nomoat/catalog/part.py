@@ -14,7 +14,7 @@ from typing import BinaryIO
 from nomoat import net, paths, system_errors, whole_files
 from nomoat.errors import BadFileError, ChecksumError, DownloadError, NotEnoughDiskError
 
-FILE_SHARE_READ, OPEN_ALWAYS = 1, 4  # of Windows
+GENERIC_READ, GENERIC_WRITE, FILE_SHARE_READ, OPEN_ALWAYS = 1 << 31, 1 << 30, 1, 4  # of Windows
 LOOK_BYTES = 4 << 20  # that arrive between looks at the disk
 SPARE_BYTES = 64 << 20  # left free on the disk, so that the rest of the machine goes on
 
@@ -166,15 +166,17 @@ def _opened_alone(path: Path, name: str) -> BinaryIO:
     Another may have finished it between the two steps: then what is open is its whole file, which must not be touched.
     """
     if sys.platform == "win32":  # by the system's own call: others may read it meanwhile, and so may we, which a lock would forbid
-        import _winapi
+        import ctypes
         import msvcrt
 
-        access = _winapi.GENERIC_READ | _winapi.GENERIC_WRITE
-        try:
-            handle = _winapi.CreateFile(str(path), access, FILE_SHARE_READ, 0, OPEN_ALWAYS, 0, 0)
-        except OSError as exc:
+        create = ctypes.WinDLL("kernel32", use_last_error=True).CreateFileW  # Python 3.11's own takes ASCII alone
+        create.argtypes, create.restype = [ctypes.c_wchar_p, *2 * [ctypes.c_uint32, ctypes.c_uint32, ctypes.c_void_p]], ctypes.c_void_p
+        access = GENERIC_READ | GENERIC_WRITE
+        handle = create(str(path), access, FILE_SHARE_READ, None, OPEN_ALWAYS, 0, None)
+        if handle == ctypes.c_void_p(-1).value:
+            exc = ctypes.WinError(ctypes.get_last_error())
             if exc.winerror not in system_errors.HELD:
-                raise
+                raise exc
             raise busy(name) from exc
         return os.fdopen(msvcrt.open_osfhandle(handle, os.O_APPEND), "ab")
     while True:

@@ -174,7 +174,8 @@ def _say_ready(url: str, models: Models, key_from: str | None) -> None:
     call, body = "chat/completions", {"model": first, "messages": [{"role": "user", "content": content}], "max_tokens": 200}
     if first in without_chat:
         call, body = "completions", {"model": first, "prompt": "A moat is"}
-    asked = commands.as_line([json.dumps(body, ensure_ascii=False)])
+    in_ascii = sys.platform == "win32"  # where a curl may send what its code page makes of other letters
+    asked = commands.as_line([json.dumps(body, ensure_ascii=in_ascii)])
     console.say(f'  curl {reachable}/{call}{header} -H "Content-Type: application/json" -d {asked}')
     console.say(f'  openai.OpenAI(base_url="{reachable}", api_key={key})')
     if key_from not in (None, "environment"):

@@ -398,9 +398,9 @@ class SafetensorsFolder(HubFolder):
     def _untied(self, output: Readable, embedding: Readable) -> BadFileError:
         files = ((name, file) for file in weight_files(self.path) for name, _ in read_tensors(file, self._is_read))
         name, file = next((name, str(file)) for name, file in files if self._gguf_name(name) == "output.weight")
-        code = (
-            f"from safetensors.torch import load_file, save_file; weights = load_file({file!r}); del weights[{name!r}]; "
-            f"save_file(weights, {file!r}, metadata={{'format': 'pt'}})"
+        code = (  # not `load_file`, which maps the file into memory: Windows writes over no such file
+            f"from pathlib import Path; from safetensors.torch import load, save_file; weights = load(Path({file!r}).read_bytes()); "
+            f"del weights[{name!r}]; save_file(weights, {file!r}, metadata={{'format': 'pt'}})"
         )
         found, wanted = (" x ".join(map(str, tensor.shape)) for tensor in (output, embedding))
         return BadFileError(
