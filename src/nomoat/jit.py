@@ -38,7 +38,6 @@ FAST = {"reassoc", "contract", "arcp", "nsz"}  # sums in vectors; numbers that a
 
 Decorator = Callable[[Callable[..., Any]], Any]
 in_llvm: Decorator = intrinsic
-in_llvm_by_name: Decorator = intrinsic(prefer_literal=True)  # told a name, known when it is compiled, as its first argument
 # for other functions that are compiled, none of Python's
 kernel: Decorator = numba.njit(fastmath=FAST, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
@@ -54,6 +53,20 @@ def _features() -> str:
 if hardware.has_dotprod():
     # numba forgets it when it compiles after a NUMBA_ variable of the environment was changed: nothing here does that.
     numba.config.CPU_FEATURES = _features()
+
+
+def emitted(emit: Callable[..., None]) -> Any:
+    """What `emit` writes in LLVM, given a builder, addresses and whole numbers: a function that other compiled ones may call."""
+
+    @functools.wraps(emit)
+    def told(typing: Any, *numbers: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            emit(builder, *args)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * len(numbers)), generate
+
+    return in_llvm(told)
 
 
 @in_llvm
@@ -117,31 +130,27 @@ def floats_at(address: Any, count: Any) -> Any:
 
 
 # -------------------------------------------------------------------- functions at an address
-def _call(arguments: int) -> tuple[Any, Any]:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * arguments)
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * (arguments + 1)), generate
+def _call(builder: Any, at: Any, *args: Any) -> None:
+    kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * len(args))
+    builder.call(builder.inttoptr(at, kind.as_pointer()), args)
 
 
-@in_llvm
-def call_with_9(typing: Any, at: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> Any:
+@emitted
+def call_with_9(builder: Any, at: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any, i: Any) -> None:
     """Call what lies at an address, see `machine_code.Compiled`."""
-    return _call(9)
+    _call(builder, at, a, b, c, d, e, f, g, h, i)
 
 
-@in_llvm
-def call_with_5(typing: Any, at: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> Any:
+@emitted
+def call_with_5(builder: Any, at: Any, a: Any, b: Any, c: Any, d: Any, e: Any) -> None:
     """The same with fewer arguments."""
-    return _call(5)
+    _call(builder, at, a, b, c, d, e)
 
 
-@in_llvm
-def call_with_3(typing: Any, at: Any, a: Any, b: Any, c: Any) -> Any:
+@emitted
+def call_with_3(builder: Any, at: Any, a: Any, b: Any, c: Any) -> None:
     """The same with fewer arguments."""
-    return _call(3)
+    _call(builder, at, a, b, c)
 
 
 def machine_code_of(function: Callable[..., Any], count: int, symbol: str, *, gives_number: bool) -> tuple[bytes, list[str]]:
@@ -220,29 +229,19 @@ def load_atomic(typing: Any, address: Any) -> Any:
     return types.int64(types.intp), generate
 
 
-@in_llvm
-def pause(typing: Any) -> Any:
+@emitted
+def pause(builder: Any) -> None:
     """Let the other thread of this core work for a moment; nothing on CPUs that are not x86."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        if IS_X86:
-            kind = ir.FunctionType(ir.VoidType(), [])
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
-        return context.get_dummy_value()
-
-    return types.void(), generate
+    if IS_X86:
+        kind = ir.FunctionType(ir.VoidType(), [])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.sse2.pause"), [])
 
 
-@in_llvm
-def give_way(typing: Any) -> Any:
+@emitted
+def give_way(builder: Any) -> None:
     """Let another thread have this core, if one waits for it."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = ir.FunctionType(ir.IntType(32), [])
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, GIVE_WAY), [])
-        return context.get_dummy_value()
-
-    return types.void(), generate
+    kind = ir.FunctionType(ir.IntType(32), [])
+    builder.call(cgutils.get_or_insert_function(builder.module, kind, GIVE_WAY), [])
 
 
 @kernel

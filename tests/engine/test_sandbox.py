@@ -201,7 +201,7 @@ def paid(template: str, **told: Any) -> float:
     """Bytes that a rendering is counted for."""
     with rations.bounded():
         rendering._compiled(template).render(told)
-        return rations.MOST_BYTES - rations.left_bytes()
+        return rations.MOST_BYTES - rations._left.num_bytes
 
 
 LATER_TURNS = (

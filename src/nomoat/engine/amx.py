@@ -16,7 +16,6 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
 from numba.core import cgutils
 
 from nomoat import jit
@@ -43,18 +42,17 @@ INPUTS, WORDS, REGISTERS = 4, 6, 8  # numbers of registers; those before have su
 FIRST_HALF, SECOND_HALF = (0, 1, INPUTS), (2, 3, INPUTS + 1)  # which have a row for each token of a panel's halves
 
 
-@jit.in_llvm_by_name
-def _to_words(typing: Any, kind: Any, tile: Any, start: Any, groups: Any, words: Any) -> Any:
-    """Some groups of a tile's codes in bf16, as the register of one tile of two has them. `kind`: a name in GROUPS."""
-    if not isinstance(kind, types.StringLiteral):
-        return None
-    name = kind.literal_value
-    width, _, read = GROUPS[name]
-    group_bytes = TILE_BYTES[name] * width // BLOCKS[name][0]
+def to_words(kind: str) -> Callable[..., None]:
+    """What makes some groups of a tile's codes of this type bf16, as the register of one tile of two has them.
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    With the arguments of `panels.to_bytes`.
+    """
+    width, _, read = GROUPS[kind]
+    group_bytes = TILE_BYTES[kind] * width // BLOCKS[kind][0]
+
+    @jit.emitted
+    def some_words(builder: Any, tile: Any, start: Any, groups: Any, words: Any) -> None:
         emit = Emit(builder, lanes=TILE_ROWS)
-        _, tile, start, groups, words = args
         with cgutils.for_range(builder, groups) as loop:
             at = emit.add(start, loop.index)
             place = emit.add(words, emit.times(loop.index, width // 4 * FOUR_BYTES))
@@ -70,24 +68,17 @@ def _to_words(typing: Any, kind: Any, tile: Any, start: Any, groups: Any, words:
                     even, odd = (builder.bitcast(value, emit.words) for value in found[2 * pair :][:2])
                     both = emit.first_or_both(builder.lshr(even, emit.word(16)), odd, emit.word(UPPER_HALF))
                     emit.store(both, emit.add(place, emit.size(number * FOUR_BYTES + pair * ROW_BYTES)))
-        return context.get_dummy_value()
 
-    return types.void(kind, *[types.intp] * 4), generate
+    def to_words_of(tile: Any, start: Any, groups: Any, words: Any, _: Any) -> None:
+        some_words(tile, start, groups, words)
+
+    return to_words_of
 
 
 def _one_and(emit: Emit, four: Any, up: int) -> Any:
     moved = emit.builder.shl(four, emit.word(up)) if up > 0 else emit.builder.lshr(four, emit.word(-up))
     bits = emit.builder.or_(emit.builder.and_(moved, emit.word(CODE_BITS)), emit.word(ONE))
     return emit.builder.bitcast(bits, emit.floats)
-
-
-def to_words(kind: str) -> Callable[..., None]:
-    """What makes a tile's codes of this type such numbers, with the arguments of `panels.to_bytes`."""
-
-    def to_words_of(tile: Any, start: Any, groups: Any, words: Any, _: Any) -> None:
-        _to_words(kind, tile, start, groups, words)
-
-    return to_words_of
 
 
 class Registers:
@@ -136,62 +127,47 @@ class Registers:
         self.emit.builder.call(function, arguments)
 
 
-@jit.in_llvm
-def take_registers(typing: Any, tokens: Any) -> Any:
+@jit.emitted
+def take_registers(builder: Any, tokens: Any) -> None:
     """For products of so many tokens. Whoever else uses them in this thread has them in other sizes, or has given them back."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = Emit(builder, lanes=TILE_ROWS)
-        are_few = builder.icmp_signed("<", args[0], emit.size(PANEL_TOKENS))
-        Registers(emit).have_rows(builder.select(are_few, args[0], emit.size(PANEL_TOKENS)))
-        return context.get_dummy_value()
-
-    return types.void(types.intp), generate
+    emit = Emit(builder, lanes=TILE_ROWS)
+    are_few = builder.icmp_signed("<", tokens, emit.size(PANEL_TOKENS))
+    Registers(emit).have_rows(builder.select(are_few, tokens, emit.size(PANEL_TOKENS)))
 
 
-@jit.in_llvm
-def give_back_registers(typing: Any) -> Any:
+@jit.emitted
+def give_back_registers(builder: Any) -> None:
     """So that a switch to another thread is fast again."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        Registers(Emit(builder, lanes=TILE_ROWS)).give_back()
-        return context.get_dummy_value()
-
-    return types.void(), generate
+    Registers(Emit(builder, lanes=TILE_ROWS)).give_back()
 
 
-@jit.in_llvm
+@jit.emitted
 def panel_product(
-    typing: Any, words: Any, inputs: Any, starts: Any, start_tile_bytes: Any, start_row_bytes: Any, sums: Any, tile_bytes: Any,
+    builder: Any, words: Any, inputs: Any, starts: Any, start_tile_bytes: Any, start_row_bytes: Any, sums: Any, tile_bytes: Any,
     row_bytes: Any, panel_bytes: Any, steps: Any, tokens: Any,
-) -> Any:  # fmt: skip
+) -> None:  # fmt: skip
     """sums = starts + the products of two tiles' words and all panels, of so many steps of columns. After `take_registers`.
 
     `starts`, `sums`: of the first token and tile; `..._row_bytes` to the next token's (0: all start alike), `..._tile_bytes` to the
     second tile's. `panel_bytes`: of all columns.
     """
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = Emit(builder, lanes=TILE_ROWS)
-        *told, steps, tokens = args
-        registers = Registers(emit)
-        panels, left = (operation(tokens, emit.size(PANEL_TOKENS)) for operation in (builder.udiv, builder.urem))
-        with cgutils.for_range(builder, panels) as panel:
-            _emit_panel(registers, told, panel.index, steps, (0, 1))
-        has_whole = builder.icmp_signed(">", panels, emit.size(0))
-        with builder.if_then(builder.icmp_signed(">", left, emit.size(0))):
-            with builder.if_then(has_whole):
-                registers.have_rows(left)
-            with builder.if_else(builder.icmp_signed(">", left, emit.size(REGISTER_ROWS))) as (many, few):
-                with many:
-                    _emit_panel(registers, told, panels, steps, (0, 1))
-                with few:
-                    _emit_panel(registers, told, panels, steps, (0,))
-            with builder.if_then(has_whole):
-                registers.have_rows(emit.size(PANEL_TOKENS))
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 11), generate
+    emit = Emit(builder, lanes=TILE_ROWS)
+    told = words, inputs, starts, start_tile_bytes, start_row_bytes, sums, tile_bytes, row_bytes, panel_bytes
+    registers = Registers(emit)
+    panels, left = (operation(tokens, emit.size(PANEL_TOKENS)) for operation in (builder.udiv, builder.urem))
+    with cgutils.for_range(builder, panels) as panel:
+        _emit_panel(registers, told, panel.index, steps, (0, 1))
+    has_whole = builder.icmp_signed(">", panels, emit.size(0))
+    with builder.if_then(builder.icmp_signed(">", left, emit.size(0))):
+        with builder.if_then(has_whole):
+            registers.have_rows(left)
+        with builder.if_else(builder.icmp_signed(">", left, emit.size(REGISTER_ROWS))) as (many, few):
+            with many:
+                _emit_panel(registers, told, panels, steps, (0, 1))
+            with few:
+                _emit_panel(registers, told, panels, steps, (0,))
+        with builder.if_then(has_whole):
+            registers.have_rows(emit.size(PANEL_TOKENS))
 
 
 def _emit_panel(registers: Registers, told: Any, panel: Any, steps: Any, halves: tuple[int, ...]) -> None:
@@ -221,30 +197,24 @@ def _emit_panel(registers: Registers, told: Any, panel: Any, steps: Any, halves:
         registers.store(number, place, row_bytes)
 
 
-@jit.in_llvm
+@jit.emitted
 def round_into_panels(
-    typing: Any, inputs: Any, row_bytes: Any, first: Any, end: Any, columns: Any, panels: Any, panel_bytes: Any
-) -> Any:  # fmt: skip
+    builder: Any, inputs: Any, row_bytes: Any, first: Any, end: Any, columns: Any, panels: Any, panel_bytes: Any
+) -> None:  # fmt: skip
     """The inputs of tokens from the first to before the end in bf16, into their places of the panels.
 
     `inputs`: where the first one's lie.
     """
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = Emit(builder, lanes=TILE_ROWS)
-        inputs, row_bytes, first, end, columns, panels, panel_bytes = args
-        steps = builder.udiv(columns, emit.size(STEP))
-        with cgutils.for_range(builder, builder.sub(end, first)) as token:
-            at = emit.add(first, token.index)
-            source = emit.add(inputs, builder.mul(token.index, row_bytes))
-            panel = emit.add(panels, builder.mul(builder.udiv(at, emit.size(PANEL_TOKENS)), panel_bytes))
-            target = emit.add(panel, emit.times(builder.urem(at, emit.size(PANEL_TOKENS)), 2 * STEP))
-            with cgutils.for_range(builder, steps) as step:
-                for half in (0, 1):
-                    here = emit.add(source, emit.times(step.index, 4 * STEP), emit.size(half * 4 * TILE_ROWS))
-                    bits = builder.add(builder.bitcast(emit.load(here, emit.floats), emit.words), emit.word(HALF))
-                    shorts = builder.trunc(builder.lshr(bits, emit.word(16)), ir.VectorType(SHORT, TILE_ROWS))
-                    emit.store(shorts, emit.add(target, emit.times(step.index, 2 * REGISTER_BYTES), emit.size(half * STEP)))
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 7), generate
+    emit = Emit(builder, lanes=TILE_ROWS)
+    steps = builder.udiv(columns, emit.size(STEP))
+    with cgutils.for_range(builder, builder.sub(end, first)) as token:
+        at = emit.add(first, token.index)
+        source = emit.add(inputs, builder.mul(token.index, row_bytes))
+        panel = emit.add(panels, builder.mul(builder.udiv(at, emit.size(PANEL_TOKENS)), panel_bytes))
+        target = emit.add(panel, emit.times(builder.urem(at, emit.size(PANEL_TOKENS)), 2 * STEP))
+        with cgutils.for_range(builder, steps) as step:
+            for half in (0, 1):
+                here = emit.add(source, emit.times(step.index, 4 * STEP), emit.size(half * 4 * TILE_ROWS))
+                bits = builder.add(builder.bitcast(emit.load(here, emit.floats), emit.words), emit.word(HALF))
+                shorts = builder.trunc(builder.lshr(bits, emit.word(16)), ir.VectorType(SHORT, TILE_ROWS))
+                emit.store(shorts, emit.add(target, emit.times(step.index, 2 * REGISTER_BYTES), emit.size(half * STEP)))

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
-from numba import types
 from numba.core import cgutils
 
 from nomoat import jit
@@ -56,51 +55,45 @@ class _Chunk:
             emit.builder.store(value, getattr(self, name))
 
 
-@jit.in_llvm
+@jit.emitted
 def panel_product(
-    typing: Any, codes: Any, scales: Any, inputs: Any, factors: Any, factor_bytes: Any, starts: Any, start_tile_bytes: Any,
+    builder: Any, codes: Any, scales: Any, inputs: Any, factors: Any, factor_bytes: Any, starts: Any, start_tile_bytes: Any,
     start_row_bytes: Any, sums: Any, tile_bytes: Any, row_bytes: Any, panel_bytes: Any, steps: Any, tokens: Any, room: Any,
-) -> Any:  # fmt: skip
+) -> None:  # fmt: skip
     """sums = starts + the products of two tiles' codes and all panels, of so many steps of columns, which begin with a chunk.
 
     `scales` [chunk][tile][row]; `factors` [chunk][token], `factor_bytes` to the next chunk's. `room`: of two chunks' sums. For all
     else see `amx.panel_product`. After `take_registers` of whole panels.
     """
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = Emit(builder, lanes=TILE_ROWS)
-        codes, scales, inputs, factors, factor_bytes, *of_starts, sums, tile_bytes, row_bytes, panel_bytes, steps, tokens, room = args
-        registers, before = Registers(emit), _Chunk.of_none(emit, scales)
-        (turn,) = emit.variables(emit.size(0))
-        chunks = builder.udiv(emit.add(steps, emit.size(CHUNK_STEPS - 1)), emit.size(CHUNK_STEPS))
-        panels = builder.udiv(emit.add(tokens, emit.size(PANEL_TOKENS - 1)), emit.size(PANEL_TOKENS))
-        with cgutils.for_range(builder, panels) as panel:
-            first = emit.times(panel.index, PANEL_TOKENS)
-            rows = _least(emit, builder.sub(tokens, first), PANEL_TOKENS)
-            target = emit.add(sums, builder.mul(first, row_bytes))
-            start = emit.add(of_starts[0], builder.mul(first, of_starts[2]))
-            seen = emit.add(inputs, builder.mul(panel.index, panel_bytes))
-            with cgutils.for_range(builder, chunks) as chunk:
-                at = emit.times(chunk.index, CHUNK_STEPS)
-                count = _least(emit, builder.sub(steps, at), CHUNK_STEPS)
-                weights, here = emit.add(codes, emit.times(at, STEP_BYTES)), emit.add(seen, emit.times(at, 2 * REGISTER_BYTES))
-                place = emit.add(room, emit.times(builder.load(turn), CHUNK_SUMS_BYTES))
-                with builder.if_else(builder.icmp_signed(">", rows, emit.size(REGISTER_ROWS))) as (many, few):
-                    for branch, halves in ((many, (0, 1)), (few, (0,))):
-                        with branch:
-                            _emit_chunk(registers, weights, here, count, halves, place, before, tile_bytes, row_bytes)
-                builder.store(builder.xor(builder.load(turn), emit.size(1)), turn)
-                is_first = builder.icmp_signed("==", chunk.index, emit.size(0))
-                begun = (target, tile_bytes, row_bytes)
-                before.become(
-                    emit, place, emit.add(factors, builder.mul(chunk.index, factor_bytes), emit.times(first, 4)),
-                    emit.add(scales, emit.times(chunk.index, CHUNK_SCALES)),
-                    *(builder.select(is_first, *both) for both in zip((start, *of_starts[1:]), begun, strict=True)), target, rows,
-                )  # fmt: skip
-        _emit_scaled(emit, before, emit.size(0), emit.size(PANEL_TOKENS), tile_bytes, row_bytes)
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 15), generate
+    emit = Emit(builder, lanes=TILE_ROWS)
+    registers, before = Registers(emit), _Chunk.of_none(emit, scales)
+    (turn,) = emit.variables(emit.size(0))
+    chunks = builder.udiv(emit.add(steps, emit.size(CHUNK_STEPS - 1)), emit.size(CHUNK_STEPS))
+    panels = builder.udiv(emit.add(tokens, emit.size(PANEL_TOKENS - 1)), emit.size(PANEL_TOKENS))
+    with cgutils.for_range(builder, panels) as panel:
+        first = emit.times(panel.index, PANEL_TOKENS)
+        rows = _least(emit, builder.sub(tokens, first), PANEL_TOKENS)
+        target = emit.add(sums, builder.mul(first, row_bytes))
+        start = emit.add(starts, builder.mul(first, start_row_bytes))
+        seen = emit.add(inputs, builder.mul(panel.index, panel_bytes))
+        with cgutils.for_range(builder, chunks) as chunk:
+            at = emit.times(chunk.index, CHUNK_STEPS)
+            count = _least(emit, builder.sub(steps, at), CHUNK_STEPS)
+            weights, here = emit.add(codes, emit.times(at, STEP_BYTES)), emit.add(seen, emit.times(at, 2 * REGISTER_BYTES))
+            place = emit.add(room, emit.times(builder.load(turn), CHUNK_SUMS_BYTES))
+            with builder.if_else(builder.icmp_signed(">", rows, emit.size(REGISTER_ROWS))) as (many, few):
+                for branch, halves in ((many, (0, 1)), (few, (0,))):
+                    with branch:
+                        _emit_chunk(registers, weights, here, count, halves, place, before, tile_bytes, row_bytes)
+            builder.store(builder.xor(builder.load(turn), emit.size(1)), turn)
+            is_first = builder.icmp_signed("==", chunk.index, emit.size(0))
+            begun = ((start, target), (start_tile_bytes, tile_bytes), (start_row_bytes, row_bytes))
+            before.become(
+                emit, place, emit.add(factors, builder.mul(chunk.index, factor_bytes), emit.times(first, 4)),
+                emit.add(scales, emit.times(chunk.index, CHUNK_SCALES)),
+                *(builder.select(is_first, *both) for both in begun), target, rows,
+            )  # fmt: skip
+    _emit_scaled(emit, before, emit.size(0), emit.size(PANEL_TOKENS), tile_bytes, row_bytes)
 
 
 def _least(emit: Emit, value: Any, most: int) -> Any:
@@ -157,35 +150,27 @@ def _emit_scaled(emit: Emit, chunk: _Chunk, first: Any, end: Any, tile_bytes: An
             emit.store(values, emit.add(there, *[tile_bytes] * tile))
 
 
-@jit.in_llvm
+@jit.emitted
 def round_into_panels(
-    typing: Any, inputs: Any, row_bytes: Any, first: Any, end: Any, columns: Any, panels: Any, panel_bytes: Any, factors: Any,
+    builder: Any, inputs: Any, row_bytes: Any, first: Any, end: Any, columns: Any, panels: Any, panel_bytes: Any, factors: Any,
     factor_bytes: Any,
-) -> Any:  # fmt: skip
+) -> None:  # fmt: skip
     """The inputs of tokens from the first to before the end in 8 bits, into their places of the panels; and each chunk's scale.
 
     `inputs`: where the first one's lie. `factors`: as `panel_product` has them.
     """
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = Emit(builder, lanes=TILE_ROWS)
-        inputs, row_bytes, first, end, columns, panels, panel_bytes, factors, factor_bytes = args
-        chunks = builder.udiv(emit.add(columns, emit.size(AMX_CHUNK - 1)), emit.size(AMX_CHUNK))
-        with cgutils.for_range(builder, builder.sub(end, first)) as token:
-            at = emit.add(first, token.index)
-            row = emit.add(inputs, builder.mul(token.index, row_bytes))
-            panel = emit.add(panels, builder.mul(builder.udiv(at, emit.size(PANEL_TOKENS)), panel_bytes))
-            target = emit.add(panel, emit.times(builder.urem(at, emit.size(PANEL_TOKENS)), STEP))
-            with cgutils.for_range(builder, chunks) as chunk:
-                start = emit.times(chunk.index, AMX_CHUNK)
-                factor = emit.add(factors, builder.mul(chunk.index, factor_bytes), emit.times(at, 4))
-                width = _least(emit, builder.sub(columns, start), AMX_CHUNK)
-                _emit_rounded(
-                    emit, emit.add(row, emit.times(start, 4)), width, emit.add(target, emit.times(start, COLUMN_BYTES)), factor
-                )
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 9), generate
+    emit = Emit(builder, lanes=TILE_ROWS)
+    chunks = builder.udiv(emit.add(columns, emit.size(AMX_CHUNK - 1)), emit.size(AMX_CHUNK))
+    with cgutils.for_range(builder, builder.sub(end, first)) as token:
+        at = emit.add(first, token.index)
+        row = emit.add(inputs, builder.mul(token.index, row_bytes))
+        panel = emit.add(panels, builder.mul(builder.udiv(at, emit.size(PANEL_TOKENS)), panel_bytes))
+        target = emit.add(panel, emit.times(builder.urem(at, emit.size(PANEL_TOKENS)), STEP))
+        with cgutils.for_range(builder, chunks) as chunk:
+            start = emit.times(chunk.index, AMX_CHUNK)
+            factor = emit.add(factors, builder.mul(chunk.index, factor_bytes), emit.times(at, 4))
+            width = _least(emit, builder.sub(columns, start), AMX_CHUNK)
+            _emit_rounded(emit, emit.add(row, emit.times(start, 4)), width, emit.add(target, emit.times(start, COLUMN_BYTES)), factor)
 
 
 def _emit_rounded(emit: Emit, source: Any, columns: Any, target: Any, factor: Any) -> None:

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
-from numba import types
 from numba.core import cgutils
 
 from nomoat import jit
@@ -42,22 +41,16 @@ INPUTS, OTHERS = 4, 6  # first numbers of registers; those before have sums
 SPAN = SPAN_BLOCKS * BLOCK_TOKENS
 
 
-@jit.in_llvm
-def split_query(typing: Any, query: Any, steps: Any, bytes_: Any, unit: Any) -> Any:
+@jit.emitted
+def split_query(builder: Any, query: Any, steps: Any, bytes_: Any, unit: Any) -> None:
     """A query's numbers, and zeros up to a whole step, as `attention_kernels.pack_query` has them, but in bytes; what 1 stands for."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = Emit(builder)
-        query, steps, bytes_, unit = args
-        units = query_units(emit, query, emit.times(steps, STEP // LANES))
-        emit.store(builder.extract_element(units, ir.Constant(WORD, 0)), unit)
-        inverse = emit.inverse(units)
-        with cgutils.for_range(builder, steps) as loop:
-            here, there = emit.add(query, emit.times(loop.index, 4 * STEP)), emit.add(bytes_, emit.times(loop.index, 2 * STEP))
-            _emit_split(emit, here, inverse, there)
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 4), generate
+    emit = Emit(builder)
+    units = query_units(emit, query, emit.times(steps, STEP // LANES))
+    emit.store(builder.extract_element(units, ir.Constant(WORD, 0)), unit)
+    inverse = emit.inverse(units)
+    with cgutils.for_range(builder, steps) as loop:
+        here, there = emit.add(query, emit.times(loop.index, 4 * STEP)), emit.add(bytes_, emit.times(loop.index, 2 * STEP))
+        _emit_split(emit, here, inverse, there)
 
 
 def _emit_split(emit: Emit, numbers: Any, inverse: Any, place: Any) -> None:
@@ -88,36 +81,31 @@ def _lay_fours(size: int) -> Any:
     `row_bytes`: from a pair to the next.
     """
 
-    @jit.in_llvm
-    def lay_fours(typing: Any, pairs: Any, row_bytes: Any, first: Any, groups: Any, fours: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            emit = Emit(builder)
-            pairs, row_bytes, first, groups, fours = args
-            half_bytes = 2 * size * COLUMNS // 2
-            bytes_ = ir.VectorType(BYTE, half_bytes)
-            with cgutils.for_range(builder, groups) as loop:
-                group = emit.add(first, loop.index)
-                row = _place_of(emit, builder.and_(group, emit.size(15)))
-                step = builder.lshr(group, emit.size(4))
-                there = emit.add(fours, emit.times(step, 2 * size * REGISTER_BYTES), emit.times(row, CACHE_LINE))
-                here = emit.add(pairs, builder.mul(emit.times(loop.index, 2), row_bytes))
-                for half in (0, 1):
-                    both = [
-                        emit.load(emit.add(place, emit.size(half * half_bytes)), bytes_) for place in (here, emit.add(here, row_bytes))
+    @jit.emitted
+    def lay_fours(builder: Any, pairs: Any, row_bytes: Any, first: Any, groups: Any, fours: Any) -> None:
+        emit = Emit(builder)
+        half_bytes = 2 * size * COLUMNS // 2
+        bytes_ = ir.VectorType(BYTE, half_bytes)
+        with cgutils.for_range(builder, groups) as loop:
+            group = emit.add(first, loop.index)
+            row = _place_of(emit, builder.and_(group, emit.size(15)))
+            step = builder.lshr(group, emit.size(4))
+            there = emit.add(fours, emit.times(step, 2 * size * REGISTER_BYTES), emit.times(row, CACHE_LINE))
+            here = emit.add(pairs, builder.mul(emit.times(loop.index, 2), row_bytes))
+            for half in (0, 1):
+                both = [
+                    emit.load(emit.add(place, emit.size(half * half_bytes)), bytes_) for place in (here, emit.add(here, row_bytes))
+                ]
+                for plane in range(size):
+                    byte = size - 1 - plane  # the upper one first
+                    lanes = [
+                        pair * half_bytes + 2 * size * lane + size * number + byte
+                        for lane in range(COLUMNS // 2)
+                        for pair in (0, 1)
+                        for number in (0, 1)
                     ]
-                    for plane in range(size):
-                        byte = size - 1 - plane  # the upper one first
-                        lanes = [
-                            pair * half_bytes + 2 * size * lane + size * number + byte
-                            for lane in range(COLUMNS // 2)
-                            for pair in (0, 1)
-                            for number in (0, 1)
-                        ]
-                        four = builder.shuffle_vector(*both, ir.Constant(ir.VectorType(ir.IntType(32), 64), lanes))
-                        emit.store(four, emit.add(there, emit.size((half * size + plane) * REGISTER_BYTES)))
-            return context.get_dummy_value()
-
-        return types.void(*[types.intp] * 5), generate
+                    four = builder.shuffle_vector(*both, ir.Constant(ir.VectorType(ir.IntType(32), 64), lanes))
+                    emit.store(four, emit.add(there, emit.size((half * size + plane) * REGISTER_BYTES)))
 
     return lay_fours
 
@@ -175,65 +163,60 @@ def _score(size: int) -> Any:
     While some are multiplied those before are scaled. `sums`: of two blocks. After `amx.take_registers`.
     """
 
-    @jit.in_llvm
+    @jit.emitted
     def score(
-        typing: Any, queries: Any, keys: Any, steps: Any, blocks: Any, units: Any, scales: Any, sums: Any, scores: Any
-    ) -> Any:  # fmt: skip
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            emit = Emit(builder)
-            registers = Registers(emit)
-            queries, keys, steps, blocks, units, scales, sums, scores = args
-            inputs = queries, emit.times(steps, 2 * STEP), emit.size(2 * STEP)
+        builder: Any, queries: Any, keys: Any, steps: Any, blocks: Any, units: Any, scales: Any, sums: Any, scores: Any
+    ) -> None:  # fmt: skip
+        emit = Emit(builder)
+        registers = Registers(emit)
+        inputs = queries, emit.times(steps, 2 * STEP), emit.size(2 * STEP)
 
-            def scale(block: Any, halves: Sequence[int], here: Any) -> None:
-                at = emit.times(block, 4 * COLUMNS)
-                of_keys = {half: emit.load(emit.add(scales, at, emit.size(half * CACHE_LINE)), emit.floats) for half in halves}
-                with cgutils.for_range(builder, emit.size(AMX_ROWS)) as row:
-                    unit = emit.one(units, row.index)
-                    there = emit.add(scores, emit.times(row.index, SPAN_BYTES), at)
-                    for half in halves:
-                        place = emit.add(here, emit.times(row.index, 4 * COLUMNS), emit.size(half * CACHE_LINE))
-                        found = emit.product(emit.product(_sum_at(emit, place, size), of_keys[half]), unit)
-                        emit.store(found, emit.add(there, emit.size(half * CACHE_LINE)))
+        def scale(block: Any, halves: Sequence[int], here: Any) -> None:
+            at = emit.times(block, 4 * COLUMNS)
+            of_keys = {half: emit.load(emit.add(scales, at, emit.size(half * CACHE_LINE)), emit.floats) for half in halves}
+            with cgutils.for_range(builder, emit.size(AMX_ROWS)) as row:
+                unit = emit.one(units, row.index)
+                there = emit.add(scores, emit.times(row.index, SPAN_BYTES), at)
+                for half in halves:
+                    place = emit.add(here, emit.times(row.index, 4 * COLUMNS), emit.size(half * CACHE_LINE))
+                    found = emit.product(emit.product(_sum_at(emit, place, size), of_keys[half]), unit)
+                    emit.store(found, emit.add(there, emit.size(half * CACHE_LINE)))
 
-            def all_blocks(turns: Sequence[Sequence[int]], *, by_steps: bool) -> None:
-                """Scaled are sums that were written at least one turn before: the CPU waits for those of the last one."""
-                before = 3 - len(turns)
-                if not by_steps:  # they stay
-                    for byte in (0, 1):
-                        registers.load(INPUTS + byte, emit.add(queries, emit.size(STEP * byte)), inputs[1])
+        def all_blocks(turns: Sequence[Sequence[int]], *, by_steps: bool) -> None:
+            """Scaled are sums that were written at least one turn before: the CPU waits for those of the last one."""
+            before = 3 - len(turns)
+            if not by_steps:  # they stay
+                for byte in (0, 1):
+                    registers.load(INPUTS + byte, emit.add(queries, emit.size(STEP * byte)), inputs[1])
 
-                def sums_of(block: Any) -> Any:
-                    return emit.add(sums, emit.times(builder.and_(block, emit.size(before - 1)), SUMS_BYTES))
+            def sums_of(block: Any) -> Any:
+                return emit.add(sums, emit.times(builder.and_(block, emit.size(before - 1)), SUMS_BYTES))
 
-                def scale_before(index: Any, halves: Sequence[int]) -> None:
-                    with builder.if_then(builder.icmp_signed(">=", index, emit.size(before))):
-                        block = builder.sub(index, emit.size(before))
-                        scale(block, halves, sums_of(block))
+            def scale_before(index: Any, halves: Sequence[int]) -> None:
+                with builder.if_then(builder.icmp_signed(">=", index, emit.size(before))):
+                    block = builder.sub(index, emit.size(before))
+                    scale(block, halves, sums_of(block))
 
-                with cgutils.for_range(builder, blocks) as loop:
-                    key = emit.add(keys, builder.mul(loop.index, emit.times(steps, 2 * size * REGISTER_BYTES)))
-                    for halves in turns:
-                        if by_steps:
-                            _emit_sums(registers, size, halves, inputs, key, steps)
-                        else:
-                            for number in _sums_of(size, halves).values():
-                                registers.clear(number)
-                            _emit_products(registers, size, halves, key)
-                        scale_before(loop.index, halves)
-                        _emit_keep(registers, size, halves, sums_of(loop.index))
-                for last in range(before):
-                    for halves in turns:
-                        scale_before(emit.add(blocks, emit.size(last)), halves)
+            with cgutils.for_range(builder, blocks) as loop:
+                key = emit.add(keys, builder.mul(loop.index, emit.times(steps, 2 * size * REGISTER_BYTES)))
+                for halves in turns:
+                    if by_steps:
+                        _emit_sums(registers, size, halves, inputs, key, steps)
+                    else:
+                        for number in _sums_of(size, halves).values():
+                            registers.clear(number)
+                        _emit_products(registers, size, halves, key)
+                    scale_before(loop.index, halves)
+                    _emit_keep(registers, size, halves, sums_of(loop.index))
+            for last in range(before):
+                for halves in turns:
+                    scale_before(emit.add(blocks, emit.size(last)), halves)
 
-            with builder.if_else(builder.icmp_signed("==", steps, emit.size(1))) as (one, more):
-                with one:
-                    all_blocks(((0,), (1,)), by_steps=False)
-                with more:
-                    all_blocks(((0, 1),) if size == SMALL else ((0,), (1,)), by_steps=True)
-            return context.get_dummy_value()
-
-        return types.void(*[types.intp] * 8), generate
+        with builder.if_else(builder.icmp_signed("==", steps, emit.size(1))) as (one, more):
+            with one:
+                all_blocks(((0,), (1,)), by_steps=False)
+            with more:
+                all_blocks(((0, 1),) if size == SMALL else ((0,), (1,)), by_steps=True)
 
     return score
 
@@ -267,97 +250,79 @@ def _of_state(emit: Emit, state: Any, name: QueryState) -> Any:
     return emit.add(state, emit.size(CACHE_LINE * name))
 
 
-@jit.in_llvm
-def find_largest(typing: Any, scores: Any, blocks: Any, whole: Any, sights: Any, state: Any, room: Any) -> Any:
+@jit.emitted
+def find_largest(builder: Any, scores: Any, blocks: Any, whole: Any, sights: Any, state: Any, room: Any) -> None:
     """The largest of the scores that each of sixteen queries has seen, and what it saw is scaled by; see `_each_part`.
 
     `state`: [`QueryState`][query]. `room`: of a register.
     """
+    emit = Emit(builder)
+    nothing = emit.number(NOTHING)
+    with cgutils.for_range(builder, emit.size(AMX_ROWS)) as loop:
+        (most,) = emit.variables(nothing)
+        here = emit.add(scores, emit.times(loop.index, SPAN_BYTES))
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = Emit(builder)
-        scores, blocks, whole, sights, state, room = args
-        nothing = emit.number(NOTHING)
-        with cgutils.for_range(builder, emit.size(AMX_ROWS)) as loop:
-            (most,) = emit.variables(nothing)
-            here = emit.add(scores, emit.times(loop.index, SPAN_BYTES))
+        def look(part: Any, seen_of: Callable[[Any, Any], Any], here: Any = here, most: Any = most) -> None:
+            builder.store(emit.larger(seen_of(emit.part(here, part), nothing), builder.load(most)), most)
 
-            def look(part: Any, seen_of: Callable[[Any, Any], Any], here: Any = here, most: Any = most) -> None:
-                builder.store(emit.larger(seen_of(emit.part(here, part), nothing), builder.load(most)), most)
-
-            _each_part(emit, loop.index, blocks, whole, sights, look)
-            emit.store(builder.load(most), emit.add(room, emit.times(loop.index, CACHE_LINE)))
-        place = _of_state(emit, state, QueryState.MOST)
-        before = emit.load(place, emit.floats)
-        largest = emit.larger(_of_rows(emit, room, emit.larger), before)
-        emit.store(largest, place)
-        emit.store(power(emit, emit.less(before, largest)), _of_state(emit, state, QueryState.FACTOR))
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 6), generate
+        _each_part(emit, loop.index, blocks, whole, sights, look)
+        emit.store(builder.load(most), emit.add(room, emit.times(loop.index, CACHE_LINE)))
+    place = _of_state(emit, state, QueryState.MOST)
+    before = emit.load(place, emit.floats)
+    largest = emit.larger(_of_rows(emit, room, emit.larger), before)
+    emit.store(largest, place)
+    emit.store(power(emit, emit.less(before, largest)), _of_state(emit, state, QueryState.FACTOR))
 
 
-@jit.in_llvm
-def weigh(typing: Any, scores: Any, blocks: Any, whole: Any, sights: Any, scales: Any, state: Any, room: Any) -> Any:
+@jit.emitted
+def weigh(builder: Any, scores: Any, blocks: Any, whole: Any, sights: Any, scales: Any, state: Any, room: Any) -> None:
     """The scores of sixteen queries become weights times the scales of values, as `attention_kernels` has them; after `find_largest`.
 
     `room`: of three registers. A last block that fills half a step is followed by weights of 0.
     """
+    emit = Emit(builder)
+    zero = emit.number(0.0)
+    totals, heaviests, heavies = (emit.add(room, emit.size(number * REGISTER_BYTES)) for number in range(3))
+    with cgutils.for_range(builder, emit.size(AMX_ROWS)) as loop:
+        here, found = emit.add(scores, emit.times(loop.index, SPAN_BYTES)), emit.variables(zero, zero, zero)
+        largest = emit.one(_of_state(emit, state, QueryState.MOST), loop.index)
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = Emit(builder)
-        scores, blocks, whole, sights, scales, state, room = args
-        zero = emit.number(0.0)
-        totals, heaviests, heavies = (emit.add(room, emit.size(number * REGISTER_BYTES)) for number in range(3))
-        with cgutils.for_range(builder, emit.size(AMX_ROWS)) as loop:
-            here, found = emit.add(scores, emit.times(loop.index, SPAN_BYTES)), emit.variables(zero, zero, zero)
-            largest = emit.one(_of_state(emit, state, QueryState.MOST), loop.index)
+        def weigh_part(
+            part: Any, seen_of: Callable[[Any, Any], Any], here: Any = here, largest: Any = largest, found: Any = found
+        ) -> None:  # fmt: skip
+            total, heaviest, heavy = found
+            weight = seen_of(power(emit, emit.less(emit.part(here, part), largest)), zero)
+            builder.store(emit.more(builder.load(total), weight), total)
+            weight = emit.product(weight, seen_of(emit.part(scales, part), zero))
+            builder.store(emit.larger(weight, builder.load(heaviest)), heaviest)
+            builder.store(emit.more(builder.load(heavy), weight), heavy)
+            emit.store(weight, emit.add(here, emit.times(part.index, 4 * LANES)))
 
-            def weigh_part(
-                part: Any, seen_of: Callable[[Any, Any], Any], here: Any = here, largest: Any = largest, found: Any = found
-            ) -> None:  # fmt: skip
-                total, heaviest, heavy = found
-                weight = seen_of(power(emit, emit.less(emit.part(here, part), largest)), zero)
-                builder.store(emit.more(builder.load(total), weight), total)
-                weight = emit.product(weight, seen_of(emit.part(scales, part), zero))
-                builder.store(emit.larger(weight, builder.load(heaviest)), heaviest)
-                builder.store(emit.more(builder.load(heavy), weight), heavy)
-                emit.store(weight, emit.add(here, emit.times(part.index, 4 * LANES)))
-
-            _each_part(emit, loop.index, blocks, whole, sights, weigh_part)
-            for number, matrix in zip(found, (totals, heaviests, heavies), strict=True):
-                emit.store(builder.load(number), emit.add(matrix, emit.times(loop.index, CACHE_LINE)))
-            with builder.if_then(builder.trunc(blocks, ir.IntType(1))):
-                for part in range(BLOCK_TOKENS // LANES):
-                    emit.store(zero, emit.add(here, emit.times(blocks, 4 * BLOCK_TOKENS), emit.size(4 * LANES * part)))
-        before, factor = (emit.load(_of_state(emit, state, name), emit.floats) for name in (QueryState.TOTAL, QueryState.FACTOR))
-        total = emit.fused(before, factor, _of_rows(emit, totals, emit.more))
-        emit.store(total, _of_state(emit, state, QueryState.TOTAL))
-        by_one = emit.product(_of_rows(emit, heaviests, emit.larger), emit.number(1 / MOST_WEIGHT))
-        by_all = emit.product(_of_rows(emit, heavies, emit.more), emit.number(1 / ALL_WEIGHTS))
-        emit.store(emit.larger(by_one, by_all), _of_state(emit, state, QueryState.WEIGHT_UNIT))
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 7), generate
+        _each_part(emit, loop.index, blocks, whole, sights, weigh_part)
+        for number, matrix in zip(found, (totals, heaviests, heavies), strict=True):
+            emit.store(builder.load(number), emit.add(matrix, emit.times(loop.index, CACHE_LINE)))
+        with builder.if_then(builder.trunc(blocks, ir.IntType(1))):
+            for part in range(BLOCK_TOKENS // LANES):
+                emit.store(zero, emit.add(here, emit.times(blocks, 4 * BLOCK_TOKENS), emit.size(4 * LANES * part)))
+    before, factor = (emit.load(_of_state(emit, state, name), emit.floats) for name in (QueryState.TOTAL, QueryState.FACTOR))
+    total = emit.fused(before, factor, _of_rows(emit, totals, emit.more))
+    emit.store(total, _of_state(emit, state, QueryState.TOTAL))
+    by_one = emit.product(_of_rows(emit, heaviests, emit.larger), emit.number(1 / MOST_WEIGHT))
+    by_all = emit.product(_of_rows(emit, heavies, emit.more), emit.number(1 / ALL_WEIGHTS))
+    emit.store(emit.larger(by_one, by_all), _of_state(emit, state, QueryState.WEIGHT_UNIT))
 
 
-@jit.in_llvm
-def split_weights(typing: Any, weights: Any, steps: Any, state: Any, room: Any, bytes_: Any) -> Any:
+@jit.emitted
+def split_weights(builder: Any, weights: Any, steps: Any, state: Any, room: Any, bytes_: Any) -> None:
     """Weights of sixteen queries as bytes. `room`: of a vector."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = Emit(builder)
-        weights, steps, state, room, bytes_ = args
-        emit.store(emit.inverse(emit.load(_of_state(emit, state, QueryState.WEIGHT_UNIT), emit.floats)), room)
-        with cgutils.for_range(builder, emit.size(AMX_ROWS)) as loop:
-            inverse = emit.one(room, loop.index)
-            with cgutils.for_range(builder, steps) as step:
-                here = emit.add(weights, emit.times(loop.index, SPAN_BYTES), emit.times(step.index, 4 * STEP))
-                there = emit.add(bytes_, emit.times(loop.index, SPLIT_BYTES), emit.times(step.index, 2 * STEP))
-                _emit_split(emit, here, inverse, there)
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 5), generate
+    emit = Emit(builder)
+    emit.store(emit.inverse(emit.load(_of_state(emit, state, QueryState.WEIGHT_UNIT), emit.floats)), room)
+    with cgutils.for_range(builder, emit.size(AMX_ROWS)) as loop:
+        inverse = emit.one(room, loop.index)
+        with cgutils.for_range(builder, steps) as step:
+            here = emit.add(weights, emit.times(loop.index, SPAN_BYTES), emit.times(step.index, 4 * STEP))
+            there = emit.add(bytes_, emit.times(loop.index, SPLIT_BYTES), emit.times(step.index, 2 * STEP))
+            _emit_split(emit, here, inverse, there)
 
 
 def _of_rows(emit: Emit, matrix: Any, both: Callable[[Any, Any], Any]) -> Any:
@@ -380,39 +345,34 @@ def _gather(size: int) -> Any:
     `sums`: of all columns. After `amx.take_registers`.
     """
 
-    @jit.in_llvm
-    def gather(typing: Any, weights: Any, values: Any, steps: Any, columns: Any, state: Any, sums: Any, seen: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            emit = Emit(builder)
-            registers = Registers(emit)
-            weights, values, steps, columns, state, sums, seen = args
-            inputs = weights, emit.size(SPLIT_BYTES), emit.size(2 * STEP)
-            turns = ((0, 1),) if size == SMALL else ((0,), (1,))
+    @jit.emitted
+    def gather(builder: Any, weights: Any, values: Any, steps: Any, columns: Any, state: Any, sums: Any, seen: Any) -> None:
+        emit = Emit(builder)
+        registers = Registers(emit)
+        inputs = weights, emit.size(SPLIT_BYTES), emit.size(2 * STEP)
+        turns = ((0, 1),) if size == SMALL else ((0,), (1,))
 
-            def add(column: Any, halves: Sequence[int]) -> None:
-                there = emit.add(seen, emit.times(column, 4 * COLUMNS))
-                with cgutils.for_range(builder, emit.size(AMX_ROWS)) as row:
-                    factor, unit = (
-                        emit.one(_of_state(emit, state, name), row.index) for name in (QueryState.FACTOR, QueryState.WEIGHT_UNIT)
-                    )
-                    for half in halves:
-                        at = emit.size(half * CACHE_LINE)
-                        place = emit.add(there, builder.mul(row.index, emit.times(columns, 4 * COLUMNS)), at)
-                        total = _sum_at(emit, emit.add(sums, emit.times(row.index, 4 * COLUMNS), at), size)
-                        emit.store(emit.fused(total, unit, emit.product(emit.load(place, emit.floats), factor)), place)
+        def add(column: Any, halves: Sequence[int]) -> None:
+            there = emit.add(seen, emit.times(column, 4 * COLUMNS))
+            with cgutils.for_range(builder, emit.size(AMX_ROWS)) as row:
+                factor, unit = (
+                    emit.one(_of_state(emit, state, name), row.index) for name in (QueryState.FACTOR, QueryState.WEIGHT_UNIT)
+                )
+                for half in halves:
+                    at = emit.size(half * CACHE_LINE)
+                    place = emit.add(there, builder.mul(row.index, emit.times(columns, 4 * COLUMNS)), at)
+                    total = _sum_at(emit, emit.add(sums, emit.times(row.index, 4 * COLUMNS), at), size)
+                    emit.store(emit.fused(total, unit, emit.product(emit.load(place, emit.floats), factor)), place)
 
-            with cgutils.for_range(builder, columns) as loop:
-                value = emit.add(values, emit.times(loop.index, SPAN * COLUMNS * size))
-                for halves in turns:
-                    _emit_sums(registers, size, halves, inputs, value, steps)
-                    with builder.if_then(builder.icmp_signed(">", loop.index, emit.size(0))):
-                        add(builder.sub(loop.index, emit.size(1)), halves)
-                    _emit_keep(registers, size, halves, sums)
+        with cgutils.for_range(builder, columns) as loop:
+            value = emit.add(values, emit.times(loop.index, SPAN * COLUMNS * size))
             for halves in turns:
-                add(builder.sub(columns, emit.size(1)), halves)
-            return context.get_dummy_value()
-
-        return types.void(*[types.intp] * 7), generate
+                _emit_sums(registers, size, halves, inputs, value, steps)
+                with builder.if_then(builder.icmp_signed(">", loop.index, emit.size(0))):
+                    add(builder.sub(loop.index, emit.size(1)), halves)
+                _emit_keep(registers, size, halves, sums)
+        for halves in turns:
+            add(builder.sub(columns, emit.size(1)), halves)
 
     return gather
 

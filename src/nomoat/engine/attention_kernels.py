@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
 from numba.core import cgutils
 
 from nomoat import jit
@@ -89,28 +88,23 @@ def _of_each_size(builder: Any, which: Any, emit_one: Callable[[int], None]) -> 
 def _score(kind: Any) -> Any:
     """A panel's scores of a block's keys. `units`, `scales`: what 1 stands for in each query, a state apart, and in each key."""
 
-    @jit.in_llvm
-    def score(typing: Any, which: Any, queries: Any, keys: Any, count: Any, units: Any, scales: Any, result: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            emit = Emit(builder)
-            which, queries, keys, count, units, scales, result = args
+    @jit.emitted
+    def score(builder: Any, which: Any, queries: Any, keys: Any, count: Any, units: Any, scales: Any, result: Any) -> None:
+        emit = Emit(builder)
 
-            def columns(index: Any) -> Any:
-                return emit.add(keys, emit.times(index, 2 * kind.width // 8 * COLUMNS))
+        def columns(index: Any) -> Any:
+            return emit.add(keys, emit.times(index, 2 * kind.width // 8 * COLUMNS))
 
-            def write(row: int, column: int, part: int, sums: Any) -> None:
-                at = emit.size(4 * (column + emit.lanes * part))
-                unit = emit.all_lanes(emit.load(emit.add(units, emit.size(STATE_BYTES * row)), FLOAT, 4))
-                scale = emit.load(emit.add(scales, at), emit.floats)
-                emit.store(emit.product(emit.product(sums, scale), unit), emit.add(result, emit.size(SPAN_BYTES * row), at))
+        def write(row: int, column: int, part: int, sums: Any) -> None:
+            at = emit.size(4 * (column + emit.lanes * part))
+            unit = emit.all_lanes(emit.load(emit.add(units, emit.size(STATE_BYTES * row)), FLOAT, 4))
+            scale = emit.load(emit.add(scales, at), emit.floats)
+            emit.store(emit.product(emit.product(sums, scale), unit), emit.add(result, emit.size(SPAN_BYTES * row), at))
 
-            def emit_one(rows: int) -> None:
-                _emit_product(emit, rows, queries, (4, 4 * rows), columns, kind, count, write)
+        def emit_one(rows: int) -> None:
+            _emit_product(emit, rows, queries, (4, 4 * rows), columns, kind, count, write)
 
-            _of_each_size(builder, which, emit_one)
-            return context.get_dummy_value()
-
-        return types.void(*[types.intp] * 7), generate
+        _of_each_size(builder, which, emit_one)
 
     return score
 
@@ -121,33 +115,28 @@ score_small, score_wide = _score(BYTE), _score(SHORT)
 def _gather(kind: Any) -> Any:
     """Add to what a panel saw so many pairs of values by their weights: 32 columns, in the blocks of a list."""
 
-    @jit.in_llvm
+    @jit.emitted
     def gather(
-        typing: Any, which: Any, weights: Any, values: Any, blocks: Any, block_bytes: Any, pair_bytes: Any, count: Any, units: Any,
+        builder: Any, which: Any, weights: Any, values: Any, blocks: Any, block_bytes: Any, pair_bytes: Any, count: Any, units: Any,
         result: Any, result_step: Any,
-    ) -> Any:  # fmt: skip
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            emit = Emit(builder)
-            which, weights, values, blocks, block_bytes, pair_bytes, count, units, result, result_step = args
-            shift, within = BLOCK_TOKENS.bit_length() - 2, BLOCK_TOKENS // 2 - 1
+    ) -> None:  # fmt: skip
+        emit = Emit(builder)
+        shift, within = BLOCK_TOKENS.bit_length() - 2, BLOCK_TOKENS // 2 - 1
 
-            def columns(index: Any) -> Any:
-                block = emit.load(emit.add(blocks, emit.times(builder.lshr(index, emit.size(shift)), 8)), SIZE, 8)
-                pair = builder.mul(builder.and_(index, emit.size(within)), pair_bytes)
-                return emit.add(values, builder.mul(block, block_bytes), pair)
+        def columns(index: Any) -> Any:
+            block = emit.load(emit.add(blocks, emit.times(builder.lshr(index, emit.size(shift)), 8)), SIZE, 8)
+            pair = builder.mul(builder.and_(index, emit.size(within)), pair_bytes)
+            return emit.add(values, builder.mul(block, block_bytes), pair)
 
-            def write(row: int, column: int, part: int, sums: Any) -> None:
-                unit = emit.all_lanes(emit.load(emit.add(units, emit.size(STATE_BYTES * row)), FLOAT, 4))
-                place = emit.add(result, emit.times(result_step, row), emit.size(4 * (column + emit.lanes * part)))
-                emit.store(emit.fused(sums, unit, emit.load(place, emit.floats)), place)
+        def write(row: int, column: int, part: int, sums: Any) -> None:
+            unit = emit.all_lanes(emit.load(emit.add(units, emit.size(STATE_BYTES * row)), FLOAT, 4))
+            place = emit.add(result, emit.times(result_step, row), emit.size(4 * (column + emit.lanes * part)))
+            emit.store(emit.fused(sums, unit, emit.load(place, emit.floats)), place)
 
-            def emit_one(rows: int) -> None:
-                _emit_product(emit, rows, weights, (SPAN_BYTES, 4), columns, kind, count, write)
+        def emit_one(rows: int) -> None:
+            _emit_product(emit, rows, weights, (SPAN_BYTES, 4), columns, kind, count, write)
 
-            _of_each_size(builder, which, emit_one)
-            return context.get_dummy_value()
-
-        return types.void(*[types.intp] * 10), generate
+        _of_each_size(builder, which, emit_one)
 
     return gather
 
@@ -161,58 +150,53 @@ def _weighed(*, all_seen: bool) -> Any:
     They are times the values' `scales`, as whole numbers of 16 bits, one after another.
     """
 
-    @jit.in_llvm
-    def weigh(typing: Any, scores: Any, count: Any, low: Any, high: Any, state: Any, scales: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            emit = Emit(builder)
-            scores, count, low, high, state, scales = args
-            parts = builder.udiv(count, emit.size(emit.lanes))
-            lanes = ir.Constant(emit.words, list(range(emit.lanes)))
-            low_, width = (builder.trunc(value, WORD) for value in (low, builder.sub(high, low)))
-            nothing, zero = emit.number(NOTHING), emit.number(0.0)
+    @jit.emitted
+    def weigh(builder: Any, scores: Any, count: Any, low: Any, high: Any, state: Any, scales: Any) -> None:
+        emit = Emit(builder)
+        parts = builder.udiv(count, emit.size(emit.lanes))
+        lanes = ir.Constant(emit.words, list(range(emit.lanes)))
+        low_, width = (builder.trunc(value, WORD) for value in (low, builder.sub(high, low)))
+        nothing, zero = emit.number(NOTHING), emit.number(0.0)
 
-            def seen_of(part: Any, found: Any, otherwise: Any) -> Any:
-                if all_seen:
-                    return found
-                first = builder.sub(builder.trunc(emit.times(part.index, emit.lanes), WORD), low_)
-                is_seen = builder.icmp_unsigned("<", builder.add(emit.all_lanes(first), lanes), emit.all_lanes(width))
-                return builder.select(is_seen, found, otherwise)
+        def seen_of(part: Any, found: Any, otherwise: Any) -> Any:
+            if all_seen:
+                return found
+            first = builder.sub(builder.trunc(emit.times(part.index, emit.lanes), WORD), low_)
+            is_seen = builder.icmp_unsigned("<", builder.add(emit.all_lanes(first), lanes), emit.all_lanes(width))
+            return builder.select(is_seen, found, otherwise)
 
-            most, total, heaviest, heavy = emit.variables(nothing, zero, zero, zero)
-            with cgutils.for_range(builder, parts) as part:
-                score = seen_of(part, emit.part(scores, part), nothing)
-                builder.store(emit.larger(score, builder.load(most)), most)
-            before = emit.load(emit.add(state, emit.size(4 * QueryState.MOST)), FLOAT, 4)
-            largest = emit.highest(builder.load(most))
-            largest = builder.select(builder.fcmp_ordered(">", largest, before), largest, before)
-            all_largest = emit.all_lanes(largest)
-            with cgutils.for_range(builder, parts) as part:
-                weight = power(emit, emit.less(emit.part(scores, part), all_largest))
-                weight = seen_of(part, weight, zero)
-                builder.store(emit.more(builder.load(total), weight), total)
-                weight = emit.product(weight, seen_of(part, emit.part(scales, part), zero))
-                builder.store(emit.larger(weight, builder.load(heaviest)), heaviest)
-                builder.store(emit.more(builder.load(heavy), weight), heavy)
-                emit.store(weight, emit.add(scores, emit.times(part.index, 4 * emit.lanes)))
-            factors = power(emit, emit.less(emit.all_lanes(before), all_largest))
-            factor = builder.extract_element(factors, ir.Constant(WORD, 0))
-            sum_place = emit.add(state, emit.size(4 * QueryState.TOTAL))
-            sums = [emit.all_lanes(value) for value in (emit.load(sum_place, FLOAT, 4), emit.float_sum(builder.load(total)))]
-            sum_ = emit.fused(sums[0], factors, sums[1])
-            emit.store(builder.extract_element(sum_, ir.Constant(WORD, 0)), sum_place)
-            emit.store(largest, emit.add(state, emit.size(4 * QueryState.MOST)))
-            emit.store(factor, emit.add(state, emit.size(4 * QueryState.FACTOR)))
-            by_one = emit.product(emit.all_lanes(emit.highest(builder.load(heaviest))), emit.number(1 / MOST_WEIGHT))
-            by_all = emit.product(emit.all_lanes(emit.float_sum(builder.load(heavy))), emit.number(1 / ALL_WEIGHTS))
-            unit = emit.larger(by_one, by_all)
-            emit.store(builder.extract_element(unit, ir.Constant(WORD, 0)), emit.add(state, emit.size(4 * QueryState.WEIGHT_UNIT)))
-            inverse = emit.inverse(unit)
-            with cgutils.for_range(builder, parts) as part:  # each is written where one before it was read
-                shorts = emit.shorts(emit.product(emit.part(scores, part), inverse))
-                emit.store(shorts, emit.add(scores, emit.times(part.index, 2 * emit.lanes)))
-            return context.get_dummy_value()
-
-        return types.void(*[types.intp] * 6), generate
+        most, total, heaviest, heavy = emit.variables(nothing, zero, zero, zero)
+        with cgutils.for_range(builder, parts) as part:
+            score = seen_of(part, emit.part(scores, part), nothing)
+            builder.store(emit.larger(score, builder.load(most)), most)
+        before = emit.load(emit.add(state, emit.size(4 * QueryState.MOST)), FLOAT, 4)
+        largest = emit.highest(builder.load(most))
+        largest = builder.select(builder.fcmp_ordered(">", largest, before), largest, before)
+        all_largest = emit.all_lanes(largest)
+        with cgutils.for_range(builder, parts) as part:
+            weight = power(emit, emit.less(emit.part(scores, part), all_largest))
+            weight = seen_of(part, weight, zero)
+            builder.store(emit.more(builder.load(total), weight), total)
+            weight = emit.product(weight, seen_of(part, emit.part(scales, part), zero))
+            builder.store(emit.larger(weight, builder.load(heaviest)), heaviest)
+            builder.store(emit.more(builder.load(heavy), weight), heavy)
+            emit.store(weight, emit.add(scores, emit.times(part.index, 4 * emit.lanes)))
+        factors = power(emit, emit.less(emit.all_lanes(before), all_largest))
+        factor = builder.extract_element(factors, ir.Constant(WORD, 0))
+        sum_place = emit.add(state, emit.size(4 * QueryState.TOTAL))
+        sums = [emit.all_lanes(value) for value in (emit.load(sum_place, FLOAT, 4), emit.float_sum(builder.load(total)))]
+        sum_ = emit.fused(sums[0], factors, sums[1])
+        emit.store(builder.extract_element(sum_, ir.Constant(WORD, 0)), sum_place)
+        emit.store(largest, emit.add(state, emit.size(4 * QueryState.MOST)))
+        emit.store(factor, emit.add(state, emit.size(4 * QueryState.FACTOR)))
+        by_one = emit.product(emit.all_lanes(emit.highest(builder.load(heaviest))), emit.number(1 / MOST_WEIGHT))
+        by_all = emit.product(emit.all_lanes(emit.float_sum(builder.load(heavy))), emit.number(1 / ALL_WEIGHTS))
+        unit = emit.larger(by_one, by_all)
+        emit.store(builder.extract_element(unit, ir.Constant(WORD, 0)), emit.add(state, emit.size(4 * QueryState.WEIGHT_UNIT)))
+        inverse = emit.inverse(unit)
+        with cgutils.for_range(builder, parts) as part:  # each is written where one before it was read
+            shorts = emit.shorts(emit.product(emit.part(scores, part), inverse))
+            emit.store(shorts, emit.add(scores, emit.times(part.index, 2 * emit.lanes)))
 
     return weigh
 
@@ -252,40 +236,28 @@ def query_units(emit: Emit, query: Any, parts: Any) -> Any:
     return emit.product(length, emit.number(1 / LENGTH))
 
 
-@jit.in_llvm
-def pack_query(typing: Any, query: Any, width: Any, panel: Any, step: Any, unit: Any) -> Any:
+@jit.emitted
+def pack_query(builder: Any, query: Any, width: Any, panel: Any, step: Any, unit: Any) -> None:
     """Into its places of a panel, [column / 2][query][2], every `step` bytes, with `LENGTH` as its length; what 1 stands for."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = Emit(builder)
-        query, width, panel, step, unit = args
-        parts = builder.udiv(width, emit.size(emit.lanes))
-        units = query_units(emit, query, parts)
-        emit.store(builder.extract_element(units, ir.Constant(WORD, 0)), unit)
-        inverse = emit.inverse(units)
-        with cgutils.for_range(builder, parts) as part:
-            pairs = builder.bitcast(emit.shorts(emit.product(emit.part(query, part), inverse)), ir.VectorType(WORD, emit.lanes // 2))
-            there = emit.add(panel, builder.mul(emit.times(part.index, emit.lanes // 2), step))
-            for lane in range(emit.lanes // 2):
-                pair = builder.extract_element(pairs, ir.Constant(WORD, lane))
-                emit.store(pair, emit.add(there, emit.times(step, lane)))
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 5), generate
+    emit = Emit(builder)
+    parts = builder.udiv(width, emit.size(emit.lanes))
+    units = query_units(emit, query, parts)
+    emit.store(builder.extract_element(units, ir.Constant(WORD, 0)), unit)
+    inverse = emit.inverse(units)
+    with cgutils.for_range(builder, parts) as part:
+        pairs = builder.bitcast(emit.shorts(emit.product(emit.part(query, part), inverse)), ir.VectorType(WORD, emit.lanes // 2))
+        there = emit.add(panel, builder.mul(emit.times(part.index, emit.lanes // 2), step))
+        for lane in range(emit.lanes // 2):
+            pair = builder.extract_element(pairs, ir.Constant(WORD, lane))
+            emit.store(pair, emit.add(there, emit.times(step, lane)))
 
 
-@jit.in_llvm
-def prefetch(typing: Any, place: Any, count: Any) -> Any:
+@jit.emitted
+def prefetch(builder: Any, place: Any, count: Any) -> None:
     """Let so many bytes come into the cache, which are read soon."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = Emit(builder)
-        place, count = args
-        with cgutils.for_range(builder, builder.udiv(count, emit.size(4 * CACHE_LINE))) as part:
-            emit.prefetch(emit.add(place, emit.times(part.index, 4 * CACHE_LINE)), 4 * CACHE_LINE)
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 2), generate
+    emit = Emit(builder)
+    with cgutils.for_range(builder, builder.udiv(count, emit.size(4 * CACHE_LINE))) as part:
+        emit.prefetch(emit.add(place, emit.times(part.index, 4 * CACHE_LINE)), 4 * CACHE_LINE)
 
 
 @jit.kernel

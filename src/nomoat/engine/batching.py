@@ -83,28 +83,12 @@ class Tokens:
 class _Text:
     """Something that is read, and perhaps continued. `done` of its `ids` have their keys and values in `blocks`."""
 
-    may_reuse = True
-    wants_hidden = False
-    wants_each = False  # of its tokens the logits
-
     def __init__(self, ids: Sequence[int], *, adapter: int | None) -> None:
         self.ids = list(ids)
         self.adapter = adapter
         self.done = 0
         self.blocks: list[int] = []
         self.digests: list[bytes] = []
-
-    @property
-    def cancelled(self) -> bool:
-        return False
-
-    def next_tokens(self, room: int, guess: int) -> tuple[list[int], int]:
-        """The tokens of its next pass, at most `room` and `guess` of them guessed, and of how many of the last logits are wanted."""
-        raise NotImplementedError
-
-    def take(self, logits_WV: Floats, hidden_TD: Floats) -> bool:
-        """What the pass made of them; whether this text has ended. Counts them as done."""
-        raise NotImplementedError
 
     def begin(self, done: int) -> None:
         """It is let in, with the blocks of its first `done` tokens, which need not be read."""
@@ -114,9 +98,6 @@ class _Text:
         """Its blocks were taken away."""
         self.done = 0
         self.digests = []
-
-    def fail(self, error: BaseException) -> None:
-        raise NotImplementedError
 
 
 class Answer(_Text):
@@ -145,6 +126,7 @@ class Answer(_Text):
         return self._end == self.num_prompt_tokens + 1
 
     def next_tokens(self, room: int, guess: int) -> tuple[list[int], int]:
+        """The tokens of its next pass, at most `room` and `guess` of them guessed, and of how many of the last logits are wanted."""
         ids = self.ids[self.done : self.done + room]
         self._reading = len(ids)
         self._guess = []
@@ -160,6 +142,7 @@ class Answer(_Text):
             self.tokens.num_kept = done
 
     def take(self, logits_WV: Floats, hidden_TD: Floats) -> bool:
+        """What the pass made of them; whether this text has ended. Counts them as done."""
         self.done += self._reading
         chosen: list[int] = []
         right = 0
@@ -191,8 +174,6 @@ class Reading(_Text):
     is not None. `goes_on`: whoever asks wants one token more, for which its logits are kept.
     """
 
-    may_reuse, wants_hidden = False, True
-
     def __init__(
         self, ids: Sequence[int], *, top_logprobs: int | None = None, goes_on: bool = False, adapter: int | None = None,
         pooled: str = MEAN,
@@ -200,7 +181,7 @@ class Reading(_Text):
         super().__init__(ids, adapter=adapter)
         self.result: Future[tuple[Floats, list[Pick]]] = Future()
         self._top, self._pooled = top_logprobs, pooled
-        self.wants_each, self.goes_on = top_logprobs is not None, goes_on
+        self.wants_each, self.goes_on = top_logprobs is not None, goes_on  # the first: of its tokens the logits
         self.begin_again()
 
     def begin_again(self) -> None:
@@ -236,6 +217,9 @@ class Reading(_Text):
             self.result.set_exception(error)
 
 
+Text = Answer | Reading
+
+
 class Batcher:
     """The one thread that touches the model, from its making to its end."""
 
@@ -244,12 +228,12 @@ class Batcher:
 
         `cache_bytes`: what keys and values may take, see `_num_blocks`.
         """
-        self._incoming: queue.SimpleQueue[_Text | None] = queue.SimpleQueue()
-        self._answers: deque[_Text] = deque()  # those that wait, in the order in which they are let in
-        self._readings: deque[_Text] = deque()
-        self._running: list[_Text] = []  # in the order in which they were let in
+        self._incoming: queue.SimpleQueue[Text | None] = queue.SimpleQueue()
+        self._answers: deque[Text] = deque()  # those that wait, in the order in which they are let in
+        self._readings: deque[Text] = deque()
+        self._running: list[Text] = []  # in the order in which they were let in
         self._num_passed = 0  # answers in a row that were let in before a reading that waits
-        self._turned_away: tuple[_Text, int] | None = None  # who found too few blocks, and how many were free for it
+        self._turned_away: tuple[Text, int] | None = None  # who found too few blocks, and how many were free for it
         self._after: dict[tuple[int | None, tuple[int, ...]], Floats] = {}  # logits [V] after the texts read last, by adapter
         self._closing, self._is_closed = threading.Lock(), False
         made: Future[None] = Future()
@@ -269,7 +253,7 @@ class Batcher:
             return None
         return KvCache(used_bytes=self._pool.num_touched * self._block_bytes, max_bytes=self._pool.num_blocks * self._block_bytes)
 
-    def submit(self, text: _Text) -> None:
+    def submit(self, text: Text) -> None:
         """Begin with this text at the next pass."""
         with self._closing:
             if not self._is_closed:
@@ -331,7 +315,7 @@ class Batcher:
                 self._line_of(text).append(text)
         return True
 
-    def _ends_at_once(self, text: _Text) -> bool:
+    def _ends_at_once(self, text: Text) -> bool:
         """One token after a text whose likelihoods were told just now, as lm-evaluation-harness asks for both in one request.
 
         Who asks for the token alone does not get it from here: these logits are rounded otherwise, and the same request alone is to
@@ -349,7 +333,7 @@ class Batcher:
             text.fail(exc)
         return True
 
-    def _line_of(self, text: _Text) -> deque[_Text]:
+    def _line_of(self, text: Text) -> deque[Text]:
         return self._answers if isinstance(text, Answer) else self._readings
 
     def _drop_cancelled(self) -> None:
@@ -385,13 +369,13 @@ class Batcher:
                     self._remember(text, logits_WV[w : w + row.wanted])
             w, t = w + row.wanted, t + len(row.ids)
 
-    def _remember(self, text: _Text, logits_WV: Floats) -> None:
+    def _remember(self, text: Text, logits_WV: Floats) -> None:
         if isinstance(text, Reading) and text.goes_on:
             self._after[text.adapter, tuple(text.ids)] = logits_WV[-1].copy()
             if len(self._after) > REMEMBERED_TEXTS:
                 del self._after[next(iter(self._after))]
 
-    def _is_kept(self, text: _Text) -> bool:
+    def _is_kept(self, text: Text) -> bool:
         """Whether others may use its keys and values: an answer often follows its prompt's likelihoods, and nothing an embedding.
 
         A short prompt that fills a block is rounded otherwise than a longer one that begins with it; readings never are.
@@ -418,7 +402,7 @@ class Batcher:
                 self._line_of(text).popleft()
                 text.fail(self._too_long(len(text.ids)))
                 continue
-            if text.may_reuse and self._model.takes_many:
+            if isinstance(text, Answer) and self._model.takes_many:
                 text.blocks, text.digests = self._pool.beginning(text.ids, _salt(text), self._model.alike_from)
             if self._running and len(text.ids) // BLOCK_TOKENS + 1 - len(text.blocks) > self._pool.num_free - owed:
                 self._pool.release(text.blocks)
@@ -430,7 +414,7 @@ class Batcher:
             owed += _num_missing(text)
             text.begin(len(text.blocks) * BLOCK_TOKENS)
 
-    def _next(self) -> _Text | None:
+    def _next(self) -> Text | None:
         """Who is let in next: the first answer of those that wait, before all readings. None if nobody is.
 
         After `PASSED_READING` answers it is a reading, so that answers which never end coming do not shut it out. Readings are let in
@@ -443,7 +427,7 @@ class Batcher:
             return answer
         return self._readings[0] if self._readings else answer
 
-    def _plan(self) -> list[tuple[_Text, Row]]:
+    def _plan(self) -> list[tuple[Text, Row]]:
         """Who takes part in the next pass, and with what: answers being written, then answers' prompts, then readings.
 
         A long prompt does not hold up short ones behind it: half of what prompts may have is for those with the fewest tokens left.
@@ -458,7 +442,7 @@ class Batcher:
         is_alone = not writing and not any(other._running for other in _batchers if other is not self)
         room = min(PASS_TOKENS if is_alone else PASS_TOKENS_BESIDE_ANSWERS + len(writing), self._model.largest_pass)
         kept = min(room // READINGS_PART, _num_unread(self._running))
-        planned: list[tuple[_Text, Row]] = []
+        planned: list[tuple[Text, Row]] = []
         room = self._add(planned, writing, room, guess=guess)
         room -= kept
         for_short = room // SHORT_PROMPTS_PART
@@ -468,7 +452,7 @@ class Batcher:
         self._add(planned, readings, min(room, PASS_TOKENS_BESIDE_ANSWERS) if prompts else room)
         return planned
 
-    def _add(self, planned: list[tuple[_Text, Row]], texts: Sequence[_Text], room: int, *, guess: int | None = None) -> int:
+    def _add(self, planned: list[tuple[Text, Row]], texts: Sequence[Text], room: int, *, guess: int | None = None) -> int:
         """Plan the next tokens of these, but for those that have a plan, `room` at most; how many are left. `guess`: what each may add
         that is being written.
         """
@@ -479,15 +463,16 @@ class Batcher:
             left = BLOCK_TOKENS * (len(text.blocks) + self._pool.num_free) - len(text.ids)  # no guess takes another's blocks
             part = 1 + (guess or 0)
             if guess is None:
-                part = self._part(text, max(0, min(room, logits)) if text.wants_each else room, may_wait=len(planned) > len(before))
+                wants_each = isinstance(text, Reading) and text.wants_each
+                part = self._part(text, max(0, min(room, logits)) if wants_each else room, may_wait=len(planned) > len(before))
             ids, wanted = text.next_tokens(part, min(guess or 0, left))
             if not ids or not self._make_room(text, text.done + len(ids), [kept for kept, _ in planned]):
                 continue
-            planned.append((text, Row(ids, text.done, text.blocks, wanted, text.adapter, text.wants_hidden)))
+            planned.append((text, Row(ids, text.done, text.blocks, wanted, text.adapter, isinstance(text, Reading))))
             room, logits = room - len(ids), logits - wanted
         return room
 
-    def _part(self, text: _Text, room: int, *, may_wait: bool) -> int:
+    def _part(self, text: Text, room: int, *, may_wait: bool) -> int:
         """How many of a text's tokens the next pass may read: so many, and leaving so many, as are computed alike. Where there is no
         room for that, none at all if it may wait; the first of its line may not.
         """
@@ -498,7 +483,7 @@ class Batcher:
             return left - least
         return 0 if may_wait else room
 
-    def _make_room(self, text: _Text, num_tokens: int, planned: list[_Text]) -> bool:
+    def _make_room(self, text: Text, num_tokens: int, planned: list[Text]) -> bool:
         """Blocks for so many tokens, if need be those of the latest to come. False: this text itself is that, and has to wait.
 
         Somebody goes on in each pass: the first of those under way waits for none but those that take part in it.
@@ -522,11 +507,11 @@ class Batcher:
             hint=f"shorten it, or {hardware.more_memory(hardware.memory_available_bytes())} and start again",
         )
 
-    def _leave(self, text: _Text) -> None:
+    def _leave(self, text: Text) -> None:
         self._running.remove(text)
         self._pool.release(text.blocks)
 
-    def _fail(self, text: _Text, error: BaseException) -> None:
+    def _fail(self, text: Text, error: BaseException) -> None:
         self._leave(text)
         text.fail(error)
 
@@ -535,22 +520,22 @@ def _closed() -> StoppedError:
     return StoppedError("the model was closed while it was answering", hint="close it when all have their answers")
 
 
-def _num_left(text: _Text) -> int:
+def _num_left(text: Text) -> int:
     """How many tokens it has yet to read."""
     return len(text.ids) - text.done
 
 
-def _num_unread(texts: Sequence[_Text]) -> int:
+def _num_unread(texts: Sequence[Text]) -> int:
     """The same of the readings among these together."""
     return sum(_num_left(text) for text in texts if isinstance(text, Reading))
 
 
-def _num_missing(text: _Text) -> int:
+def _num_missing(text: Text) -> int:
     """How many blocks it needs beside those it has. Below 0 where it has some for guesses."""
     return -(-len(text.ids) // BLOCK_TOKENS) - len(text.blocks)
 
 
-def _salt(text: _Text) -> bytes:
+def _salt(text: Text) -> bytes:
     """Keys and values of the same tokens differ from adapter to adapter."""
     return str(text.adapter).encode()
 

@@ -20,7 +20,7 @@ class BlockPool:
 
     def __init__(self, num_blocks: int) -> None:
         self.num_blocks = num_blocks
-        self._untouched = 0  # from here on no block has been used: memory the operating system has not given yet
+        self.num_touched = 0  # blocks that were ever used: they are memory from then on
         self._free: list[int] = []
         self._idle: OrderedDict[int, None] = OrderedDict()  # kept, and used by nobody; the longest unused first
         self._users = [0] * num_blocks
@@ -30,12 +30,7 @@ class BlockPool:
     @property
     def num_free(self) -> int:
         """Blocks that could be had now."""
-        return len(self._free) + self.num_blocks - self._untouched + len(self._idle)
-
-    @property
-    def num_touched(self) -> int:
-        """Blocks that were ever used: they are memory from then on."""
-        return self._untouched
+        return len(self._free) + self.num_blocks - self.num_touched + len(self._idle)
 
     def beginning(self, ids: Sequence[int], salt: bytes, unread: int = 1) -> tuple[list[int], list[bytes]]:
         """The kept blocks that hold the beginning of these tokens, now used once more, and their digests.
@@ -89,9 +84,9 @@ class BlockPool:
     def _take(self) -> int:
         if self._free:
             return self._free.pop()
-        if self._untouched < self.num_blocks:
-            self._untouched += 1
-            return self._untouched - 1
+        if self.num_touched < self.num_blocks:
+            self.num_touched += 1
+            return self.num_touched - 1
         block, _ = self._idle.popitem(last=False)
         del self._kept[self._digests.pop(block)]
         return block

@@ -11,7 +11,7 @@ from typing import Any
 from llvmlite import ir
 
 from nomoat.engine.emit import BYTE, HALF, WORD, Emit
-from nomoat.engine.tiles import BLOCKS, GROUP_CODES, LEVELS, TILE_BYTES, UNITS
+from nomoat.engine.tiles import BLOCKS, GROUP_CODES, LAYOUTS, LEVELS, TILE_BYTES, UNITS, ZEROS
 
 LOW_HALVES, LOW_TWO_BITS = 0x0F0F0F0F, 0x03030303
 BIT_2, BIT_4, BITS_4_AND_5 = 0x04040404, 0x10101010, 0x30303030
@@ -67,27 +67,19 @@ def _leveled(emit: Emit, nibbles: Operands, levels: Sequence[int], zero: int = 1
 
 
 # -------------------------------------------------------------------- a tile's address, which group, which half of the rows -> Group
-def _q4_0(emit: Emit, tile: Any, group: Any, half: int) -> Group:
-    block, _ = _block(emit, "Q4_0", tile, group, 1)
-    return _nibbles(emit, emit.add(block, emit.size(32)), 4, half), _number(emit, block, half), -8
+def _usual(kind: str) -> Callable[[Emit, Any, Any, int], Group]:
+    """Of a type with blocks of 32 codes of four bits, or of five, and one scale."""
+    places = {name: place for name, (_, place, *_) in (LAYOUTS[kind].fields or {}).items()}
 
+    def read(emit: Emit, tile: Any, group: Any, half: int) -> Group:
+        block, _ = _block(emit, kind, tile, group, 1)
+        high = _operand(emit, emit.add(block, emit.size(places["high"])), 0, half) if "high" in places else None
+        codes = _nibbles(emit, emit.add(block, emit.size(places["codes"])), 4, half)
+        codes = codes if high is None else _with_bits(emit, codes, high, apart=1, place=4, mask=BIT_4)
+        scale = _number(emit, block, half)
+        return codes, scale, _number(emit, block, half, places["offset"]) if "offset" in places else -ZEROS[kind]
 
-def _q4_1(emit: Emit, tile: Any, group: Any, half: int) -> Group:
-    block, _ = _block(emit, "Q4_1", tile, group, 1)
-    return _nibbles(emit, emit.add(block, emit.size(64)), 4, half), _number(emit, block, half), _number(emit, block, half, 32)
-
-
-def _q5_0(emit: Emit, tile: Any, group: Any, half: int) -> Group:
-    block, _ = _block(emit, "Q5_0", tile, group, 1)
-    high, low = _operand(emit, emit.add(block, emit.size(32)), 0, half), _nibbles(emit, emit.add(block, emit.size(96)), 4, half)
-    return _with_bits(emit, low, high, apart=1, place=4, mask=BIT_4), _number(emit, block, half), -16
-
-
-def _q5_1(emit: Emit, tile: Any, group: Any, half: int) -> Group:
-    block, _ = _block(emit, "Q5_1", tile, group, 1)
-    high, low = _operand(emit, emit.add(block, emit.size(64)), 0, half), _nibbles(emit, emit.add(block, emit.size(128)), 4, half)
-    codes = _with_bits(emit, low, high, apart=1, place=4, mask=BIT_4)
-    return codes, _number(emit, block, half), _number(emit, block, half, 32)
+    return read
 
 
 def _q8_0(emit: Emit, tile: Any, group: Any, half: int) -> Group:
@@ -188,8 +180,8 @@ def with_offsets(emit: Emit, found: Group) -> Group:
 
 
 _READERS: dict[str, tuple[int, Callable[[Emit, Any, Any, int], Group]]] = {
-    "Q4_0": (15, _q4_0), "Q4_1": (15, _q4_1), "Q5_0": (31, _q5_0), "Q5_1": (31, _q5_1), "Q8_0": (255, _q8_0),
-    "Q2_K": (3, _q2_k), "Q3_K": (7, _q3_k), "Q4_K": (15, _q4_k), "Q5_K": (31, _q5_k), "Q6_K": (63, _q6_k),
+    "Q4_0": (15, _usual("Q4_0")), "Q4_1": (15, _usual("Q4_1")), "Q5_0": (31, _usual("Q5_0")), "Q5_1": (31, _usual("Q5_1")),
+    "Q8_0": (255, _q8_0), "Q2_K": (3, _q2_k), "Q3_K": (7, _q3_k), "Q4_K": (15, _q4_k), "Q5_K": (31, _q5_k), "Q6_K": (63, _q6_k),
     "IQ4_NL": (LEVELS["IQ4_NL"][-1] + 128, _iq4_nl), "MXFP4": (2 * MOST_MXFP4, _mxfp4),
     **{kind: (LEVELS[kind][-1] + 128, _leveled_k(kind, groups)) for kind, groups in GROUPS_OF_LEVELED.items()},
 }  # fmt: skip

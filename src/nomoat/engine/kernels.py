@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
 from numba.core import cgutils
 
 from nomoat import jit
@@ -31,11 +30,10 @@ def _sums(emit: Emit, kind: str, count: int, half: int, places: dict[str, Any]) 
     """The products of one tile (or half of it) and `count` tokens, written where they belong."""
     builder, (width, most, read) = emit.builder, GROUPS[kind]
     sums = emit.variables(*[emit.number(0.0)] * count)
-    (group,) = emit.variables(emit.size(0))
     group_bytes = TILE_BYTES[kind] * width // BLOCKS[kind][0]
     rounded = builder.lshr(places["columns"], emit.size(5))  # groups of inputs, whatever the width of those of codes
-    with emit.loop(lambda: builder.icmp_signed("<", builder.load(group), places["groups"])):
-        at = builder.load(group)
+    with cgutils.for_range(builder, places["groups"]) as loop:
+        at = loop.index
         codes, scale, offset = read(emit, places["tile"], at, half)
         emit.prefetch(emit.add(places["tile"], emit.times(at, group_bytes), emit.size(AHEAD)), group_bytes)
         for token, total in enumerate(sums):
@@ -63,7 +61,6 @@ def _sums(emit: Emit, kind: str, count: int, half: int, places: dict[str, Any]) 
                     sum_of_inputs = builder.fmul(builder.sitofp(emit.load(place, WORD, 4), FLOAT), rounding)
                 before = emit.fused(offset, emit.all_lanes(sum_of_inputs), before)
             builder.store(emit.fused(whole, builder.fmul(scale, scales), before), total)
-        builder.store(emit.add(at, emit.size(1)), group)
     for token, total in reversed(list(enumerate(sums))):  # those after the last token are overwritten by its own
         is_one = builder.icmp_signed("<", emit.size(token), places["last"])
         row = builder.select(is_one, emit.size(token), places["last"])
@@ -71,20 +68,15 @@ def _sums(emit: Emit, kind: str, count: int, half: int, places: dict[str, Any]) 
         emit.store(builder.load(total), place)
 
 
-@jit.in_llvm_by_name
-def _tile(
-    typing: Any, kind: Any, tile: Any, inputs: Any, scales: Any, totals: Any, sums: Any, outputs: Any, tokens: Any, columns: Any,
-    rows: Any,
-) -> Any:  # fmt: skip
-    """The products of one tile and all tokens. `kind`: a name in GROUPS."""
-    if not isinstance(kind, types.StringLiteral):
-        return None
-    name = kind.literal_value
+def product(kind: str) -> Callable[..., None]:
+    """What multiplies some tokens by a tile with codes of this type."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    @jit.emitted
+    def of_tile(
+        builder: Any, tile: Any, inputs: Any, scales: Any, totals: Any, sums: Any, outputs: Any, tokens: Any, columns: Any, rows: Any
+    ) -> None:
         emit = Emit(builder)
-        _, tile, inputs, scales, totals, sums, outputs, tokens, columns, rows = args
-        groups = builder.udiv(columns, emit.size(GROUPS[name][0]))
+        groups = builder.udiv(columns, emit.size(GROUPS[kind][0]))
         (done,) = emit.variables(emit.size(0))
         for count, fewer in itertools.pairwise(TOKENS_AT_ONCE):
             limit = builder.sub(tokens, emit.size(fewer))
@@ -100,46 +92,33 @@ def _tile(
                     "last": builder.sub(builder.sub(tokens, at), emit.size(1)),
                 }  # fmt: skip
                 for half in range(TILE_ROWS // emit.lanes):
-                    _sums(emit, name, count, half, places)
+                    _sums(emit, kind, count, half, places)
                 builder.store(emit.add(at, emit.size(count)), done)
-        return context.get_dummy_value()
-
-    return types.void(kind, *[types.intp] * 9), generate
-
-
-@jit.in_llvm
-def round_inputs(typing: Any, inputs: Any, rounded: Any, scales: Any, totals: Any, sums: Any, groups: Any) -> Any:
-    """A token's inputs in 8 bits; of each 32 their scale, and the sum of the rounded ones times it; of each 16 the sum."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = Emit(builder, lanes=HALF_ROUNDED)
-        inputs, rounded, scales, totals, sums, groups = args
-        with cgutils.for_range(builder, groups) as loop:
-            start = emit.times(loop.index, ROUNDED)
-            halves = [emit.load(emit.add(inputs, emit.times(start, 4), emit.size(at)), emit.floats) for at in (0, 64)]
-            largest = builder.fmul(emit.largest(halves), ir.Constant(FLOAT, 1 / 127))
-            inverse = emit.all_lanes(emit.inverse(largest))
-            totals_here = []
-            for half, values in enumerate(halves):
-                codes = emit.whole(builder.fmul(values, inverse))
-                emit.store(builder.trunc(codes, ir.VectorType(BYTE, HALF_ROUNDED)), emit.add(rounded, start, emit.size(16 * half)), 1)
-                totals_here.append(emit.sum_of(codes))
-                emit.store(totals_here[-1], emit.add(sums, emit.times(loop.index, 8), emit.size(4 * half)))
-            number = emit.times(loop.index, 4)
-            emit.store(largest, emit.add(scales, number))
-            total = builder.sitofp(builder.add(*totals_here), FLOAT)
-            emit.store(builder.fmul(total, largest), emit.add(totals, number))
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 6), generate
-
-
-def product(kind: str) -> Callable[..., None]:
-    """What multiplies some tokens by a tile with codes of this type."""
 
     def multiply(
         tile: Any, inputs: Any, scales: Any, totals: Any, sums: Any, outputs: Any, tokens: Any, columns: Any, rows: Any
     ) -> None:  # fmt: skip
-        _tile(kind, tile, inputs, scales, totals, sums, outputs, tokens, columns, rows)
+        of_tile(tile, inputs, scales, totals, sums, outputs, tokens, columns, rows)
 
     return multiply
+
+
+@jit.emitted
+def round_inputs(builder: Any, inputs: Any, rounded: Any, scales: Any, totals: Any, sums: Any, groups: Any) -> None:
+    """A token's inputs in 8 bits; of each 32 their scale, and the sum of the rounded ones times it; of each 16 the sum."""
+    emit = Emit(builder, lanes=HALF_ROUNDED)
+    with cgutils.for_range(builder, groups) as loop:
+        start = emit.times(loop.index, ROUNDED)
+        halves = [emit.load(emit.add(inputs, emit.times(start, 4), emit.size(at)), emit.floats) for at in (0, 64)]
+        largest = builder.fmul(emit.largest(halves), ir.Constant(FLOAT, 1 / 127))
+        inverse = emit.all_lanes(emit.inverse(largest))
+        totals_here = []
+        for half, values in enumerate(halves):
+            codes = emit.whole(builder.fmul(values, inverse))
+            emit.store(builder.trunc(codes, ir.VectorType(BYTE, HALF_ROUNDED)), emit.add(rounded, start, emit.size(16 * half)), 1)
+            totals_here.append(emit.sum_of(codes))
+            emit.store(totals_here[-1], emit.add(sums, emit.times(loop.index, 8), emit.size(4 * half)))
+        number = emit.times(loop.index, 4)
+        emit.store(largest, emit.add(scales, number))
+        total = builder.sitofp(builder.add(*totals_here), FLOAT)
+        emit.store(builder.fmul(total, largest), emit.add(totals, number))

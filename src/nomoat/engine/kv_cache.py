@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
 from numba.core import cgutils
 
 from nomoat import jit
@@ -46,27 +45,22 @@ def _unit_of(emit: Emit, values: Any, parts: Any, most_whole: int | None) -> Any
 def _keep(size: int, most: int | None, *, columns: int, step: int) -> Any:
     """Write a head's numbers as whole ones of so many bytes, `columns` beside each other every `step` bytes; and what 1 stands for."""
 
-    @jit.in_llvm
-    def keep(typing: Any, values: Any, width: Any, place: Any, unit_place: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            emit = Emit(builder)
-            values, width, place, unit_place = args
-            parts = builder.udiv(width, emit.size(emit.lanes))
-            unit = _unit_of(emit, values, parts, most)
-            emit.store(unit, unit_place)
-            inverse = emit.inverse(emit.all_lanes(unit))
-            together = emit.lanes // columns
-            with cgutils.for_range(builder, parts) as part:
-                whole = emit.whole(builder.fmul(emit.part(values, part), inverse))
-                numbers = builder.trunc(whole, ir.VectorType(BYTE if size == SMALL else SHORT, emit.lanes))
-                numbers = builder.bitcast(numbers, ir.VectorType(ir.IntType(8 * size * columns), together))
-                here = emit.add(place, emit.times(part.index, together * step))
-                for lane in range(together):
-                    number = builder.extract_element(numbers, ir.Constant(WORD, lane))
-                    emit.store(number, emit.add(here, emit.size(step * lane)), 1)
-            return context.get_dummy_value()
-
-        return types.void(*[types.intp] * 4), generate
+    @jit.emitted
+    def keep(builder: Any, values: Any, width: Any, place: Any, unit_place: Any) -> None:
+        emit = Emit(builder)
+        parts = builder.udiv(width, emit.size(emit.lanes))
+        unit = _unit_of(emit, values, parts, most)
+        emit.store(unit, unit_place)
+        inverse = emit.inverse(emit.all_lanes(unit))
+        together = emit.lanes // columns
+        with cgutils.for_range(builder, parts) as part:
+            whole = emit.whole(builder.fmul(emit.part(values, part), inverse))
+            numbers = builder.trunc(whole, ir.VectorType(BYTE if size == SMALL else SHORT, emit.lanes))
+            numbers = builder.bitcast(numbers, ir.VectorType(ir.IntType(8 * size * columns), together))
+            here = emit.add(place, emit.times(part.index, together * step))
+            for lane in range(together):
+                number = builder.extract_element(numbers, ir.Constant(WORD, lane))
+                emit.store(number, emit.add(here, emit.size(step * lane)), 1)
 
     return keep
 

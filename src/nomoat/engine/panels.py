@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
-from numba import types
 from numba.core import cgutils
 
 from nomoat import jit
@@ -31,23 +30,18 @@ ZERO = 128  # the byte that stands for a weight of 0 with VNNI alone: one operan
 FRACTION = 5  # bits behind the point while a code is scaled: the upper half of a product of two numbers of 16 bits with a sign
 
 
-@jit.in_llvm_by_name
-def _to_bytes(typing: Any, kind: Any, tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> Any:
-    """Some groups of a tile's codes as bytes, at every second place for a tile's operand, and each row's scale.
+def to_bytes(kind: str) -> Callable[..., None]:
+    """What makes some groups of a tile's codes of this type bytes, at every second place for a tile's operand, and each row's scale.
 
-    Never wrong by more than half a 127th of the largest weight that a row's codes and scales could give in this chunk. `kind`: a name
-    in GROUPS.
+    Never wrong by more than half a 127th of the largest weight that a row's codes and scales could give in this chunk.
     """
-    if not isinstance(kind, types.StringLiteral):
-        return None
-    name = kind.literal_value
-    width, most, read = GROUPS[name]
+    width, most, read = GROUPS[kind]
     bits = most.bit_length()
-    group_bytes = TILE_BYTES[name] * width // BLOCKS[name][0]
+    group_bytes = TILE_BYTES[kind] * width // BLOCKS[kind][0]
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    @jit.emitted
+    def some_bytes(builder: Any, tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
         emit = Emit(builder)
-        _, tile, start, groups, codes, scales = args
         for half in range(TILE_ROWS // emit.lanes):
             (largest,) = emit.variables(emit.number(0.0))
             with cgutils.for_range(builder, groups) as loop:
@@ -68,9 +62,11 @@ def _to_bytes(typing: Any, kind: Any, tile: Any, start: Any, groups: Any, codes:
                     made = _scaled(emit, four, bits, factor, added)
                     made = made if emit.has_vnni and not BY_AMX else emit.with_sign(made)
                     emit.store(made, emit.add(place, emit.size(number * FOUR_BYTES)))
-        return context.get_dummy_value()
 
-    return types.void(kind, *[types.intp] * 5), generate
+    def to_bytes_of(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
+        some_bytes(tile, start, groups, codes, scales)
+
+    return to_bytes_of
 
 
 def _scaled(emit: Emit, codes: Any, bits: int, factor: Any, added: Any) -> Any:
@@ -95,45 +91,31 @@ def _scaled(emit: Emit, codes: Any, bits: int, factor: Any, added: Any) -> Any:
     return builder.bitcast(builder.or_(made[0], builder.shl(made[1], constant(8))), emit.words)
 
 
-def to_bytes(kind: str) -> Callable[..., None]:
-    """What makes a tile's codes of this type bytes."""
-
-    def to_bytes_of(tile: Any, start: Any, groups: Any, codes: Any, scales: Any) -> None:
-        _to_bytes(kind, tile, start, groups, codes, scales)
-
-    return to_bytes_of
-
-
-@jit.in_llvm
+@jit.emitted
 def panel_product(
-    typing: Any, codes: Any, scales: Any, inputs: Any, factors: Any, firsts: Any, sums: Any, tile_bytes: Any, panel_bytes: Any,
+    builder: Any, codes: Any, scales: Any, inputs: Any, factors: Any, firsts: Any, sums: Any, tile_bytes: Any, panel_bytes: Any,
     fours: Any, blocks: Any, tokens: Any,
-) -> Any:  # fmt: skip
+) -> None:  # fmt: skip
     """sums += a chunk's products of two tiles' codes and all panels, as far as there are tokens, or up to three more.
 
     `tile_bytes`: from the first tile's sums to the second's.
     """
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = Emit(builder)
-        *_, blocks, tokens = args
-        last = builder.sub(blocks, emit.size(1))
-        with cgutils.for_range(builder, last) as block:
-            _emit_panel(emit, args[:-2], block.index, range(PANEL_TOKENS))
-        left, after = builder.sub(tokens, emit.times(last, PANEL_TOKENS)), builder.append_basic_block("after")
-        for count in range(4, PANEL_TOKENS, 4):
-            few, more = (builder.append_basic_block(f"{name}_{count}") for name in ("up_to", "over"))
-            builder.cbranch(builder.icmp_signed("<=", left, emit.size(count)), few, more)
-            builder.position_at_end(few)
-            _emit_panel(emit, args[:-2], last, range(count))
-            builder.branch(after)
-            builder.position_at_end(more)
-        _emit_panel(emit, args[:-2], last, range(PANEL_TOKENS))
+    emit = Emit(builder)
+    told = codes, scales, inputs, factors, firsts, sums, tile_bytes, panel_bytes, fours
+    last = builder.sub(blocks, emit.size(1))
+    with cgutils.for_range(builder, last) as block:
+        _emit_panel(emit, told, block.index, range(PANEL_TOKENS))
+    left, after = builder.sub(tokens, emit.times(last, PANEL_TOKENS)), builder.append_basic_block("after")
+    for count in range(4, PANEL_TOKENS, 4):
+        few, more = (builder.append_basic_block(f"{name}_{count}") for name in ("up_to", "over"))
+        builder.cbranch(builder.icmp_signed("<=", left, emit.size(count)), few, more)
+        builder.position_at_end(few)
+        _emit_panel(emit, told, last, range(count))
         builder.branch(after)
-        builder.position_at_end(after)
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 11), generate
+        builder.position_at_end(more)
+    _emit_panel(emit, told, last, range(PANEL_TOKENS))
+    builder.branch(after)
+    builder.position_at_end(after)
 
 
 def _emit_panel(emit: Emit, arguments: Sequence[Any], block: Any, tokens: range) -> None:
@@ -159,36 +141,25 @@ def _emit_panel(emit: Emit, arguments: Sequence[Any], block: Any, tokens: range)
                     emit.store(emit.fused(scaled, weights[tile], emit.load(here, emit.floats)), here)
 
 
-@jit.in_llvm
-def begin_sums(typing: Any, sums: Any, bias: Any, tokens: Any) -> Any:
+@jit.emitted
+def begin_sums(builder: Any, sums: Any, bias: Any, tokens: Any) -> None:
     """A tile's sums of so many tokens begin with these sixteen numbers."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = Emit(builder)
-        sums, bias, tokens = args
-        starts = _lanes(emit, bias)
-        with cgutils.for_range(builder, tokens) as loop:
-            _write_lanes(emit, starts, emit.add(sums, emit.times(loop.index, 4 * TILE_ROWS)))
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 3), generate
+    emit = Emit(builder)
+    starts = _lanes(emit, bias)
+    with cgutils.for_range(builder, tokens) as loop:
+        _write_lanes(emit, starts, emit.add(sums, emit.times(loop.index, 4 * TILE_ROWS)))
 
 
 def _written(*, added: bool) -> Any:
-    @jit.in_llvm
-    def written(typing: Any, sums: Any, y: Any, tokens: Any, row_bytes: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            emit = Emit(builder)
-            sums, y, tokens, row_bytes = args
-            with cgutils.for_range(builder, tokens) as loop:
-                found = _lanes(emit, emit.add(sums, emit.times(loop.index, 4 * TILE_ROWS)))
-                place = emit.add(y, builder.mul(loop.index, row_bytes))
-                if added:
-                    found = [builder.fadd(a, b) for a, b in zip(found, _lanes(emit, place), strict=True)]
-                _write_lanes(emit, found, place)
-            return context.get_dummy_value()
-
-        return types.void(*[types.intp] * 4), generate
+    @jit.emitted
+    def written(builder: Any, sums: Any, y: Any, tokens: Any, row_bytes: Any) -> None:
+        emit = Emit(builder)
+        with cgutils.for_range(builder, tokens) as loop:
+            found = _lanes(emit, emit.add(sums, emit.times(loop.index, 4 * TILE_ROWS)))
+            place = emit.add(y, builder.mul(loop.index, row_bytes))
+            if added:
+                found = [builder.fadd(a, b) for a, b in zip(found, _lanes(emit, place), strict=True)]
+            _write_lanes(emit, found, place)
 
     return written
 
@@ -200,26 +171,21 @@ write_sums, add_sums = _written(added=False), _written(added=True)
 def _add_ranks(tokens: int) -> Any:
     """y += B h for a tile's sixteen rows and so many tokens: `b` is [rank][row] in f16, `hidden` [token][rank] in f32."""
 
-    @jit.in_llvm
-    def add_ranks(typing: Any, b: Any, hidden: Any, hidden_bytes: Any, rank: Any, y: Any, row_bytes: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            emit = Emit(builder)
-            b, hidden, hidden_bytes, rank, y, row_bytes = args
-            places = [emit.add(y, emit.times(row_bytes, token)) for token in range(tokens)]
-            seen = [emit.add(hidden, emit.times(hidden_bytes, token)) for token in range(tokens)]
-            totals = [emit.variables(*_lanes(emit, place)) for place in places]
-            with cgutils.for_range(builder, rank) as loop:
-                row = emit.add(b, emit.times(loop.index, 2 * TILE_ROWS))
-                rows = [emit.numbers(emit.add(row, emit.size(2 * start)), HALF) for start in range(0, TILE_ROWS, emit.lanes)]
-                for of_token, here in zip(totals, seen, strict=True):
-                    factor = emit.all_lanes(emit.load(emit.add(here, emit.times(loop.index, 4)), FLOAT, 4))
-                    for total, weights in zip(of_token, rows, strict=True):
-                        builder.store(emit.fused(weights, factor, builder.load(total)), total)
-            for of_token, place in zip(totals, places, strict=True):
-                _write_lanes(emit, [builder.load(total) for total in of_token], place)
-            return context.get_dummy_value()
-
-        return types.void(*[types.intp] * 6), generate
+    @jit.emitted
+    def add_ranks(builder: Any, b: Any, hidden: Any, hidden_bytes: Any, rank: Any, y: Any, row_bytes: Any) -> None:
+        emit = Emit(builder)
+        places = [emit.add(y, emit.times(row_bytes, token)) for token in range(tokens)]
+        seen = [emit.add(hidden, emit.times(hidden_bytes, token)) for token in range(tokens)]
+        totals = [emit.variables(*_lanes(emit, place)) for place in places]
+        with cgutils.for_range(builder, rank) as loop:
+            row = emit.add(b, emit.times(loop.index, 2 * TILE_ROWS))
+            rows = [emit.numbers(emit.add(row, emit.size(2 * start)), HALF) for start in range(0, TILE_ROWS, emit.lanes)]
+            for of_token, here in zip(totals, seen, strict=True):
+                factor = emit.all_lanes(emit.load(emit.add(here, emit.times(loop.index, 4)), FLOAT, 4))
+                for total, weights in zip(of_token, rows, strict=True):
+                    builder.store(emit.fused(weights, factor, builder.load(total)), total)
+        for of_token, place in zip(totals, places, strict=True):
+            _write_lanes(emit, [builder.load(total) for total in of_token], place)
 
     return add_ranks
 
@@ -253,62 +219,56 @@ def _dots(emit: Emit, codes: Any, inputs: Any, fours: Any, starts: list[Any]) ->
     return [[builder.load(total) for total in both] for both in totals]
 
 
-@jit.in_llvm
+@jit.emitted
 def round_into_panel(
-    typing: Any, inputs: Any, row_bytes: Any, tokens: Any, panel: Any, scales: Any, firsts: Any, columns: Any, chunk_columns: Any,
+    builder: Any, inputs: Any, row_bytes: Any, tokens: Any, panel: Any, scales: Any, firsts: Any, columns: Any, chunk_columns: Any,
     blocks: Any,
-) -> Any:  # fmt: skip
+) -> None:  # fmt: skip
     """Up to four tokens' inputs in 8 bits, a chunk's with one scale, into their places of the panels; what a chunk's sums begin with.
 
     Fewer tokens: the last one's also stand in the places after it, which nobody reads.
     """
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        emit = Emit(builder, lanes=HALF_ROUNDED)
-        inputs, row_bytes, tokens, panel, scales, firsts, columns, chunk_columns, blocks = args
-        zero = emit.word(0)
-        chunks = builder.udiv(builder.sub(emit.add(columns, chunk_columns), emit.size(1)), chunk_columns)
-        last = builder.sub(tokens, emit.size(1))
-        rows = []
-        for token in range(ROUNDED_TOGETHER):
-            own = builder.select(builder.icmp_signed("<", emit.size(token), last), emit.size(token), last)
-            rows.append(emit.add(inputs, builder.mul(own, row_bytes)))
-        with cgutils.for_range(builder, chunks) as chunk:
-            start = builder.mul(chunk.index, chunk_columns)
-            left = builder.sub(columns, start)
-            left = builder.select(builder.icmp_signed("<", left, chunk_columns), left, chunk_columns)
-            parts = builder.udiv(left, emit.size(HALF_ROUNDED))
-            sources = [emit.add(row, emit.times(start, 4)) for row in rows]
-            most = emit.variables(*[emit.number(0.0)] * ROUNDED_TOGETHER)
-            with cgutils.for_range(builder, parts) as part:
-                for source, largest in zip(sources, most, strict=True):
-                    values = emit.part(source, part)
-                    builder.store(emit.larger(emit.without_sign(values), builder.load(largest)), largest)
-            scales_here = [builder.fmul(emit.largest([builder.load(largest)]), ir.Constant(FLOAT, 1 / 127)) for largest in most]
-            inverses = [emit.all_lanes(emit.inverse(scale)) for scale in scales_here]
-            totals = emit.variables(*[zero] * ROUNDED_TOGETHER)
-            target = emit.add(panel, builder.mul(emit.times(start, PANEL_TOKENS), blocks))
-            with cgutils.for_range(builder, parts) as part:
-                fours = []
-                for source, inverse, total in zip(sources, inverses, totals, strict=True):
-                    values = emit.part(source, part)
-                    rounded = emit.whole(builder.fmul(values, inverse))
-                    builder.store(builder.add(builder.load(total), rounded), total)
-                    small = builder.trunc(rounded, ir.VectorType(BYTE, HALF_ROUNDED))
-                    fours.append(builder.bitcast(small, ir.VectorType(WORD, ROUNDED_TOGETHER)))
-                place = emit.add(target, emit.times(part.index, HALF_ROUNDED * PANEL_TOKENS))
-                for number, four in enumerate(_turned(emit, fours)):
-                    emit.store(four, emit.add(place, emit.size(4 * PANEL_TOKENS * number)))
-            number = builder.mul(emit.times(chunk.index, 4 * PANEL_TOKENS), blocks)
-            for token, (scale, total) in enumerate(zip(scales_here, totals, strict=True)):
-                here = emit.add(number, emit.size(4 * token))
-                emit.store(scale, emit.add(scales, here))
-                zero = ir.Constant(WORD, -ZERO if emit.has_vnni else 0)
-                first = builder.mul(emit.sum_of(builder.load(total)), zero)
-                emit.store(first, emit.add(firsts, here))
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 9), generate
+    emit = Emit(builder, lanes=HALF_ROUNDED)
+    zero = emit.word(0)
+    chunks = builder.udiv(builder.sub(emit.add(columns, chunk_columns), emit.size(1)), chunk_columns)
+    last = builder.sub(tokens, emit.size(1))
+    rows = []
+    for token in range(ROUNDED_TOGETHER):
+        own = builder.select(builder.icmp_signed("<", emit.size(token), last), emit.size(token), last)
+        rows.append(emit.add(inputs, builder.mul(own, row_bytes)))
+    with cgutils.for_range(builder, chunks) as chunk:
+        start = builder.mul(chunk.index, chunk_columns)
+        left = builder.sub(columns, start)
+        left = builder.select(builder.icmp_signed("<", left, chunk_columns), left, chunk_columns)
+        parts = builder.udiv(left, emit.size(HALF_ROUNDED))
+        sources = [emit.add(row, emit.times(start, 4)) for row in rows]
+        most = emit.variables(*[emit.number(0.0)] * ROUNDED_TOGETHER)
+        with cgutils.for_range(builder, parts) as part:
+            for source, largest in zip(sources, most, strict=True):
+                values = emit.part(source, part)
+                builder.store(emit.larger(emit.without_sign(values), builder.load(largest)), largest)
+        scales_here = [builder.fmul(emit.largest([builder.load(largest)]), ir.Constant(FLOAT, 1 / 127)) for largest in most]
+        inverses = [emit.all_lanes(emit.inverse(scale)) for scale in scales_here]
+        totals = emit.variables(*[zero] * ROUNDED_TOGETHER)
+        target = emit.add(panel, builder.mul(emit.times(start, PANEL_TOKENS), blocks))
+        with cgutils.for_range(builder, parts) as part:
+            fours = []
+            for source, inverse, total in zip(sources, inverses, totals, strict=True):
+                values = emit.part(source, part)
+                rounded = emit.whole(builder.fmul(values, inverse))
+                builder.store(builder.add(builder.load(total), rounded), total)
+                small = builder.trunc(rounded, ir.VectorType(BYTE, HALF_ROUNDED))
+                fours.append(builder.bitcast(small, ir.VectorType(WORD, ROUNDED_TOGETHER)))
+            place = emit.add(target, emit.times(part.index, HALF_ROUNDED * PANEL_TOKENS))
+            for number, four in enumerate(_turned(emit, fours)):
+                emit.store(four, emit.add(place, emit.size(4 * PANEL_TOKENS * number)))
+        number = builder.mul(emit.times(chunk.index, 4 * PANEL_TOKENS), blocks)
+        for token, (scale, total) in enumerate(zip(scales_here, totals, strict=True)):
+            here = emit.add(number, emit.size(4 * token))
+            emit.store(scale, emit.add(scales, here))
+            zero = ir.Constant(WORD, -ZERO if emit.has_vnni else 0)
+            first = builder.mul(emit.sum_of(builder.load(total)), zero)
+            emit.store(first, emit.add(firsts, here))
 
 
 def _turned(emit: Emit, fours: list[Any]) -> list[Any]:

@@ -273,14 +273,12 @@ class Program:
             table[number, Step.VECTOR] = 0 if vector < 0 else address + vector
         self.steps, self.width, self.epsilon = table, width, int(np.float32(epsilon).view(np.uint32))
         widest, most = int(table[:, Step.COLUMNS].max()), int(table[table[:, Step.KIND] < Kind.OUT, Step.ROWS].max(initial=0))
-        self._sizes = {  # for each token
-            "inputs": INPUT_BYTES * -(-widest // CHUNK) * CHUNK,
-            "scales": widest // 8,
-            "totals": widest // 8,
-            "sums": widest // 4,
-            "result": 4 * most,
-        }
-        self._of_experts = _expert_sizes(table)
+        inputs = INPUT_BYTES * -(-widest // CHUNK) * CHUNK
+        of_token = {
+            Room.INPUTS: inputs, Room.SCALES: widest // 8, Room.TOTALS: widest // 8, Room.SUMS: widest // 4, Room.RESULT: 4 * most,
+            Room.NEXT_INPUTS: inputs, Room.NEXT_SCALES: widest // 8, Room.NEXT_SUMS: widest // 4,
+        }  # fmt: skip
+        self._sizes = {at: PART_TOKENS * size for at, size in of_token.items()} | _expert_sizes(table)
         self._kept: list[Beside] = []
         self.room = np.zeros(ROOM_NUMBERS, np.int64)
         self._job = np.zeros(JOB_NUMBERS, np.int64)
@@ -298,14 +296,9 @@ class Program:
 
     def prepare(self, parts: int) -> None:
         """Have memory for so many parts of a prompt. It is shared, and may have moved for another program since."""
-        self.room[: Room.PAIRS] = [_memory.place(name, PART_TOKENS * size) for name, size in self._sizes.items()]
-        self.room[Room.PAIRS] = _memory.place("pairs", PAIR_ROOM * len(team()))
-        self.room[Room.NEXT_INPUTS : Room.HIDDEN] = [
-            _memory.place(f"next {name}", PART_TOKENS * self._sizes[name]) for name in ("inputs", "scales", "sums")
-        ]
-        self.room[Room.HIDDEN] = _memory.place("hidden", 4 * PART_TOKENS * max((added.rows for added in self._kept), default=0))
-        self.room[Room.COPIES] = _memory.place("copies", COPY_BYTES * len(team()))
-        for at, size in self._of_experts.items():
+        hidden = 4 * PART_TOKENS * max((added.rows for added in self._kept), default=0)
+        others = {Room.PAIRS: PAIR_ROOM * len(team()), Room.HIDDEN: hidden, Room.COPIES: COPY_BYTES * len(team())}
+        for at, size in (self._sizes | others).items():
             self.room[at] = _memory.place(at.name, size)
         taken = _memory.place("taken", 8 * COUNTS * len(self.steps) * parts)
         self._job[:] = self.job(taken)

@@ -48,11 +48,6 @@ def bounded() -> Iterator[None]:
         vars(_left).update(outside)
 
 
-def left_bytes() -> float:
-    """What this thread's rendering may still take."""
-    return _left.num_bytes
-
-
 def pay(num_bytes: int) -> None:
     """For one step. Raises SecurityError where that is too much at once, or nothing is left."""
     left = _left.num_bytes = _left.num_bytes - num_bytes
