@@ -136,18 +136,18 @@ def require_allowed(purpose: Purpose, host: str, *, gateway: str = "") -> None:
 
 
 @contextmanager
-def asking_for(stop: threading.Event) -> Iterator[None]:
-    """What this thread asks of other machines within the block is for somebody who has left once `stop` is set.
+def asking_for(stop: threading.Event, asker: str = "") -> Iterator[None]:
+    """What this thread asks of other machines within the block is for somebody who has left once `stop` is set, and called `asker`.
 
     It then ends soon, with RemoteError, and its connection is closed, so that the other machine may end its work, too.
 
     Not covered: a connection that is still being made, and a request that is still being sent.
     """
-    _thread.stop = stop
+    _thread.stop, _thread.asker = stop, asker
     try:
         yield
     finally:
-        _thread.stop = None
+        _thread.stop, _thread.asker = None, ""
 
 
 @contextmanager
@@ -177,6 +177,11 @@ def asker_has_left() -> bool:
     """Whether whoever this thread asks for has left: see `asking_for`."""
     stop = _stop()
     return stop is not None and stop.is_set()
+
+
+def asker() -> str:
+    """Whom this thread asks for; empty for itself, and where nobody said so: see `asking_for`."""
+    return getattr(_thread, "asker", "")
 
 
 def asks_for_another() -> bool:

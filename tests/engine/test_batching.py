@@ -449,10 +449,11 @@ class Fake:
         )
 
 
-def answer_to(first: int, num_tokens: int, *, max_new_tokens: int = 1) -> batching.Answer:
+def answer_to(first: int, num_tokens: int, *, max_new_tokens: int = 1, asker: str = "") -> batching.Answer:
     """With a prompt of so many tokens."""
     ids = [first] + [1] * (num_tokens - 1)
-    return batching.Answer(ids, Sampler(Request(prompt="x"), ids), max_new_tokens=max_new_tokens, stop_ids=(), lookup=Lookup([]))
+    sampler = Sampler(Request(prompt="x"), ids)
+    return batching.Answer(ids, sampler, max_new_tokens=max_new_tokens, stop_ids=(), lookup=Lookup([]), asker=asker)
 
 
 def reading_of(first: int, num_tokens: int) -> batching.Reading:
@@ -515,6 +516,22 @@ def test_a_short_prompt_does_not_wait_for_a_long_one_that_came_first(fake: tuple
     with_short = next(passed for passed in model.passes if 3 in passed)
     assert model.passes.index(with_short) == 5 and with_short[3] == 30 and with_short[2] > 470  # of 512, with guesses
     assert sum(2 in passed for passed in model.passes) > 10
+
+
+def test_many_answers_of_one_asker_take_turns_while_another_asks(fake: tuple[Fake, batching.Batcher]) -> None:
+    model, batcher = fake
+    many = [answer_to(100 + at, 3, max_new_tokens=40, asker="many") for at in range(30)]
+    one = answer_to(1, 3, max_new_tokens=40, asker="one")
+    for text in (*many, one):
+        batcher.submit(text)
+    model.may_begin.set()
+    assert [len(list(text.tokens)) for text in (*many, one)] == [40] * 31
+    shared = [passed for passed in model.passes if 1 in passed][1:]  # the first reads the prompts
+    assert {len(passed) for passed in shared} == {9}
+    took_part = [sum(text.ids[0] in passed for passed in shared) for text in many]
+    assert max(took_part) - min(took_part) <= 1
+    last = max(at for at, passed in enumerate(model.passes) if 1 in passed)
+    assert len(model.passes[last + 1]) == 30  # nobody else asks any more
 
 
 def test_a_long_prompts_passes_are_short_while_another_model_has_texts_under_way(fake: tuple[Fake, batching.Batcher]) -> None:

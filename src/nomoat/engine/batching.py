@@ -5,14 +5,15 @@ are waiting as fits. A text may join at any pass and leave at any pass. When the
 back and begins again later: that costs time, and what is read anew may be rounded otherwise.
 
 Somebody waits for an answer's first word, so answers go before texts that are only read, of which one request may bring hundreds.
-These go on all the same, if slowly: see `Batcher._next` and `Batcher._plan`.
+These go on all the same, if slowly: see `Batcher._next` and `Batcher._plan`. Nor does somebody who asks for one answer wait for the
+many of another: see `Batcher._in_turn`.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 
@@ -34,6 +35,7 @@ PASS_TOKENS = 2048  # tokens a pass may read, over all texts
 PASS_TOKENS_BESIDE_ANSWERS = 512  # prompt tokens while others are writing, or another model is at work: bounds how long they wait
 LIKELIHOOD_TOKENS = 256  # of a pass, over all texts, where logits of each token are wanted: bounds their memory
 MAX_TEXTS = 256  # under way at once
+TEXTS_BESIDE_OTHERS = 8  # answers of one asker in a pass while others ask, too: it takes little longer than with theirs alone
 GUESSED_TOKENS = 16  # of a pass with guesses, over all answers: beside many of them a guess no longer comes nearly for free
 SHORT_PROMPTS_PART = 2  # one token in so many of those for prompts is for the shortest, where a long one came first
 READINGS_PART = 8  # one token in so many of a pass is for readings, where answers' prompts would take them all
@@ -105,9 +107,10 @@ class Answer(_Text):
 
     def __init__(
         self, ids: Sequence[int], sampler: Sampler, *, max_new_tokens: int, stop_ids: Sequence[int], lookup: Lookup,
-        adapter: int | None = None,
+        adapter: int | None = None, asker: str = "",
     ) -> None:  # fmt: skip
         super().__init__(ids, adapter=adapter)
+        self.asker, self.turn = asker, 0  # the second: its last one, see `Batcher._in_turn`
         self.tokens = Tokens()
         self.num_prompt_tokens = len(ids)
         self._sampler = sampler
@@ -233,6 +236,7 @@ class Batcher:
         self._readings: deque[Text] = deque()
         self._running: list[Text] = []  # in the order in which they were let in
         self._num_passed = 0  # answers in a row that were let in before a reading that waits
+        self._num_turns = 0  # taken by answers
         self._turned_away: tuple[Text, int] | None = None  # who found too few blocks, and how many were free for it
         self._after: dict[tuple[int | None, tuple[int, ...]], Floats] = {}  # logits [V] after the texts read last, by adapter
         self._closing, self._is_closed = threading.Lock(), False
@@ -436,7 +440,7 @@ class Batcher:
         take turns with this one's (see `program`).
         """
         answers = [text for text in self._running if isinstance(text, Answer)]
-        writing = [text for text in answers if _num_left(text) == 1]
+        writing = self._in_turn([text for text in answers if _num_left(text) == 1], num_askers=len({text.asker for text in answers}))
         prompts = [text for text in answers if _num_left(text) > 1]
         guess = max(0, GUESSED_TOKENS // len(writing) - 1) if writing and self._model.takes_many else 0
         is_alone = not writing and not any(other._running for other in _batchers if other is not self)
@@ -451,6 +455,20 @@ class Batcher:
         readings = [text for text in self._running if isinstance(text, Reading)]
         self._add(planned, readings, min(room, PASS_TOKENS_BESIDE_ANSWERS) if prompts else room)
         return planned
+
+    def _in_turn(self, writing: list[Answer], *, num_askers: int) -> list[Answer]:
+        """Those of the answers being written that take part in the next pass: all, or where several ask a few of each, by turns."""
+        room = Counter({text.asker: TEXTS_BESIDE_OTHERS for text in writing})
+        if num_askers < 2 or len(writing) <= TEXTS_BESIDE_OTHERS:
+            return writing
+        chosen = []
+        for text in sorted(writing, key=lambda text: text.turn):
+            if room[text.asker]:
+                room[text.asker] -= 1
+                self._num_turns += 1
+                text.turn = self._num_turns
+                chosen.append(text)
+        return chosen
 
     def _add(self, planned: list[tuple[Text, Row]], texts: Sequence[Text], room: int, *, guess: int | None = None) -> int:
         """Plan the next tokens of these, but for those that have a plan, `room` at most; how many are left. `guess`: what each may add

@@ -195,6 +195,7 @@ class LocalEngine(Engine):
             stop_ids=self.tokenizer.stop_ids(is_middle=bool(request.suffix)),
             lookup=Lookup(ids),
             adapter=self._at,
+            asker=net.asker(),
         )
         batcher = self._started_batcher()
         started = time.perf_counter()  # compiling the model is loading, not reading the prompt

@@ -117,7 +117,7 @@ class Answer:
     def run(self, at: int) -> Place | None:
         """Writes one text; runs in a thread. The place is where the rest of it is to be run, where it goes on there."""
         try:
-            with net.asking_for(self._stopped):
+            with net.asking_for(self._stopped, self.client):
                 return self._write(at)
         except NomoatError as exc:
             self._put(at, stopped() if self._stopped.is_set() else exc)
