@@ -41,6 +41,7 @@ def test_reviews_are_found_in_both_orders_and_know_who_was_shown_first(folder: P
     one, other = load_reviews("s", folder, "big", "small"), load_reviews("s", folder, "small", "big")
     assert one.scores == {"1": (9.0, 8.5), "2": (3.0, 7.0)}
     assert other.scores == {"1": (8.5, 9.0), "2": (7.0, 3.0)}
+    assert str(one.scores["2"]) == "(3.0, 7.0)"  # as `--json` has all scores
     assert one.shown_first == other.shown_first == "big"
     assert (one.judge, one.temperature, one.num_in_prose) == ("gpt-9", 0.2, 1)
 

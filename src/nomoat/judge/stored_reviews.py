@@ -55,7 +55,7 @@ def load_reviews(suite: str, folder: Path, left: str, right: str) -> StoredRevie
     scores: dict[str, tuple[float, float]] = {}
     num_in_prose = 0
     for _, row in read_jsonl(path):
-        first, second = row["score"]
+        first, second = map(float, row["score"])  # some are whole numbers
         scores[str(row["question_id"])] = (second, first) if swapped else (first, second)
         num_in_prose += parse_scores(row["text"]) is None
     return StoredReviews(
