@@ -265,7 +265,7 @@ def stub_workers(*answers: Any) -> Workers:
     made = object.__new__(Workers)
     made._ray, made._lock, made._has_left = _RayOfStubs(), threading.Lock(), False
     place = ray_cluster.Place(node_id="n", host="h", address="a", cpus=1, share=1, wave=0)
-    actors = [types.SimpleNamespace(count_tokens=_Method(answer)) for answer in answers]
+    actors = [types.SimpleNamespace(count_tokens=_Method(answer), hello=_Method(answer)) for answer in answers]
     made._hands = [ray_cluster.Hand(actor=actor, place=place) for actor in actors]
     return made
 
@@ -281,6 +281,18 @@ def test_a_model_that_is_not_the_same_on_all_workers_is_closed_on_all(monkeypatc
     with pytest.raises(WorkerError, match="would answer differently"):
         workers.load(str(tiny_gguf))
     assert closed == [7]
+
+
+def test_workers_that_died_while_they_had_nothing_to_do_are_not_taken_for_victims_of_a_question(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gone = _DeathError("its process ended")
+    workers = stub_workers(gone, gone, gone, gone, 21)
+    assert workers.ask("count_tokens", 0) == 21
+    assert workers.num_alive == 1
+    assert caplog.messages == [f"note: a worker on `h` died, and {left} of 5 are left: its process ended" for left in (4, 3, 2, 1)]
+    with pytest.raises(WorkerError, match="no worker is left"):
+        stub_workers(gone, gone, gone, gone).ask("count_tokens", 0)
 
 
 def test_a_question_over_which_workers_die_one_by_one_ends_with_the_third() -> None:
@@ -302,6 +314,16 @@ def test_a_worker_s_death_is_said_once_however_many_saw_it_and_not_where_the_cal
     workers._lose(workers._hands[1], _DeathError("its process ended"))
     assert caplog.messages == ["note: a worker on `h` died, and 1 of 2 are left: over this question"]
     assert workers.num_alive == 0
+
+
+def test_workers_that_died_over_questions_of_their_own_excuse_no_question() -> None:
+    workers = stub_workers(*[21] * 6)
+    for hand in workers._hands:
+        hand.actor.count_tokens = _Method(_DeathError("over this question"))
+    for hand in workers._hands[3:]:  # busy, and no more
+        hand.num_under_way, hand.actor.hello = 1, _Method(_DeathError("over another"))
+    with pytest.raises(WorkerError, match="3 workers died over the same question"):
+        workers.ask("count_tokens", 0)
 
 
 def test_what_ray_says_of_a_dead_worker_is_told_without_its_advice() -> None:

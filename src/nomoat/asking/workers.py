@@ -32,6 +32,7 @@ from nomoat.words import counted
 log = logging.getLogger("nomoat.asking")
 
 MAX_TRIES = 3
+LOOK_SECONDS = 5.0  # how long the living have to say that they are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +140,8 @@ class Workers:
 
         Raises what the method raises, WorkerError if several died over this or none is left.
         """
-        for _ in range(MAX_TRIES):
+        deaths = 0
+        while deaths < MAX_TRIES:
             hand = self._take()
             try:
                 return cluster.result(self._ray, getattr(hand.actor, method).remote(*arguments))
@@ -147,6 +149,7 @@ class Workers:
                 if isinstance(exc, self._ray.exceptions.RayTaskError):  # a defect of ours, with its traceback
                     raise
                 self._lose(hand, exc)
+                deaths += not self._has_found_dead()  # with others its machine died, and not over this question
             finally:
                 with self._lock:
                     hand.num_under_way -= 1
@@ -155,6 +158,21 @@ class Workers:
             hint="the answers so far are kept; a worker dies of too little memory more than of anything else: try fewer --workers "
             "(in Python: `workers`)",
         )
+
+    def _has_found_dead(self) -> bool:
+        """Whether others are no more, too, who had nothing to do that would have shown it. They are asked nothing from now on."""
+        if self._has_left:
+            return False
+        calls = {hand.actor.hello.remote(): hand for hand in self._alive()}
+        answered, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=LOOK_SECONDS) if calls else ([], [])
+        found = False
+        for call in answered:
+            try:
+                self._ray.get(call)
+            except self._ray.exceptions.RayError as exc:
+                self._lose(calls[call], exc)
+                found = found or calls[call].num_under_way == 0  # else whoever asked it sees it, too
+        return found
 
     def _lose(self, hand: Hand, cause: Exception) -> None:
         """A worker has died, and is asked nothing any more. That is said at once: whoever asks may end before its notes are told."""
