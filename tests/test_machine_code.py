@@ -71,16 +71,36 @@ def test_where_all_is_kept_nothing_is_written_and_nothing_is_said(tmp_path: Path
     assert sorted(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("full", [None, (tempfile, "mkdtemp")])
+def test_what_a_home_that_cannot_be_written_has_of_compiled_code_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what is compiled beside it: numba reads from where it writes."""
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine" / "kernel.o").write_text("code")
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "TemporaryFile", refuse)
+        place = machine_code._place(tmp_path)
+    assert place != tmp_path
+    assert (place / "engine" / "kernel.o").read_text() == "code"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: -1)  # a fork's
+        cache.remove_temporary()
+    assert place.is_dir()
+    cache.remove_temporary()
+    assert not place.exists()
+
+
+@pytest.mark.parametrize("full", [None, (Path, "write_bytes")])
 def test_nowhere_to_write_is_an_error_that_says_what_to_do_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: tuple[object, str] | None
 ) -> None:
-    def is_full(*_: object, **__: object) -> None:
+    """Also where a copy of what is there finds no room: what is compiled would find none either, minutes later."""
+
+    def is_full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     kept, temporary = tmp_path / "kept", tmp_path / "temporary"
     for folder in (kept, temporary):
         folder.mkdir()
+    (kept / "kernel.o").write_text("code")
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     if full:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny import write_adapter, write_learned
+from tiny import write_adapter, write_learned, write_tiny_gguf
 
 import nomoat
 from nomoat import callable_package, commands, footprint, hardware, labelling, responder
@@ -48,6 +48,15 @@ from nomoat.hardware import Detected
 from nomoat.judge.settings import RunSettings
 from nomoat.records import Chunk, Message, Request
 from nomoat.responder import Responder
+
+
+def test_weights_that_are_removed_while_they_are_loaded_are_an_error_that_says_so(tmp_path: Path) -> None:
+    """By `nomoat rm` in another terminal, say."""
+    path = write_tiny_gguf(tmp_path / "tiny.gguf")
+    with pytest.raises(BadFileError) as caught:
+        responder.load(str(path), progress=lambda *_: path.unlink(missing_ok=True))
+    assert caught.value.message == f"`{path}` was removed while it was loaded"
+    assert caught.value.hint == "load it when it is there again; `nomoat pull MODEL` fetches a model"
 
 
 def test_a_text_is_the_first_question_of_a_conversation() -> None:

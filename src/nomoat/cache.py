@@ -139,9 +139,9 @@ def temporary_folder() -> Path:
 
 
 @atexit.register
-def remove_temporary() -> None:
-    """Those of `temporary_folder`, for whoever ends the process without `atexit`, too. Not in a fork."""
-    for folder in tuple(_temporary):
+def remove_temporary(*folders: Path) -> None:
+    """Those of `temporary_folder` that are named, else all, for whoever ends the process without `atexit`. Not in a fork."""
+    for folder in folders or tuple(_temporary):
         if _temporary[folder] == os.getpid():
             shutil.rmtree(folder, ignore_errors=True)
             del _temporary[folder]

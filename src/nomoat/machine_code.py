@@ -77,7 +77,7 @@ _placing = threading.Lock()
 
 
 def place() -> Path:
-    """Where to keep what is compiled now: FOLDER, or a new folder of this process. Asked only where something is.
+    """Where to keep what is compiled now: FOLDER, or a folder of this process with a copy of it. Asked only where something is.
 
     Raises NotWritableError if neither can be written. Where numba cannot write it falls back to a place beside the module, whose code
     may be of another version.
@@ -93,8 +93,7 @@ def _place(kept: Path) -> Path:
         system_errors.require_writable(kept / "kernel")
     except (NomoatError, OSError) as exc:
         try:
-            ours = cache.temporary_folder().joinpath(*kept.parts[-3:])  # as a home has it, for another process
-            ours.mkdir(parents=True)
+            ours = _place_of_this_process(kept)
         except OSError as failure:
             raise NotWritableError(
                 f"code for this CPU is to be compiled, and neither can `{kept}` be written nor temporary files: {failure.strerror}",
@@ -104,6 +103,35 @@ def _place(kept: Path) -> Path:
         log.warning("note: `%s` cannot be written, so what is compiled is kept for this process alone", kept)
         return ours
     return kept
+
+
+def _place_of_this_process(kept: Path) -> Path:
+    """A new one, with a copy of what is kept: numba reads only where it may write, and a training would compile all again.
+
+    Raises OSError, and leaves nothing then.
+    """
+    folder = cache.temporary_folder()
+    try:
+        ours = folder.joinpath(*kept.parts[-3:])
+        ours.mkdir(parents=True)
+        _copy(kept, ours)
+    except OSError:
+        cache.remove_temporary(folder)
+        raise
+    return ours
+
+
+def _copy(kept: Path, ours: Path) -> None:
+    """All that can be read of it, and nothing of its rights: nobody may write to what they are copies of."""
+    for folder, _, names in os.walk(kept):
+        there = ours / Path(folder).relative_to(kept)
+        there.mkdir(exist_ok=True)
+        for name in names:
+            try:
+                content = Path(folder, name).read_bytes()
+            except OSError:  # it is compiled anew
+                continue
+            (there / name).write_bytes(content)
 
 
 class Compiled:

@@ -20,14 +20,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar, cast
 
 from nomoat import bounds, config, labelling, references
 from nomoat.engine import Engine, Reader
-from nomoat.errors import NomoatError, RemoteError, StoppedError, UnsupportedError, UsageError, about
+from nomoat.errors import BadFileError, NomoatError, RemoteError, StoppedError, UnsupportedError, UsageError, about
 from nomoat.hardware import Detected
 from nomoat.pool import DEFAULT_CONCURRENCY, GRACE_SECONDS, run_many, some
 from nomoat.progress import Progress
@@ -35,6 +35,8 @@ from nomoat.records import Chunk, Completion, ContinuationScore, Message, Reques
 from nomoat.textfiles import whole_characters
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import numpy.typing as npt
 
@@ -495,15 +497,15 @@ def _load_local(
     weights = files[0].weights
     adapters = list(dict.fromkeys(found.adapter for found in files if found.adapter is not None))
     context_tokens = context_tokens or config.context_tokens()
-    pull.require_as_published(weights, importer.remembered_sha256)
-    folder, beside = importer.import_with(
-        weights, adapters, alone=len(refs) == 1, context_tokens=context_tokens, progress=progress,
-        check=_memory_check(refs[0], context_tokens),
-    )  # fmt: skip
-    from nomoat.engine.local import LocalEngine  # late: what memory does not hold is refused without it
+    with _unremoved(weights), ExitStack() as on_failure:
+        pull.require_as_published(weights, importer.remembered_sha256)
+        folder, beside = importer.import_with(
+            weights, adapters, alone=len(refs) == 1, context_tokens=context_tokens, progress=progress,
+            check=_memory_check(refs[0], context_tokens),
+        )  # fmt: skip
+        from nomoat.engine.local import LocalEngine  # late: what memory does not hold is refused without it
 
-    baked = adapters[0] if adapters and not beside else None
-    with ExitStack() as on_failure:
+        baked = adapters[0] if adapters and not beside else None
         engine = LocalEngine(folder, context_tokens=context_tokens, weights=weights, adapter=baked, beside=beside)
         on_failure.callback(engine.close)
         if compiling:
@@ -524,6 +526,19 @@ def _load_local(
         ]
         on_failure.pop_all()
         return loaded
+
+
+@contextmanager
+def _unremoved(weights: Path) -> Iterator[None]:
+    """Raises BadFileError that says so where somebody removes the weights meanwhile, and with them what was imported of them."""
+    try:
+        yield
+    except (FileNotFoundError, BadFileError) as exc:
+        if weights.exists():
+            raise
+        raise BadFileError(
+            f"`{weights}` was removed while it was loaded", hint="load it when it is there again; `nomoat pull MODEL` fetches a model"
+        ) from exc
 
 
 def _other_template(files: references.LocalFiles, engine: LocalEngine) -> Template | None:
