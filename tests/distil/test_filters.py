@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from nomoat.distil import filters
 from nomoat.distil.filters import MAX_SIMILARITY, Novelty, pieces, reason_to_drop
 from nomoat.distil.prompts import Task
 from nomoat.rouge import rouge_l
@@ -114,10 +115,27 @@ def test_thousands_of_instructions_take_seconds() -> None:
     assert time.process_time() - began < 10  # comparing all would be a million common subsequences: minutes
 
 
-def test_what_shares_only_the_commonest_words_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All share four of their nine words, as many as are left out where five have to be the same."""
+def test_each_of_tens_of_thousands_of_instructions_is_compared_in_a_moment() -> None:
+    """Of few words, so that each has some in common with most of the others: one by one that took 20 ms for each."""
+    draw = random.Random(0)
+    words = [f"w{number}" for number in range(400)]
+    novelty = Novelty(" ".join(draw.choices(words, k=15)) for _ in range(30_000))
+    began = time.process_time()
+    assert all(novelty.is_new(" ".join(draw.choices(words, k=15))) for _ in range(300))
+    assert time.process_time() - began < 2
+
+
+def test_what_has_too_few_pieces_in_common_is_not_compared_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All share four of their nine words, one six of them, and one all: seven would have to be the same."""
     novelty = Novelty(f"explain to me why a{n} b{n} c{n} d{n} e{n}" for n in range(1000))
-    looked_at: list[int] = []
-    monkeypatch.setattr(Novelty, "_common", lambda _, counts, at: looked_at.append(at) or counts.total())
+    compared: list[list[str]] = []
+    monkeypatch.setattr(filters, "rouge_l", lambda _, known: compared.append(known) or 1.0)
     assert novelty.is_new("explain to me why a5 b5 c7 x y")
-    assert sorted(looked_at) == [5, 7]
+    assert not novelty.is_new("why me to explain a8 b8 c8 d8 e8")
+    assert compared == [pieces("explain to me why a8 b8 c8 d8 e8")]
+
+
+def test_a_piece_that_comes_again_counts_as_often_as_both_texts_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    novelty = Novelty(["go go go go stop now"])
+    monkeypatch.setattr(filters, "rouge_l", lambda *_: pytest.fail("two of six are the same"))
+    assert novelty.is_new("go go left right up down")

@@ -7,9 +7,11 @@ digit will do, also behind a sign that opens a question or a quotation.
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
 import regex
 
 from nomoat.distil.prompts import FORM, Task
@@ -67,19 +69,18 @@ class Novelty:
 
     def __init__(self, instructions: Iterable[str] = ()) -> None:
         self._known: list[list[str]] = []
-        self._counts: list[Counter[str]] = []  # of each of them, how often it has each of its pieces
-        self._where: dict[str, list[int]] = defaultdict(list)  # piece -> instructions
+        self._lengths = array("q")
+        self._where: dict[tuple[str, int], array[int]] = {}  # see `_numbered`: the instructions that have it
         for instruction in instructions:
             self.add(instruction)
 
     def add(self, instruction: str) -> None:
         """From now on, what is like this one is not new."""
         found = pieces(instruction)
-        counts = Counter(found)
-        for piece in counts:
-            self._where[piece].append(len(self._known))
+        for one in _numbered(found):
+            self._where.setdefault(one, array("q")).append(len(self._known))
         self._known.append(found)
-        self._counts.append(counts)
+        self._lengths.append(len(found))
 
     def is_new(self, instruction: str) -> bool:
         """Whether it is unlike all so far."""
@@ -89,20 +90,22 @@ class Novelty:
     def _candidates(self, found: Sequence[str]) -> Iterable[int]:
         """Those that could be like it: a common subsequence is no longer than what two texts have in common in any order.
 
-        That has to be this part of the pieces at least, so it has one of all but the commonest: the many that share those alone are
-        not looked at.
+        Counted for all at once: one by one, the check of each task would take the longer, the more there are.
         """
-        counts, left, some = Counter(found), len(found), set[int]()
-        for piece in sorted(counts, key=lambda piece: len(self._where.get(piece, ()))):
-            if left <= MAX_SIMILARITY / (2 - MAX_SIMILARITY) * len(found):
-                break
-            some.update(self._where.get(piece, ()))
-            left -= counts[piece]
-        return (at for at in some if 2 * self._common(counts, at) > MAX_SIMILARITY * (len(found) + len(self._known[at])))
+        places = [np.frombuffer(self._where[one], np.int64) for one in _numbered(found) if one in self._where]
+        if not places:
+            return ()
+        common = np.bincount(np.concatenate(places), minlength=len(self._known))
+        lengths = np.frombuffer(self._lengths, np.int64)
+        return np.flatnonzero(2 * common > MAX_SIMILARITY * (len(found) + lengths)).tolist()
 
-    def _common(self, counts: Counter[str], at: int) -> int:
-        known = self._counts[at]
-        return sum(min(count, known[piece]) for piece, count in counts.items() if piece in known)
+
+def _numbered(found: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """Each piece, and how often it came before: two texts have as many of these in common as pieces, in any order."""
+    before = Counter[str]()
+    for piece in found:
+        yield piece, before[piece]
+        before[piece] += 1
 
 
 def _length(text: str) -> float:
