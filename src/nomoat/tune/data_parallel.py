@@ -221,7 +221,7 @@ class Learner:
 
 
 def _store(address: str, port: int, **settings: Any) -> Any:
-    """Where workers tell each other their addresses. PyTorch for Windows is built without libuv, which it asks for unless told not to."""
+    """Where workers tell each other their addresses. PyTorch asks for libuv unless told not to, and for Windows is built without."""
     return gloo.TCPStore(address, port, timeout=WAIT, use_libuv=sys.platform != "win32", **settings)
 
 
