@@ -39,8 +39,8 @@ def is_name_here(name: str) -> bool:
 
 
 def require_home() -> None:
-    """Raise UsageError if NOMOAT_HOME, or what it lies in, is a file, or a link to a place, or on a disk, that is not there, or may not
-    be entered; or no UTF-8, which the libraries that read models want."""
+    """Raise UsageError if NOMOAT_HOME, or what it lies in, is a file, a link to a place or on a disk that is not there, or may not be
+    entered; or no UTF-8, which the libraries that read models want."""
     _require_utf_8()
     try:
         there = next((place for place in (home(), *home().parents) if _is_there(place)), None)
