@@ -64,8 +64,6 @@ def test_a_stopped_training_says_how_to_go_on_and_other_settings_are_named(comma
     )  # fmt: skip
 
 
-@pytest.mark.skipif(os.name != "posix", reason="Windows ends a process at once")
-@pytest.mark.usefixtures("kernels")
 def test_data_that_are_no_file_are_said_to_be_none(command: list[str], tmp_path: Path) -> None:
     """A mistyped licence is told first: nothing has to be read for it."""
     (tmp_path / "folder.csv").mkdir()
@@ -76,6 +74,8 @@ def test_data_that_are_no_file_are_said_to_be_none(command: list[str], tmp_path:
     assert shell.nomoat(*command, "--data-licence", "mti").stderr.startswith("error: no terms are called `mti`\n")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows ends a process at once")
+@pytest.mark.usefixtures("kernels")
 def test_a_training_stopped_before_it_learned_says_so(command: list[str]) -> None:
     code, said = stopped(command, "precision:", signal.SIGTERM)
     assert (code, said[-1]) == (130, "stopped before anything was learned")
