@@ -16,6 +16,7 @@ import shell
 from learning import write_table
 from typer.testing import CliRunner
 
+from nomoat import commands
 from nomoat.cli import app
 from nomoat.cli.tune import _say_how_to_ask, learn_with_bar
 
@@ -107,9 +108,9 @@ PRIVATE = ["010-1234-5678로 전화 주세요", "me@naver.com", "홍길동 고�
 @pytest.mark.parametrize(
     ("policy", "texts", "shown"),
     [
-        ('names = ["홍길동"]', [*PRIVATE, "늦게 왔어요"], "'늦게 왔어요'"),
+        ('names = ["홍길동"]', [*PRIVATE, "늦게 왔어요"], "늦게 왔어요"),
         ('names = ["홍길동"]', PRIVATE, "..."),
-        ("", [*PRIVATE[:1] * 99, "늦게 왔어요"], "'늦게 왔어요'"),
+        ("", [*PRIVATE[:1] * 99, "늦게 왔어요"], "늦게 왔어요"),
         ("", [*PRIVATE[:1] * 100, "늦게 왔어요"], "..."),
         ("names =", ["늦게 왔어요"], "..."),
     ],
@@ -125,7 +126,7 @@ def test_the_text_in_that_command_holds_nothing_private(
         base="base", survey=SimpleNamespace(question="Q: {text}", labels={}), data=SimpleNamespace(lessons=lessons)
     )
     _say_how_to_ask(prepared, Path("adapters/c"))
-    assert capsys.readouterr().err.splitlines()[1] == f"try it: nomoat run base+c --as-tuned {shown}"
+    assert capsys.readouterr().err.splitlines()[1] == f"try it: nomoat run base+c --as-tuned {commands.as_line([shown])}"
 
 
 @pytest.mark.parametrize("text", ["It broke", "-5 degrees", "--json", "it's '-'"])
