@@ -78,7 +78,7 @@ def test_where_nomoat_is_not_installed_its_checkout_is(monkeypatch: pytest.Monke
     assert commands.installing_extra("serve") == f"uv pip install --python '/my envs/nomoat/bin/python' '{Path('/check out')}[serve]'"
 
 
-@pytest.mark.parametrize(("system", "line"), [("linux", "nomoat run 'a b' c"), ("win32", 'nomoat run "a b" c')])
+@pytest.mark.parametrize(("system", "line"), [("linux", "nomoat run 'a b' 'c<1'"), ("win32", 'nomoat run "a b" "c<1"')])
 def test_a_command_is_quoted_as_the_systems_shell_reads_it(monkeypatch: pytest.MonkeyPatch, system: str, line: str) -> None:
     monkeypatch.setattr(sys, "platform", system)
-    assert commands.as_line(["nomoat", "run", "a b", "c"]) == line
+    assert commands.as_line(["nomoat", "run", "a b", "c<1"]) == line

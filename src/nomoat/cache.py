@@ -34,7 +34,10 @@ _temporary: dict[Path, int] = {}  # the process whose each is
 
 def note_on(kind: str, files: Sequence[Path], *how: str) -> Path:
     """Where it is noted what was found out of files, and how, as they are now: under path, size and times of change, one of them the
-    system's own. `kind` is one of NOTES. Raises OSError for a file that is not there."""
+    system's own (Windows, which has none, gives that of its making).
+
+    `kind` is one of NOTES. Raises OSError for a file that is not there.
+    """
     stats = [(path.resolve(), path.stat()) for path in files]
     told = (f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}" for path, stat in stats)
     return paths.cache() / kind / hashlib.sha256("\0".join((*told, *how)).encode("utf-8", "surrogateescape")).hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shlex
 import shutil
 import subprocess
@@ -10,10 +11,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+ACTED_ON_BY_CMD = re.compile(r"[&|<>^()]")  # outside quotes
+
 
 def as_line(words: Sequence[str]) -> str:
     """The words as one line for this system's shell: in quotes where need be, double ones on Windows, whose `cmd` has no others."""
-    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
+    return " ".join(map(_in_cmd, words)) if sys.platform == "win32" else shlex.join(words)
+
+
+def _in_cmd(word: str) -> str:
+    quoted = subprocess.list2cmdline([word])  # for the program: to `cmd`, `ray>=2.45` is a file to write
+    return f'"{word}"' if quoted == word and ACTED_ON_BY_CMD.search(word) else quoted
 
 
 def installing(*requirements: str) -> str:

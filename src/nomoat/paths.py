@@ -39,8 +39,8 @@ def is_name_here(name: str) -> bool:
 
 
 def require_home() -> None:
-    """Raise UsageError if NOMOAT_HOME, or what it lies in, is a file, or a link to a place that is not there, or may not be entered;
-    or no UTF-8, which the libraries that read models want."""
+    """Raise UsageError if NOMOAT_HOME, or what it lies in, is a file, a link to a place or on a disk that is not there, or may not be
+    entered; or no UTF-8, which the libraries that read models want."""
     _require_utf_8()
     try:
         there = next((place for place in (home(), *home().parents) if _is_there(place)), None)
@@ -51,12 +51,17 @@ def require_home() -> None:
             f"NOMOAT_HOME is `{home()}`, and this user may not enter `{barred}`",
             hint="set NOMOAT_HOME to a folder of yours, or HOME to your own",
         ) from exc
-    if there is not None and not there.exists():
+    if there is None:  # Windows alone has paths with nothing above them
+        raise UsageError(
+            f"NOMOAT_HOME is `{home()}`, and `{home().anchor}` is not there",
+            hint="connect its disk, or set NOMOAT_HOME to a folder of yours",
+        )
+    if not there.exists():
         raise UsageError(
             f"NOMOAT_HOME is `{home()}`, and `{there}` is a link to `{os.path.realpath(there)}`, which is not there",
             hint="mount its disk, make that folder, or set NOMOAT_HOME to a folder of yours",
         )
-    if there is not None and not there.is_dir():
+    if not there.is_dir():
         raise UsageError(f"NOMOAT_HOME is `{home()}`, and `{there}` is a file", hint="set it to a folder of yours")
 
 

@@ -228,6 +228,7 @@ def test_where_a_terminal_has_no_room_for_a_bar_its_figures_are_whole(
     make: Callable[[], Progress], total: float, done: float, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("rich.console.detect_legacy_windows", lambda: False)
     bar, out = make(), io.StringIO()
     bar.add_task("stored:vicuna80/vicuna-13b", total=total, completed=done, info="answers")
     Console(file=out, width=40, legacy_windows=False).print(bar.get_renderable())

@@ -153,6 +153,7 @@ main()
 """
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no Ctrl-C for one process alone")
 def test_ctrl_c_keeps_the_answers_and_says_so(tmp_path: Path) -> None:
     suite = tmp_path / "long.jsonl"
     suite.write_text("".join(f'{{"input": "question {at}", "target": "x"}}\n' for at in range(400)))

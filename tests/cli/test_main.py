@@ -217,6 +217,19 @@ def test_a_home_on_a_disk_that_is_not_mounted_is_said_whatever_the_verb(
         )
 
 
+def test_a_home_on_a_drive_that_is_not_there_is_said_whatever_the_verb(nomoat: Nomoat, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a disk of Windows that was unplugged: nothing above it is there, not even a root."""
+    home, is_there = paths.home(), paths._is_there
+    monkeypatch.setattr(paths, "_is_there", lambda place: place.is_relative_to(home) and is_there(place))
+    done = nomoat("models", "--pulled")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        1,
+        "",
+        f"error: NOMOAT_HOME is `{home}`, and `{home.anchor}` is not there\n"
+        "hint: connect its disk, or set NOMOAT_HOME to a folder of yours\n",
+    )
+
+
 def test_a_home_that_this_user_may_not_enter_is_said_whatever_the_verb(
     nomoat: Nomoat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ import shell
 from learning import write_table
 from typer.testing import CliRunner
 
+from nomoat import commands
 from nomoat.cli import app
 from nomoat.cli.tune import _say_how_to_ask, learn_with_bar
 
@@ -64,8 +65,6 @@ def test_a_stopped_training_says_how_to_go_on_and_other_settings_are_named(comma
     )  # fmt: skip
 
 
-@pytest.mark.skipif(os.name != "posix", reason="Windows ends a process at once")
-@pytest.mark.usefixtures("kernels")
 def test_data_that_are_no_file_are_said_to_be_none(command: list[str], tmp_path: Path) -> None:
     """A mistyped licence is told first: nothing has to be read for it."""
     (tmp_path / "folder.csv").mkdir()
@@ -76,6 +75,8 @@ def test_data_that_are_no_file_are_said_to_be_none(command: list[str], tmp_path:
     assert shell.nomoat(*command, "--data-licence", "mti").stderr.startswith("error: no terms are called `mti`\n")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows ends a process at once")
+@pytest.mark.usefixtures("kernels")
 def test_a_training_stopped_before_it_learned_says_so(command: list[str]) -> None:
     code, said = stopped(command, "precision:", signal.SIGTERM)
     assert (code, said[-1]) == (130, "stopped before anything was learned")
@@ -107,9 +108,9 @@ PRIVATE = ["010-1234-5678로 전화 주세요", "me@naver.com", "홍길동 고�
 @pytest.mark.parametrize(
     ("policy", "texts", "shown"),
     [
-        ('names = ["홍길동"]', [*PRIVATE, "늦게 왔어요"], "'늦게 왔어요'"),
+        ('names = ["홍길동"]', [*PRIVATE, "늦게 왔어요"], "늦게 왔어요"),
         ('names = ["홍길동"]', PRIVATE, "..."),
-        ("", [*PRIVATE[:1] * 99, "늦게 왔어요"], "'늦게 왔어요'"),
+        ("", [*PRIVATE[:1] * 99, "늦게 왔어요"], "늦게 왔어요"),
         ("", [*PRIVATE[:1] * 100, "늦게 왔어요"], "..."),
         ("names =", ["늦게 왔어요"], "..."),
     ],
@@ -125,7 +126,7 @@ def test_the_text_in_that_command_holds_nothing_private(
         base="base", survey=SimpleNamespace(question="Q: {text}", labels={}), data=SimpleNamespace(lessons=lessons)
     )
     _say_how_to_ask(prepared, Path("adapters/c"))
-    assert capsys.readouterr().err.splitlines()[1] == f"try it: nomoat run base+c --as-tuned {shown}"
+    assert capsys.readouterr().err.splitlines()[1] == f"try it: nomoat run base+c --as-tuned {commands.as_line([shown])}"
 
 
 @pytest.mark.parametrize("text", ["It broke", "-5 degrees", "--json", "it's '-'"])

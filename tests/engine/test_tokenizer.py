@@ -575,7 +575,8 @@ def metadata_only(source: Path, target: Path) -> Path:
 def pieces(tmp_path_factory: pytest.TempPathFactory) -> sentencepiece.SentencePieceProcessor:
     """A SentencePiece BPE model as Llama's: byte fallback, digits by themselves, a space before the text."""
     folder = tmp_path_factory.mktemp("sentencepiece")
-    (folder / "text.txt").write_text("\n".join([Path(inspect.getfile(Tokenizer)).read_text(), "안녕하세요 대한민국 " * 20, TORTURE]))
+    texts = [Path(inspect.getfile(Tokenizer)).read_text(encoding="utf-8"), "안녕하세요 대한민국 " * 20, TORTURE]
+    (folder / "text.txt").write_text("\n".join(texts), encoding="utf-8")
     sentencepiece.SentencePieceTrainer.train(
         input=str(folder / "text.txt"), model_prefix=str(folder / "m"), vocab_size=900, model_type="bpe", byte_fallback=True,
         split_digits=True, normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2,

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -192,6 +193,24 @@ def test_workers_look_at_batches_by_turns(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(crew, "_result", lambda call, owners: call)
     assert list(crew.evaluated([[0, 3], [1], [2]])) == [0, 1, 2]  # type: ignore[comparison-overlap]
     assert asked == [("a", [0, 3]), ("b", [1]), ("a", [2])]
+
+
+def test_workers_add_up_on_windows_whose_pytorch_has_no_libuv(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    learners = [object.__new__(data_parallel.Learner) for _ in range(2)]
+    for rank, learner in enumerate(learners):
+        learner._rank, learner._count = rank, 2
+    place = "127.0.0.1", learners[0].listen("127.0.0.1")
+
+    def added(learner: data_parallel.Learner) -> float:
+        learner.join(place, "127.0.0.1")
+        value = torch.ones(1)
+        learner._group.allreduce([value]).wait()
+        return value.item()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(added, learners)) == [2, 2]
+    assert not any(learner._store.libuvBackend for learner in learners)
 
 
 # ---------------------------------------------------------------- on two nodes

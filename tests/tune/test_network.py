@@ -68,7 +68,7 @@ def assert_logits_equal(model: Any, file: ModelSource, *, keep_expanded: bool, f
 
 def network_of(name: str, folder: Path, *, precision: str = "float32", frozen: int = 0) -> Network:
     """That of a tiny model of the reference, with expanded weights."""
-    source = open_source(write_gguf(folder / "model.gguf", CASES[name], make_model(CASES[name])))
+    source = open_source(write_gguf(folder / f"{precision}.gguf", CASES[name], make_model(CASES[name])))
     arch, sizes = architectures.of(source), importer.read_sizes(source)
     return Network(source, arch, sizes, rank=4, seed=0, precision=precision, keep_expanded=True, frozen=frozen)
 

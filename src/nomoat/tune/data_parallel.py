@@ -18,6 +18,7 @@ import datetime
 import itertools
 import math
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -183,15 +184,13 @@ class Learner:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         listening = socket.create_server((address, 0), family=family)  # PyTorch's own would be on every network
         port: int = listening.getsockname()[1]
-        self._store = gloo.TCPStore(
-            address, port, is_master=True, wait_for_workers=False, timeout=WAIT, master_listen_fd=listening.detach()
-        )
+        self._store = _store(address, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach())
         return port
 
     def join(self, store: tuple[str, int], address: str) -> None:
         """Meet the others."""
         if self._rank:
-            self._store = gloo.TCPStore(*store, is_master=False, timeout=WAIT)
+            self._store = _store(*store, is_master=False)
         options = gloo.ProcessGroupGloo._Options()
         options._devices, options._timeout = [gloo.ProcessGroupGloo.create_device(hostname=address)], WAIT
         self._group = gloo.ProcessGroupGloo(self._store, self._rank, self._count, options)
@@ -219,6 +218,11 @@ class Learner:
         with torch.no_grad():
             found = self._run.evaluate_batch([self._run.all_held_out[at] for at in batch])
         return found, self._run.seconds_reading - read_before
+
+
+def _store(address: str, port: int, **settings: Any) -> Any:
+    """Where workers tell each other their addresses. PyTorch asks for libuv unless told not to, and for Windows is built without."""
+    return gloo.TCPStore(address, port, timeout=WAIT, use_libuv=sys.platform != "win32", **settings)
 
 
 def set_gradients(parameters: Sequence[torch.nn.Parameter], flat: torch.Tensor) -> None:
