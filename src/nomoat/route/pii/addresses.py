@@ -129,7 +129,7 @@ UNIT_BEHIND = re.compile(
 # Abroad, and Korean addresses in Latin letters.
 START = r"(?<![\w$£€#/-])(?<!\d[.,:])"
 NO_YEAR = rf"{START}(?!(?<=[Ii]n\s)(?:19|20)\d\d\s)"
-HOUSE = rf"(?P<number>{led('[1-9]', NO_YEAR)}\d{{0,4}}(?:-\d{{1,4}})?[A-Za-z]?),?\s{{1,2}}"
+HOUSE = rf"(?P<number>{led('[1-9]', NO_YEAR)}\d{{0,4}}+(?:-\d{{1,4}}+)?+[A-Za-z]?+),?+\s{{1,2}}+"
 USUAL = "street|st|avenue|ave|road|rd|boulevard|blvd|lane|ln|drive|dr|terrace"
 KINDS = f"{USUAL}|court|ct|way|place|pl|square|sq|crescent|close|parkway|pkwy|highway|hwy|circle|cir|loop|mews|row|gardens|grove|quay"
 NAME = r"[A-Z](?:[\w.-]|'(?=\w)){0,18}"
