@@ -125,7 +125,7 @@ BEFORE_WORDS = (
 )
 ONE_NUMBER = re.compile(NUMBER)
 ACCOUNT_DIGITS = range(10, 17)
-TEN_DIGITS = re.compile(rf"\d(?>(?:{LINE_GAP}|{COLUMNS})?\d){{9,}}+")  # without them there is no account
+TEN_DIGITS = re.compile(rf"\d(?<!\d\d)(?>(?:{LINE_GAP}|{COLUMNS})?\d){{9,}}+")  # without them there is no account
 DIGITS = re.compile(r"\d+")
 # `1234567890.12`: what has a decimal point. `1234567890123.4월` is an account, a full stop and a date.
 FRACTION_ENDS = r"(?!\d|[^\S\n]?[\uac00-\ud7a3])"

@@ -199,7 +199,7 @@ IN_TOWNS = (
 # word: few numbers are, and what is looked for at once in a long text, in one call of `re`, keeps all other threads waiting.
 OF_HOUSES = ((STREET, PLACE_BEHIND), (STREET_IN_ANY_CASE, ZIP_BEHIND), *((pattern, None) for pattern in IN_TOWNS))
 HOUSES = re.compile(
-    rf"{led('[1-9]', START)}\d{{0,4}}+(?:-\d{{1,4}}+)?+[^\W\d_]?+,?+\s{{1,2}}+(?=[^\W\d_]|\d{{1,3}}(?:st|nd|rd|th))"
+    rf"{led('[1-9]', START)}\d{{0,4}}+(?:-\d{{1,4}}+)?+[^\W\d_]?+,?+\s{{1,2}}+(?=(?i:[a-z])|\d{{1,3}}(?:st|nd|rd|th))"
 )
 OTHERS = (
     re.compile(r"(?<![A-Za-z])P\.?\s?O\.?\s?Box\s(?:No\.?\s)?\d{1,6}(?!\d)", re.IGNORECASE),
