@@ -119,7 +119,9 @@ BEFORE_WORDS = (
     _behind(re.compile(rf"{NO_ORDER}{NUMBER}{TO_WORD}{WHOSE}(?>{ACCOUNT})(?![\"']?\s?[:=])", re.IGNORECASE), OWN_IN_LATIN),
     _behind(re.compile(rf"{NO_ORDER}{NO_PHONE}{DASHED}{BEHIND}\w{{0,6}}{KOREAN_FIRMS}"), OF_KOREAN_FIRMS),
     _behind(re.compile(rf"{NO_ORDER}{NO_PHONE}{NO_HOTLINE}{DASHED}{BEHIND}{OTHER_FIRMS}"), OF_OTHER_FIRMS),
-    _behind(re.compile(rf"{GROUPED}{BEHIND}(?:(?:{SHORT})(?![a-zA-Z])|(?:{EVERYDAY}){ENDS}|{DOUBTFUL}(?:으로|\s?통장))"), OF_ALL_SHORT),
+    _behind(
+        re.compile(rf"{GROUPED}{BEHIND}(?:(?:{SHORT})(?![a-zA-Z])|(?:{EVERYDAY}){ENDS}|{DOUBTFUL}(?:으로|\s?통장))"), OF_ALL_SHORT
+    ),
     _behind(re.compile(rf"{DASHED}{BEHIND}{UNITS}{ENDS}"), OF_UNITS),
     _behind(re.compile(rf"{NO_PHONE}{DASHED}{BEHIND}{DOUBTFUL}{ENDS}"), OF_DOUBTFUL),
 )

@@ -12,6 +12,7 @@ from nomoat.route.pii.numbers import (
     IN_COLUMNS,
     LAST_FOLLOW,
     LIKE_KEYS,
+    NEXT,
     NEXT_LIKE,
     VALUES,
     has_word_before,
@@ -33,6 +34,9 @@ FOUR_DIGITS, APART, LONG_ROW = re.compile(r"\d(?<!\d\d)\d{3}(?!\d)"), re.compile
 FOURS_ON_A_LINE = re.compile(rf"{FOUR_DIGITS.pattern}(?:[^\d\n]++\d{{4}}(?!\d)){{{LONG_ROW - 1}}}")  # else there is no long row
 SAID = re.compile(r"카드(?!뉴스)|(?<![^\W_])card(?!i[agno]|bo|am)", re.IGNORECASE)
 REACH_OF_CELLS = 60  # characters, with the digit before or after them
+TWO_UNDER_KEYS = re.compile(  # of four
+    rf"[:=][\s\"']{{0,3}}\d{{4}}{NEXT}[\w.\[-]{{1,21}}\]?[\s\"']{{0,3}}[:=][\s\"']{{0,3}}\d{{4}}(?!\d)"
+)
 UNDER_KEYS = re.compile(LIKE_KEYS + NEXT_LIKE.join([r"(\d{4})"] * 4) + r"(?!\d)")
 DIGIT_BEFORE, DIGIT_AFTER = re.compile(rf"\d{GAP}\Z"), re.compile(rf"{GAP}\d")
 CELL_BEFORE, CELL_AFTER = re.compile(rf"\d{GAP_OR_CELLS}\Z"), re.compile(rf"{GAP_OR_CELLS}\d")
@@ -46,7 +50,8 @@ def holds_card(text: str) -> bool:
     half of those that would fill a row of six groups of four or more.
     """
     in_a_row = (row[0] for row in ROW.finditer(text))
-    under_keys = ("".join(found.group(2, 3, 4, 5)) for found in UNDER_KEYS.finditer(text)) if VALUES.search(text) else ()
+    are_there = VALUES.search(text) and TWO_UNDER_KEYS.search(text)
+    under_keys = ("".join(found.group(2, 3, 4, 5)) for found in UNDER_KEYS.finditer(text)) if are_there else ()
     in_halves = (found[0] for found in IN_HALVES.finditer(text))
     if any(map(_is_card, (*in_a_row, *under_keys, *in_halves))):
         return True

@@ -26,9 +26,8 @@ class Near:
         """What the pattern's own `finditer` gives, or, overlapping, its match at each place. `small`: the text in `small_letters`."""
         at = 0
         for first, last in sorted((start - reach, start) for word, reach in self.words.items() for start in _starts(word, small)):
-            if self.in_line and first > at:
-                first = text.rfind("\n", at, first) + 1
-            at = max(at, first)
+            if first > at:
+                at = max(at, text.rfind("\n", at, first) + 1) if self.in_line else first
             while (at := self._next(text, at, last)) <= last:
                 found = self.pattern.match(text, at)
                 if found:
