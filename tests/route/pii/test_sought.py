@@ -9,6 +9,7 @@ import random
 import re
 import string
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from re import _constants as codes  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
@@ -185,6 +186,25 @@ def test_a_number_is_no_farther_before_its_word_than_is_looked(near: Near) -> No
 def test_a_number_with_gaps_as_wide_as_can_be_is_found_before_its_word() -> None:
     text = f"1234{' ' * 300}-5678{' ' * 300}-9012 우리 회사 계좌"
     assert any(any(near.finditer(text, text)) for near in accounts.BEFORE_WORDS)
+
+
+class Tried:
+    """A pattern that fits nothing and counts how often it is tried."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def match(self, text: str, at: int) -> None:
+        self.times += 1
+
+
+def test_numbers_are_tried_on_lines_that_a_word_is_near_and_once_each() -> None:
+    """In a table of numbers under `계좌` all were, by each pattern, in one call that kept all threads waiting."""
+    tried, given = Tried(), accounts.BEFORE_WORDS[1]
+    near = replace(given, pattern=tried)  # type: ignore[arg-type]
+    text = "288104 301299 110200\n" * 1000 + "288104 301299 우리 계좌\n"
+    assert not list(near.finditer(text, text))
+    assert 2 <= tried.times < 30
 
 
 @pytest.mark.parametrize("near", [passwords.KEYS, passwords.PASSWORDS], ids=["keys", "passwords"])
