@@ -266,7 +266,7 @@ GATES: list[tuple[re.Pattern[str], re.Pattern[str]]] = [
     *((phones.FIRST_UNDER_KEYS, pattern) for pattern in phones.MOBILE_UNDER_KEYS),
     (cards.TWO_UNDER_KEYS, cards.UNDER_KEYS),
     *((cards.CARD_START, pattern) for pattern in cards.AS_PRINTED),
-    *((addresses.HOUSES, pattern) for pattern in (addresses.STREET, addresses.STREET_IN_ANY_CASE, addresses.IN_TOWNS[0])),
+    *((addresses.HOUSE_NUMBERS, pattern) for pattern in (addresses.STREET, addresses.STREET_IN_ANY_CASE, addresses.IN_TOWNS[0])),
     (residents.SIX_DIGITS, residents.FULL_YEAR),
     (fractions.DIGITS, fractions.FRACTION),
     (hashes.MANY, hashes.HASH),

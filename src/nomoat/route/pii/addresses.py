@@ -197,8 +197,13 @@ IN_TOWNS = (
 )
 # Of all that begins with a house's number, with what has to stand behind it or a word before it; and where such a number is, before a
 # word: few numbers are, and what is looked for at once in a long text, in one call of `re`, keeps all other threads waiting.
-OF_HOUSES = ((STREET, PLACE_BEHIND), (STREET_IN_ANY_CASE, ZIP_BEHIND), *((pattern, None) for pattern in IN_TOWNS))
-HOUSES = re.compile(rf"{led('[1-9]', START)}\d{{0,4}}+(?:-\d{{1,4}}+)?+[^\W\d_]?+,?+\s{{1,2}}+(?=(?i:[a-z])|\d{{1,3}}(?:st|nd|rd|th))")
+OF_HOUSES: tuple[tuple[re.Pattern[str], re.Pattern[str] | None], ...] = (
+    *((STREET, PLACE_BEHIND), (STREET_IN_ANY_CASE, ZIP_BEHIND)),
+    *((pattern, None) for pattern in IN_TOWNS),
+)
+HOUSE_NUMBERS = re.compile(
+    rf"{led('[1-9]', START)}\d{{0,4}}+(?:-\d{{1,4}}+)?+[^\W\d_]?+,?+\s{{1,2}}+(?=(?i:[a-z])|\d{{1,3}}(?:st|nd|rd|th))"
+)
 OTHERS = (
     re.compile(r"(?<![A-Za-z])P\.?\s?O\.?\s?Box\s(?:No\.?\s)?\d{1,6}(?!\d)", re.IGNORECASE),
     re.compile(r"사서함\s{0,2}(?:제\s?)?[1-9]\d{0,5}(?:-\d{1,4})?호?(?![\d개])"),
@@ -310,7 +315,7 @@ def _is_plain(found: re.Match[str]) -> bool:
 def _holds_house(text: str) -> bool:
     """Whether an English address begins with one of the numbers, as if each pattern were looked for by itself."""
     ends = [0] * len(OF_HOUSES)
-    for house in HOUSES.finditer(text):
+    for house in HOUSE_NUMBERS.finditer(text):
         start = house.start()
         for at, (pattern, behind) in enumerate(OF_HOUSES):
             found = pattern.match(text, start) if start >= ends[at] else None
