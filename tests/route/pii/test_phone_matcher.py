@@ -58,7 +58,7 @@ def test_what_is_found_is_what_the_library_finds() -> None:
         assert [one.raw_string for one in phones(text)] == [one.raw_string for one in found], text
 
 
-@pytest.mark.parametrize("number", ["1", "12", "30", "77", "3.5"])
+@pytest.mark.parametrize("number", ["1", "12", "30", "77", "3.5", "48213", "310277"])
 def test_a_column_of_lone_numbers_is_hardly_tried_as_phone_numbers(number: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[str] = []
 

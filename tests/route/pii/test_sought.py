@@ -9,6 +9,7 @@ import random
 import re
 import string
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from re import _constants as codes  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
@@ -19,6 +20,7 @@ from nomoat.route.pii import (
     accounts,
     addresses,
     api_keys,
+    cards,
     customs,
     documents,
     emails,
@@ -121,6 +123,7 @@ NEARS: dict[str, Near] = {
     "Oracle": passwords.OF_ORACLES,
     "phones": phones.WITHOUT_ZERO,
     **{f"account {at}": near for at, near in enumerate(accounts.BEHIND_WORDS)},
+    **{f"account before {at}": near for at, near in enumerate(accounts.BEFORE_WORDS)},
     **{f"document {at}": near for at, near in enumerate(documents.BEHIND_WORDS)},
 }
 
@@ -173,8 +176,72 @@ def test_a_match_that_begins_as_far_before_its_word_as_can_be_is_found(near: Nea
     assert next(near.finditer(text, small_letters(text))).span() == found[0]
 
 
+@pytest.mark.parametrize("near", accounts.BEFORE_WORDS, ids=range(len(accounts.BEFORE_WORDS)))
+def test_a_number_is_no_farther_before_its_word_than_is_looked(near: Near) -> None:
+    parsed = parser.parse(near.pattern.pattern, near.pattern.flags & ~re.UNICODE)
+    number = next(at for at, (code, told) in enumerate(parsed) if code is codes.SUBPATTERN and told[0])
+    assert parsed[number + 1 :].getwidth()[1] <= accounts.REACH_OF_NUMBER
+
+
+def test_a_number_with_gaps_as_wide_as_can_be_is_found_before_its_word() -> None:
+    text = f"1234{' ' * 300}-5678{' ' * 300}-9012 우리 회사 계좌"
+    assert any(any(near.finditer(text, text)) for near in accounts.BEFORE_WORDS)
+
+
+class Tried:
+    """A pattern that fits nothing and counts how often it is tried."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def match(self, text: str, at: int) -> None:
+        self.times += 1
+
+
+def test_numbers_are_tried_on_lines_that_a_word_is_near_and_once_each() -> None:
+    """In a table of numbers under `계좌` all were, by each pattern, in one call that kept all threads waiting."""
+    tried, given = Tried(), accounts.BEFORE_WORDS[1]
+    near = replace(given, pattern=tried)  # type: ignore[arg-type]
+    text = "288104 301299 110200\n" * 1000 + "288104 301299 우리 계좌\n"
+    assert not list(near.finditer(text, text))
+    assert 2 <= tried.times < 30
+
+
+@pytest.mark.parametrize("near", [passwords.KEYS, passwords.PASSWORDS], ids=["keys", "passwords"])
+def test_a_match_begins_as_its_pattern_says(near: Near) -> None:
+    """All first two characters that the pattern's branches have: none is skipped."""
+    assert near.begins
+    for two in beginnings(parser.parse(near.pattern.pattern, near.pattern.flags & ~re.UNICODE)):
+        assert all(near.begins.match(written) for written in (two, two.upper(), *as_turks_type(two))), two
+
+
+def beginnings(items: Sequence[tuple[Any, Any]], count: int = 2) -> set[str]:
+    """The first so many characters of what fits; of a class that is no choice of a few, `~` for any."""
+    if not count or not items:
+        return {""}
+    (code, told), rest = items[0], items[1:]
+    match code:
+        case codes.LITERAL:
+            firsts = {chr(told)}
+        case codes.IN if told[0][0] is not codes.NEGATE and all(kind is codes.LITERAL for kind, _ in told):
+            firsts = {chr(value) for _, value in told}
+        case codes.NOT_LITERAL | codes.ANY | codes.IN:
+            firsts = {"a"}
+        case codes.BRANCH:
+            firsts = {text for branch in told[1] for text in beginnings(branch, count)}
+        case codes.SUBPATTERN:
+            firsts = beginnings(told[3], count)
+        case codes.ATOMIC_GROUP:
+            firsts = beginnings(told, count)
+        case codes.MAX_REPEAT | codes.MIN_REPEAT | codes.POSSESSIVE_REPEAT:
+            least, most, once = told
+            firsts = {text for often in range(min(least, count), min(most, count) + 1) for text in beginnings([*once] * often, count)}
+        case _:
+            firsts = {""}
+    return {first + more for first in firsts for more in (beginnings(rest, count - len(first)) if len(first) < count else {""})}
+
+
 WITH_WORDS: dict[str, tuple[Sequence[str], re.Pattern[str]]] = {
-    **{f"account {at}": given for at, given in enumerate(accounts.BEFORE_WORDS)},
     **{f"document {at}": given for at, given in enumerate(documents.BEFORE_WORDS)},
     "customs": (customs.WORDS, customs.SAID),
 }
@@ -196,6 +263,10 @@ GATES: list[tuple[re.Pattern[str], re.Pattern[str]]] = [
     *((addresses.TOWN_ENDS, pattern) for pattern in addresses.EUROPEAN),
     (documents.ITS_DATES, documents.SECOND_LINE),
     (documents.ITALIAN_BIRTH, documents.ITALIAN),
+    *((phones.FIRST_UNDER_KEYS, pattern) for pattern in phones.MOBILE_UNDER_KEYS),
+    (cards.TWO_UNDER_KEYS, cards.UNDER_KEYS),
+    *((cards.CARD_START, pattern) for pattern in cards.AS_PRINTED),
+    *((addresses.HOUSE_NUMBERS, pattern) for pattern in (addresses.STREET, addresses.STREET_IN_ANY_CASE, addresses.IN_TOWNS[0])),
     (residents.SIX_DIGITS, residents.FULL_YEAR),
     (fractions.DIGITS, fractions.FRACTION),
     (hashes.MANY, hashes.HASH),
@@ -212,12 +283,13 @@ def test_what_fits_a_pattern_fits_the_shorter_one_that_is_asked_first(gate: re.P
 
 
 def test_a_key_of_a_known_form_is_one_word_and_as_long_as_the_shortest() -> None:
-    for form in (*api_keys.FORMS, api_keys.ADDRESSES, api_keys.ENCODED_PEM):
+    for form in (*api_keys.FORMS, api_keys.AZURE, api_keys.ADDRESSES, api_keys.ENCODED_PEM):
         pattern = re.compile(form)
         assert parser.parse(form).getwidth()[0] >= api_keys.SHORTEST or all(
             len(found[0]) >= api_keys.SHORTEST for text in texts_of(pattern, least=1) if (found := pattern.search(text))
         )
         assert not any(re.search(r"\s", found[0]) for text in texts_of(pattern, least=1) if (found := pattern.search(text)))
+        assert all(api_keys.API_KEY.search(f" {found[0]}") for text in texts_of(pattern, least=1) if (found := pattern.search(text)))
 
 
 def test_hangul_is_plain_with_what_follows_it() -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from nomoat.route.pii import orders
 from nomoat.route.pii.banks import BANKS, CITIES, DOUBTFUL, EVERYDAY, KOREAN_FIRMS, OTHER_FIRMS, SECURITIES, SHORT, UNITS
 from nomoat.route.pii.numbers import COLUMNS, GAP, IS, ITS_END, NEXT, REACH, REACH_OF_TABLES, SIGN, WON, has_word_before
 from nomoat.route.pii.orders import is_order_cell
-from nomoat.route.pii.sought import Near, has_any, near, small_letters
+from nomoat.route.pii.sought import Near, near, small_letters
 
 # Groups on one line, always the same between them: a date and a time make no number.
 LINE_GAP = rf"(?:(?:[^\S\r\n]|{SIGN}){{1,4}}|(?:[^\S\n]*+{SIGN}){{1,6}}[^\S\n]*+)"
@@ -101,23 +101,33 @@ BEHIND_WORDS = (
     near(rf"(?:우리|하나|기업)[\s:]{{0,3}}{NO_COUNT}", ("우리", "하나", "기업"), 0),
     near(rf"환불[은: \n]{{0,3}}{NO_PHONE}{DASHED}", OF_REFUNDS, 0),
 )
+REACH_OF_NUMBER, BEGINS = 120, re.compile(r"\d(?<!\d\d)")  # characters at most from the end of a number to a word behind it
+
+
+def _behind(pattern: re.Pattern[str], words: Iterable[str]) -> Near:
+    """Where a number stands before any of the words: with its gaps it may be as long as a line."""
+    return Near(pattern, dict.fromkeys(words, REACH_OF_NUMBER), in_line=True, begins=BEGINS)
+
+
 BEFORE_WORDS = (
-    ((*OF_BANKS, "예금주"), re.compile(rf"{NUMBER}[\s()\[\],:/]{{0,4}}\w{{0,6}}(?:{BANKS}|예금주)")),
-    ((*OF_PAYING, "계좌", "통장"), PAID[1]),
-    (("로",), re.compile(rf"{NUMBER}\s?으?로\s?(?:{AMOUNT}|무통장)")),
-    (OF_REFUNDS, re.compile(rf"{NO_ORDER}(?<!번호[\s:])(?<!번호:\s){NO_PHONE}{NUMBER}{REFUNDED}")),
-    (OF_REFUNDS, re.compile(rf"{NO_ORDER}(?<!번호[\s:])(?<!번호:\s){LONG}{REFUNDED}")),
-    (OF_FIRMS, re.compile(rf"{NO_ORDER}{LONG}{BEHIND}\w{{0,6}}{SECURITIES}")),
-    (OWN_IN_LATIN, re.compile(rf"{NO_ORDER}{NUMBER}{TO_WORD}{WHOSE}(?>{ACCOUNT})(?![\"']?\s?[:=])", re.IGNORECASE)),
-    (OF_KOREAN_FIRMS, re.compile(rf"{NO_ORDER}{NO_PHONE}{DASHED}{BEHIND}\w{{0,6}}{KOREAN_FIRMS}")),
-    (OF_OTHER_FIRMS, re.compile(rf"{NO_ORDER}{NO_PHONE}{NO_HOTLINE}{DASHED}{BEHIND}{OTHER_FIRMS}")),
-    (OF_ALL_SHORT, re.compile(rf"{GROUPED}{BEHIND}(?:(?:{SHORT})(?![a-zA-Z])|(?:{EVERYDAY}){ENDS}|{DOUBTFUL}(?:으로|\s?통장))")),
-    (OF_UNITS, re.compile(rf"{DASHED}{BEHIND}{UNITS}{ENDS}")),
-    (OF_DOUBTFUL, re.compile(rf"{NO_PHONE}{DASHED}{BEHIND}{DOUBTFUL}{ENDS}")),
+    _behind(re.compile(rf"{NUMBER}[\s()\[\],:/]{{0,4}}\w{{0,6}}(?:{BANKS}|예금주)"), (*OF_BANKS, "예금주")),
+    _behind(PAID[1], (*OF_PAYING, "계좌", "통장")),
+    _behind(re.compile(rf"{NUMBER}\s?으?로\s?(?:{AMOUNT}|무통장)"), ("로",)),
+    _behind(re.compile(rf"{NO_ORDER}(?<!번호[\s:])(?<!번호:\s){NO_PHONE}{NUMBER}{REFUNDED}"), OF_REFUNDS),
+    _behind(re.compile(rf"{NO_ORDER}(?<!번호[\s:])(?<!번호:\s){LONG}{REFUNDED}"), OF_REFUNDS),
+    _behind(re.compile(rf"{NO_ORDER}{LONG}{BEHIND}\w{{0,6}}{SECURITIES}"), OF_FIRMS),
+    _behind(re.compile(rf"{NO_ORDER}{NUMBER}{TO_WORD}{WHOSE}(?>{ACCOUNT})(?![\"']?\s?[:=])", re.IGNORECASE), OWN_IN_LATIN),
+    _behind(re.compile(rf"{NO_ORDER}{NO_PHONE}{DASHED}{BEHIND}\w{{0,6}}{KOREAN_FIRMS}"), OF_KOREAN_FIRMS),
+    _behind(re.compile(rf"{NO_ORDER}{NO_PHONE}{NO_HOTLINE}{DASHED}{BEHIND}{OTHER_FIRMS}"), OF_OTHER_FIRMS),
+    _behind(
+        re.compile(rf"{GROUPED}{BEHIND}(?:(?:{SHORT})(?![a-zA-Z])|(?:{EVERYDAY}){ENDS}|{DOUBTFUL}(?:으로|\s?통장))"), OF_ALL_SHORT
+    ),
+    _behind(re.compile(rf"{DASHED}{BEHIND}{UNITS}{ENDS}"), OF_UNITS),
+    _behind(re.compile(rf"{NO_PHONE}{DASHED}{BEHIND}{DOUBTFUL}{ENDS}"), OF_DOUBTFUL),
 )
 ONE_NUMBER = re.compile(NUMBER)
 ACCOUNT_DIGITS = range(10, 17)
-TEN_DIGITS = re.compile(rf"\d(?>(?:{LINE_GAP}|{COLUMNS})?\d){{9,}}+")  # without them there is no account
+TEN_DIGITS = re.compile(rf"\d(?<!\d\d)(?>(?:{LINE_GAP}|{COLUMNS})?\d){{9,}}+")  # without them there is no account
 DIGITS = re.compile(r"\d+")
 # `1234567890.12`: what has a decimal point. `1234567890123.4월` is an account, a full stop and a date.
 FRACTION_ENDS = r"(?!\d|[^\S\n]?[\uac00-\ud7a3])"
@@ -157,11 +167,8 @@ def holds_bank_account(text: str) -> bool:
 
 def _beside_words(text: str) -> Iterator[re.Match[str]]:
     small = small_letters(text)
-    for sought in BEHIND_WORDS:
+    for sought in (*BEHIND_WORDS, *BEFORE_WORDS):
         yield from sought.finditer(text, small)
-    for words, pattern in BEFORE_WORDS:
-        if has_any(words, small):
-            yield from pattern.finditer(text)
 
 
 def _is_account(match: re.Match[str]) -> bool:

@@ -129,7 +129,7 @@ UNIT_BEHIND = re.compile(
 # Abroad, and Korean addresses in Latin letters.
 START = r"(?<![\w$£€#/-])(?<!\d[.,:])"
 NO_YEAR = rf"{START}(?!(?<=[Ii]n\s)(?:19|20)\d\d\s)"
-HOUSE = rf"(?P<number>{led('[1-9]', NO_YEAR)}\d{{0,4}}(?:-\d{{1,4}})?[A-Za-z]?),?\s{{1,2}}"
+HOUSE = rf"(?P<number>{led('[1-9]', NO_YEAR)}\d{{0,4}}+(?:-\d{{1,4}}+)?+[A-Za-z]?+),?+\s{{1,2}}+"
 USUAL = "street|st|avenue|ave|road|rd|boulevard|blvd|lane|ln|drive|dr|terrace"
 KINDS = f"{USUAL}|court|ct|way|place|pl|square|sq|crescent|close|parkway|pkwy|highway|hwy|circle|cir|loop|mews|row|gardens|grove|quay"
 NAME = r"[A-Z](?:[\w.-]|'(?=\w)){0,18}"
@@ -175,7 +175,9 @@ KOREAN_ROAD = (
 )
 KOREAN_PLACE = rf"(?:[A-Z][a-z-]{{1,20}}-(?:gu|si|gun|do|eup|myeon|dong)(?!\w)|{ROMAN})"
 # Behind any name, with all of it there: a town, a state and its ZIP, or a postcode as it is given out. No sizes such as `S5 2GB`.
-APART_ABROAD = rf"(?:[,\s]{{1,3}}|[\s\"']{{0,3}}[,;|\n][\s\"']{{0,9}}|{NEXT_KEY})"
+# Up to the next part, which begins with none of its signs, and each way tried once: a part of an address is often none, and there are
+# eight of these.
+APART_ABROAD = rf"(?:(?>(?:[,\s]{{1,3}}|[\s\"']{{0,3}}[,;|\n][\s\"']{{0,9}})(?![\s\"',;|]))|(?>{NEXT_KEY}))"
 WHOLE_POSTCODE = (
     r"(?:(?:[BEGLMNSW]|[A-PR-UWYZ][A-HK-Y])\d[A-Z\d]?\s?\d(?![GT]B)[ABD-HJLNP-UW-Z]{2}"
     rf"|{CANADIAN}"
@@ -185,13 +187,24 @@ PART = rf"(?:(?:{NAME}|#?\d{{1,4}}[A-Za-z]?(?![\w-])|upon|on|of|the|by|under|del
 ANY_NAME = rf"(?!(?:{NO_STREET})\s)[a-z](?:[\w.-]|'(?=\w)){{0,18}}"
 KOREAN_ENDS = re.compile(r"-(?:ro|daero|gil|dong|ri)|daero")
 TOWN_ENDS = re.compile(r"\d{5}\s[A-ZÄÖÜÉ]")
-OTHERS = (
+IN_TOWNS = (
     re.compile(rf"{HOUSE}(?:{NAME}{APART_ABROAD}){{2}}(?:{PART}{{1,8}}?{state_and_zip(APART_ABROAD)}|{PART}{{0,8}}?{WHOLE_POSTCODE})"),
     re.compile(  # in any case
         rf"{HOUSE}(?:{ANY_NAME}\s{{1,2}}){{1,3}}?{ANY_NAME}(?:{HOUSE_UNIT}\w{{0,4}})?(?:,\s{{0,2}}|\s?\n)(?:(?:(?:new|old|long)\s)?{ANY_NAME}{APART_ABROAD}){{1,4}}?"
         rf"{state_and_zip(APART_ABROAD)}",
         re.IGNORECASE,
     ),
+)
+# Of all that begins with a house's number, with what has to stand behind it or a word before it; and where such a number is, before a
+# word: few numbers are, and what is looked for at once in a long text, in one call of `re`, keeps all other threads waiting.
+OF_HOUSES: tuple[tuple[re.Pattern[str], re.Pattern[str] | None], ...] = (
+    *((STREET, PLACE_BEHIND), (STREET_IN_ANY_CASE, ZIP_BEHIND)),
+    *((pattern, None) for pattern in IN_TOWNS),
+)
+HOUSE_NUMBERS = re.compile(
+    rf"{led('[1-9]', START)}\d{{0,4}}+(?:-\d{{1,4}}+)?+[^\W\d_]?+,?+\s{{1,2}}+(?=(?i:[a-z])|\d{{1,3}}(?:st|nd|rd|th))"
+)
+OTHERS = (
     re.compile(r"(?<![A-Za-z])P\.?\s?O\.?\s?Box\s(?:No\.?\s)?\d{1,6}(?!\d)", re.IGNORECASE),
     re.compile(r"사서함\s{0,2}(?:제\s?)?[1-9]\d{0,5}(?:-\d{1,4})?호?(?![\d개])"),
 )
@@ -215,7 +228,7 @@ EUROPEAN = (
 
 def holds_address(text: str) -> bool:
     others = (*OTHERS, *(KOREAN_IN_LATIN if KOREAN_ENDS.search(text) else ()), *(EUROPEAN if TOWN_ENDS.search(text) else ()))
-    return _holds_korean(text) or _holds_english(text) or any(pattern.search(text) for pattern in others)
+    return _holds_korean(text) or _holds_house(text) or any(pattern.search(text) for pattern in others)
 
 
 def _holds_korean(text: str) -> bool:
@@ -299,11 +312,21 @@ def _is_plain(found: re.Match[str]) -> bool:
     return "-" in found["number"] or found.string.startswith("번지", found.end()) or found["hill"] is not None
 
 
-def _holds_english(text: str) -> bool:
-    for pattern, behind in ((STREET, PLACE_BEHIND), (STREET_IN_ANY_CASE, ZIP_BEHIND)):
-        for found in pattern.finditer(text):
-            if THINGS.search(found[0].rstrip(".")) and not ZIP_BEHIND.match(text, found.end()):
-                continue
-            if behind.match(text, found.end()) or has_word_before(SAID_ABROAD, text, found.start()):
+def _holds_house(text: str) -> bool:
+    """Whether an English address begins with one of the numbers, as if each pattern were looked for by itself."""
+    ends = [0] * len(OF_HOUSES)
+    for house in HOUSE_NUMBERS.finditer(text):
+        start = house.start()
+        for at, (pattern, behind) in enumerate(OF_HOUSES):
+            found = pattern.match(text, start) if start >= ends[at] else None
+            if found and (behind is None or _is_street(found, behind)):
                 return True
+            ends[at] = found.end() if found else ends[at]
     return False
+
+
+def _is_street(found: re.Match[str], behind: re.Pattern[str]) -> bool:
+    text, end = found.string, found.end()
+    if THINGS.search(found[0].rstrip(".")) and not ZIP_BEHIND.match(text, end):
+        return False
+    return behind.match(text, end) is not None or has_word_before(SAID_ABROAD, text, found.start())

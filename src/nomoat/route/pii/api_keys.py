@@ -28,9 +28,9 @@ FORMS = (
     rf"api_org_{X}{{34}}|up_{_mixed(28)}{X}{{28}}|wandb_v1_{W}{{70}}",
     # Google: API keys of both forms, OAuth's access and refresh tokens, and its clients' secrets.
     rf"AIza{W}{{35}}|AQ\.A{W}{{39}}|ya29\.{W}{{30}}|1//0{W}{{40}}|GOCSPX-{W}{{20}}",
-    # AWS, also a session's; Azure's client secrets, keys with their checksum, Naver Cloud.
+    # AWS, also a session's; Azure's keys with their checksum, Naver Cloud.
     rf"A[KS]IA[0-9A-Z]{{16}}(?!{X})|ABSK[A-Za-z0-9+/]{{60}}|(?:IQoJb3JpZ2lu|FwoGZXIvYXdz)[A-Za-z0-9+/]{{60}}",
-    rf"[\w.~-]{{3}}\dQ~[\w.~-]{{31}}|{X}{{52}}JQQJ99{X}{{20}}|ncp_iam_[A-Z]{{6}}{X}{{14}}",
+    rf"{X}{{52}}JQQJ99{X}{{20}}|ncp_iam_[A-Z]{{6}}{X}{{14}}",
     rf"gh[opsur]_{X}{{36}}|ghs_\d{{1,20}}_eyJ{W}{{20}}|github_pat_\w{{40}}|gl(?:pat|dt|rt|ptt|soat|agent|cbt|oas|ft|ffct|imt)-{W}{{20}}"
     rf"|GR1348941{W}{{20}}",
     rf"xox[abcdeprs][-.][A-Za-z0-9%+/=-]{{20}}|xapp-\d-[A-Z0-9]{{1,20}}-\d{{1,20}}-{H}{{40}}",  # Slack
@@ -69,7 +69,10 @@ ADDRESSES = (
 )
 # A private key's first line in base64, as Kubernetes has it: of its middle word, whichever of its letters a group of four begins with.
 ENCODED_PEM = r"LS0tLS1CRUdJTi[A-Za-z0-9+/]{0,30}(?:UFJJVkFUR|BSSVZBVE|QUklWQVRF)"
-API_KEY = re.compile(rf"(?<!{X})(?:{'|'.join(FORMS)})|{ADDRESSES}|{ENCODED_PEM}")
+# Only Azure's begins with other characters than these. What each begins with is asked first: most characters begin none.
+AZURE = r"[\w.~-]{3}\dQ~[\w.~-]{31}"
+OTHERS = rf"(?=[hd.?&oL])(?:{ADDRESSES}|{ENCODED_PEM})"
+API_KEY = re.compile(rf"(?<!{X})(?:(?={X})(?:{'|'.join(FORMS)})|{AZURE})|{OTHERS}")
 FIRST_LINE = re.compile(r"-{4,5} ?BEGIN [A-Z0-9 ]{0,20}PRIVATE KEY(?: BLOCK)? ?-{4,5}")
 BLANK = re.compile("[xX]{8}")  # of examples: `ghp_xxxxxxxx…`
 # What a line's end parts within a key, as terminals and mail programs break lines: lines between its first and last are long, and hold

@@ -12,6 +12,7 @@ from nomoat.route.pii.numbers import (
     IN_COLUMNS,
     LAST_FOLLOW,
     LIKE_KEYS,
+    NEXT,
     NEXT_LIKE,
     VALUES,
     has_word_before,
@@ -19,14 +20,23 @@ from nomoat.route.pii.numbers import (
 )
 
 ISSUERS = {14: r"3[0689]", 15: r"3[47]|2131|1800", 16: r"3|4|5|6|9|2(?:2[2-9]|[3-6]|7[01]|720)", 19: r"4|62"}
-ROW, CARD_START = re.compile(r"\d+(?:[ -]\d+)*"), re.compile(r"\d{4,}")
+ROW = re.compile(r"\d(?<!\d\d)(?<!\d[ -]\d)(?:[ -]?\d){13,18}+(?![ -]?\d)")  # as many digits as cards have
 SHAPES = ((4, 4, 4, 4), (4, 4, 4, 4, 3), (6, 13), (4, 6, 4), (4, 6, 5))  # digits of each group on a card; written in one piece, too
 AS_PRINTED = tuple(re.compile(f"({GAP_OR_CELLS})".join(rf"\d{{{count}}}" for count in shape) + r"(?!\d)") for shape in SHAPES)
 NOT_IN_FOURS = AS_PRINTED[2:]
+# Where a group begins behind which those of any shape follow: in a table few of its numbers are tried as cards.
+CARD_START = re.compile(
+    rf"\d(?<!\d\d)\d{{3}}(?={GAP_OR_CELLS}\d{{4}}(?:{GAP_OR_CELLS}\d{{4}}{GAP_OR_CELLS}\d{{4}}|\d\d{GAP_OR_CELLS}\d{{4}})"
+    rf"|\d\d{GAP_OR_CELLS}\d{{13}})"
+)
 IN_HALVES = re.compile(rf"\d(?<!\d\d)\d{{3}}{GAP}\d{{4}}{GAP}\d{{4}}{LAST_FOLLOW}\d{{4}}(?!\d)")  # `5555 5555 5555, 끝 4444`
 FOUR_DIGITS, APART, LONG_ROW = re.compile(r"\d(?<!\d\d)\d{3}(?!\d)"), re.compile(GAP_OR_CELLS), 6
+FOURS_ON_A_LINE = re.compile(rf"{FOUR_DIGITS.pattern}(?:[^\d\n]++\d{{4}}(?!\d)){{{LONG_ROW - 1}}}")  # else there is no long row
 SAID = re.compile(r"카드(?!뉴스)|(?<![^\W_])card(?!i[agno]|bo|am)", re.IGNORECASE)
 REACH_OF_CELLS = 60  # characters, with the digit before or after them
+TWO_UNDER_KEYS = re.compile(  # of four
+    rf"[:=][\s\"']{{0,3}}\d{{4}}{NEXT}[\w.\[-]{{1,21}}\]?[\s\"']{{0,3}}[:=][\s\"']{{0,3}}\d{{4}}(?!\d)"
+)
 UNDER_KEYS = re.compile(LIKE_KEYS + NEXT_LIKE.join([r"(\d{4})"] * 4) + r"(?!\d)")
 DIGIT_BEFORE, DIGIT_AFTER = re.compile(rf"\d{GAP}\Z"), re.compile(rf"{GAP}\d")
 CELL_BEFORE, CELL_AFTER = re.compile(rf"\d{GAP_OR_CELLS}\Z"), re.compile(rf"{GAP_OR_CELLS}\d")
@@ -40,7 +50,8 @@ def holds_card(text: str) -> bool:
     half of those that would fill a row of six groups of four or more.
     """
     in_a_row = (row[0] for row in ROW.finditer(text))
-    under_keys = ("".join(found.group(2, 3, 4, 5)) for found in UNDER_KEYS.finditer(text)) if VALUES.search(text) else ()
+    are_there = VALUES.search(text) and TWO_UNDER_KEYS.search(text)
+    under_keys = ("".join(found.group(2, 3, 4, 5)) for found in UNDER_KEYS.finditer(text)) if are_there else ()
     in_halves = (found[0] for found in IN_HALVES.finditer(text))
     if any(map(_is_card, (*in_a_row, *under_keys, *in_halves))):
         return True
@@ -66,7 +77,7 @@ def holds_card(text: str) -> bool:
 def _long_rows(text: str) -> Iterator[Sequence[re.Match[str]]]:
     """Groups of four digits on a line, six or more with the same between all."""
     row, between = list[re.Match[str]](), ""
-    for group in FOUR_DIGITS.finditer(text):
+    for group in FOUR_DIGITS.finditer(text) if FOURS_ON_A_LINE.search(text) else ():
         gap = text[row[-1].end() : group.start()] if row else "\n"
         sign, is_near = without_spaces(gap), "\n" not in gap and APART.fullmatch(gap) is not None
         if is_near and (len(row) == 1 or sign == between):

@@ -13,6 +13,7 @@ from nomoat.route.pii.phones import PHONE_WORDS
 FRACTION = re.compile(r"(?<![\d.+])(?![1-9]\d{0,2}\.010\d{8}(?!\d))(?:0|[1-9]\d{0,2})\.\d{5,}+(?![.-]?\d)")
 DIGITS = re.compile(r"\.\d{5}")
 ITEM = re.compile(r"^[^\S\n]*+([1-9]\d{0,2})\.(?=\d{5})(?!.*[^\d\n]\d{1,3}\.\d{5})", re.MULTILINE)  # the line's only fraction
+LETTER = re.compile(r"[^\W\d_]")  # each of these words has some: in a table of fractions few are asked for them
 SAID = re.compile(rf"{residents.SAID.pattern}|{PHONE_WORDS}|{cards.SAID.pattern}", re.IGNORECASE)
 
 
@@ -28,7 +29,9 @@ def without_fractions(text: str) -> str:
 
     def shown(fraction: re.Match[str]) -> str:
         start = fraction.start()
-        may_be_a_list = fraction[0][0] != "0" and (start in starts or has_word_before(SAID, text, start))
+        may_be_a_list = fraction[0][0] != "0" and (
+            start in starts or (has_word_before(LETTER, text, start) and has_word_before(SAID, text, start))
+        )
         return fraction[0] if may_be_a_list else "!"
 
     return FRACTION.sub(shown, text)

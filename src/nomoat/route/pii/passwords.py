@@ -102,9 +102,19 @@ OF_ORACLE = re.compile(
 )
 
 # Of `authorization: none` and a line with `client_secret: …`, the second name could be the value of the first.
+KEY_BEGINS = re.compile(
+    r"ac|ad|ae|an|ap|ar|au|az|ba|be|bo|ci|cl|co|cr|de|en|ge|gr|hm|jw|le|ma|mi|op|pe|pr|re|se|si|st|su|to|we|--|키.|토큰|시크",
+    re.IGNORECASE | re.DOTALL,
+)
+PASSWORD_BEGINS = re.compile(
+    r"ac|ad|al|an|az|be|bu|cf|co|cr|da|db|de|do|ft|ge|gr|he|id|ld|lo|ma|my|ne|oc|or|pa|po|pr|pu|pw|re|ro|se|sf|sm|ss|su|us|wi|-.|\.\w"
+    r"|비밀|비번|패스|암호",
+    re.IGNORECASE,
+)
 KEYS = Near(
     KEY,
     {"key": 22, "token": 22, "secret": 22, "authorization": 0, "bearer": 0, "basic": 0, "키": 0, "토큰": 0, "시크릿": 0},
+    begins=KEY_BEGINS,
     overlapping=True,
 )
 PAIRS = Near(PAIR, {"auth": 2})
@@ -112,6 +122,7 @@ PASSWORDS = Near(
     PASSWORD,
     {"pass": 47, "pw": 24, "identified": 183, "-u": 1, "mysql": 0, "mariadb": 0, "redis-cli": 0, "login": 17, "connect": 9}
     | dict.fromkeys(("비밀", "비번", "패스워드", "암호"), 0),
+    begins=PASSWORD_BEGINS,
 )
 OF_ASKED = ("pass", "pwd", "pw", "비밀", "비번", "패스워드", "암호")
 ASKED_FOR = Near(ASKED, dict.fromkeys(OF_ASKED, 0), overlapping=True)  # `비밀번호가 만료됐으니 새 비번을 입력해 주세요`

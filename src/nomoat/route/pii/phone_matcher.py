@@ -17,6 +17,10 @@ from phonenumbers import Leniency, PhoneMetadata, PhoneNumberMatch, PhoneNumberM
 HOME_REGION = "KR"
 DIGITS_ALONE = re.compile(r"[0-9\s()\[\]./-]*")  # without a `+` of other countries, an extension, a digit of another script
 NO_DIGIT = re.compile(r"[^0-9]")
+# A number is valid, says the library, if it is of one of these.
+KINDS = (
+    *("fixed_line", "mobile", "toll_free", "premium_rate", "shared_cost", "personal_number", "voip", "pager", "uan", "voicemail"),
+)
 
 
 def phones(text: str, *, as_usual: bool = False) -> Iterator[PhoneNumberMatch]:
@@ -51,5 +55,6 @@ def _fewest_digits() -> int:
 def _digits_of_numbers() -> re.Pattern[str]:
     """Those that a number dialled from here may have: without the country, as it is given to others, or of another country."""
     home: Any = PhoneMetadata.metadata_for_region(HOME_REGION)
-    prefix, number = home.national_prefix_for_parsing, home.general_desc.national_number_pattern
+    given = (getattr(home, kind) for kind in KINDS)
+    prefix, number = home.national_prefix_for_parsing, "|".join(one.national_number_pattern for one in given if one is not None)
     return re.compile(rf"(?:{prefix})?(?:{number})|(?:{home.country_code}|{home.international_prefix})[0-9]*")

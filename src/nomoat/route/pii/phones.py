@@ -13,6 +13,7 @@ from nomoat.route.pii.numbers import (
     IN_CELLS,
     LAST_FOLLOW,
     LIKE_KEYS,
+    NEXT,
     NEXT_KEY,
     NEXT_LIKE,
     REACH,
@@ -57,6 +58,7 @@ PHONE_WORDS = (
     r"휴대폰|핸드폰|폰\s?번호|전화|연락처|phone|mobile|(?<![^\W_])(?:tel|h\.?p)(?![^\W_])"
     r"|(?<![^\W_])(?:cell|contact)(?=(?:[\s_-]?(?:no|num|number))?\.?[\"']?\s{0,2}(?:[:)=,;|\t\n]|\d\d-))"
 )
+FIRST_UNDER_KEYS = re.compile(rf"01[016789]{NEXT}")  # else there are none of these
 MOBILE_UNDER_KEYS = (
     re.compile(rf"{LIKE_KEYS}01[016789]{NEXT_LIKE}\d{{3,4}}{NEXT_LIKE}\d{{4}}(?!\d)"),
     re.compile(rf"(?:{PHONE_WORDS}){REACH}01[016789]{NEXT_KEY}\d{{3,4}}(?:{NEXT_KEY}|{GAP})\d{{4}}(?!\d)", re.IGNORECASE),
@@ -180,7 +182,7 @@ def holds_phone(text: str) -> bool:
         return True
     if any(WITHOUT_ZERO.finditer(text, small)) or any(not _is_range(found) for found in WITHOUT_CODE.finditer(text, small)):
         return True
-    if VALUES.search(text) and any(keys.search(text) for keys in MOBILE_UNDER_KEYS):
+    if VALUES.search(text) and FIRST_UNDER_KEYS.search(text) and any(keys.search(text) for keys in MOBILE_UNDER_KEYS):
         return True
     for match in MOBILE_IN_CELLS.finditer(text):
         if not IN_CELLS.search(match[2]) or without_spaces(match[1]) == without_spaces(match[2]):

@@ -48,6 +48,7 @@ NUMBERING = re.compile(
     r"\u32b1-\u32cb\u3358-\u33fe\U0001f100-\U0001f10a]"
 )
 SIGNS_OF_UNITS = re.compile("[\u3371-\u33df]")
+MOST_CHARACTERS = 4096  # each alone, of which is remembered what they are
 # What is not plain yet, with what it may follow: Hangul's syllables are, as ASCII is.
 NOT_PLAIN = re.compile(r"[\x00-\x7f\uac00-\ud7a3]?[^\x00-\x7f\uac00-\ud7a3]+")
 
@@ -60,11 +61,8 @@ def plain(text: str) -> str:
 def _plain_characters(run: re.Match[str]) -> str:
     characters: list[str] = []
     for character in run[0]:
-        category = unicodedata.category(character)
-        if category == "Cf" or UNSEEN.match(character):
-            continue
-        plainest = _plain_character(character, category)
-        if characters and (category.startswith("M") or FOLLOWS.match(character)):
+        plainest, category, follows = _plain_character(character)
+        if characters and follows:
             together = unicodedata.normalize("NFKC", characters[-1] + plainest)
             if len(together) == 1:
                 characters[-1] = together
@@ -75,7 +73,16 @@ def _plain_characters(run: re.Match[str]) -> str:
     return "".join(characters)
 
 
-def _plain_character(character: str, category: str) -> str:
+@functools.lru_cache(MOST_CHARACTERS)  # a text of signs has few that differ
+def _plain_character(character: str) -> tuple[str, str, bool]:
+    """With its category and whether it may be one with what it follows; nothing of what is not seen."""
+    category = unicodedata.category(character)
+    if category == "Cf" or UNSEEN.match(character):
+        return "", category, False
+    return _sign_or_letter(character, category), category, category.startswith("M") or FOLLOWS.match(character) is not None
+
+
+def _sign_or_letter(character: str, category: str) -> str:
     if category == "Nd":
         return str(unicodedata.decimal(character))
     if category == "Pd":
@@ -178,9 +185,12 @@ def _without_form_and_escapes(text: str) -> str:
 
 
 def _unescaped(escape: re.Match[str]) -> str:
-    if escape[0].startswith("%"):
-        return unquote(escape[0])
-    if escape[0].startswith("&"):
-        return html.unescape(escape[0])
-    units = b"".join(int(unit, 16).to_bytes(2, "little") for unit in CODE_UNIT.findall(escape[0]))
-    return units.decode("utf-16-le", "replace") or LETTERS[escape[0][-1]]
+    return html.unescape(escape[0]) if escape[0].startswith("&") else _character_of(escape[0])
+
+
+@functools.lru_cache(MOST_CHARACTERS)
+def _character_of(escape: str) -> str:
+    if escape.startswith("%"):
+        return unquote(escape)
+    units = b"".join(int(unit, 16).to_bytes(2, "little") for unit in CODE_UNIT.findall(escape))
+    return units.decode("utf-16-le", "replace") or LETTERS[escape[-1]]

@@ -12,22 +12,34 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Near:
     """A pattern, and the words of which each of its matches has one: in small letters, each with the most characters of a match that
-    may stand before it. `overlapping`: matches may begin within others, as a name does that stands where another has its value."""
+    may stand before it. `in_line`: so many may stand there, and the rest of a line before these. `begins`: of one or two characters,
+    with which each match begins. `overlapping`: matches may begin within others, as a name does that stands where another has its
+    value."""
 
     pattern: re.Pattern[str]
     words: Mapping[str, int]
+    in_line: bool = False
+    begins: re.Pattern[str] | None = None
     overlapping: bool = False
 
     def finditer(self, text: str, small: str) -> Iterator[re.Match[str]]:
         """What the pattern's own `finditer` gives, or, overlapping, its match at each place. `small`: the text in `small_letters`."""
         at = 0
         for first, last in sorted((start - reach, start) for word, reach in self.words.items() for start in _starts(word, small)):
-            at = max(at, first)
-            while at <= last:
+            if first > at:
+                at = max(at, text.rfind("\n", at, first) + 1) if self.in_line else first
+            while (at := self._next(text, at, last)) <= last:
                 found = self.pattern.match(text, at)
                 if found:
                     yield found
                 at = found.end() if found and not self.overlapping else at + 1
+
+    def _next(self, text: str, at: int, last: int) -> int:
+        """Where a match may begin, from `at` up to `last`; behind it if nowhere."""
+        if self.begins is None or at > last:
+            return at
+        begin = self.begins.search(text, at, last + 2)
+        return begin.start() if begin else last + 1
 
 
 def near(pattern: str, words: Iterable[str], reach: int, flags: int = 0) -> Near:

@@ -20,6 +20,6 @@ ZIP = r"\d{5}(?:-\d{4})?(?![\d-])"
 
 
 def state_and_zip(apart: str) -> str:
-    """A pattern of a state and a ZIP of its own, with what may stand between the two."""
+    """A pattern of a state and a ZIP of its own, with what may stand between the two, which begins with no letter."""
     fitting = "|".join(f"{state}(?={apart}(?:{first}))" for state, first in PREFIXES.items())
-    return rf"(?:{fitting}){apart}{ZIP}"
+    return rf"(?=[A-Z]{{2}}\W)(?:{fitting}){apart}{ZIP}"  # few words are looked up among the states
