@@ -1,4 +1,4 @@
-"""What serving many requests takes: a shared beginning, many at once, and schemas. Adapters: `adapters.py`.
+"""What serving many requests takes: a shared beginning, many at once, one beside another's many, and schemas. Adapters: `adapters.py`.
 
     python benchmarks/serving.py FILE.gguf [--json OUT.json]
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ import jsonschema
 import numpy as np
 from facts import circumstances, write
 
+from nomoat import net
 from nomoat.engine import Engine, importer
 from nomoat.engine.local import LocalEngine
 from nomoat.records import Message, Request
@@ -26,6 +28,7 @@ from nomoat.responder import Responder
 
 ROOT = Path(__file__).parents[1]
 PREFIX_TOKENS, NEW_TOKENS = 2000, 64
+MANY, SHORT_TOKENS, SECONDS = 64, 40, 15.0
 STORY = Request(messages=(Message(role="user", content="Write a story about a lighthouse keeper."),), max_new_tokens=NEW_TOKENS)
 SCHEMA = {
     "type": "object",
@@ -61,6 +64,47 @@ def at_once(engine: Engine, count: int) -> float:
     began = time.perf_counter()
     tokens = sum(done.usage.completion_tokens for _, done in Responder("x", engine).complete_many(requests, concurrency=count))
     return round(tokens / (time.perf_counter() - began), 1)
+
+
+def beside_many(engine: Engine) -> dict[str, Any]:
+    """How long 40 tokens take alone and beside 64 long answers of another asker, and what those write meanwhile; the same where all
+    count as one asker's, which take no turns. Medians of seconds; tokens a second."""
+    responder = Responder("x", engine)
+    stop, written = threading.Event(), [0] * MANY
+
+    def write_on(at: int) -> None:
+        told = Message(role="user", content=f"Write a long story about the number {at}.")
+        with net.asking_for(stop, "many"):
+            while not stop.is_set():
+                for _ in responder.stream(Request(messages=(told,), max_new_tokens=300, temperature=1.0, seed=at)):
+                    written[at] += 1
+
+    def measured(asker: str | None) -> dict[str, float]:
+        seconds: list[float] = []
+        before, began = sum(written), time.perf_counter()
+        while time.perf_counter() < began + SECONDS:
+            if asker is None:
+                time.sleep(1)
+                continue
+            one = Message(role="user", content=f"What is a moat, in the words of the year {len(seconds)}?")
+            with net.asking_for(threading.Event(), asker):
+                asked = time.perf_counter()
+                for _ in responder.stream(Request(messages=(one,), max_new_tokens=SHORT_TOKENS, temperature=1.0, seed=1)):
+                    pass
+                seconds.append(time.perf_counter() - asked)
+        rate = (sum(written) - before) / (time.perf_counter() - began)
+        return ({"seconds": round(float(np.median(seconds)), 2)} if seconds else {}) | {"many_tokens_per_second": round(rate)}
+
+    found = {"alone": measured("one")}
+    threads = [threading.Thread(target=write_on, args=(at,)) for at in range(MANY)]
+    for thread in threads:
+        thread.start()
+    time.sleep(SECONDS / 3)
+    found |= {"many_alone": measured(None), "beside_another": measured("one"), "beside_its_own": measured("many")}
+    stop.set()
+    for thread in threads:
+        thread.join()
+    return found
 
 
 def speed(engine: Engine, request: Request = STORY) -> float:
@@ -106,6 +150,7 @@ def main() -> None:
     found: dict[str, Any] = {**circumstances(), "model": asked.file.name}
     found["shared_prefix"] = prefix(engine)
     found["tokens_per_second_at_once"] = {count: at_once(engine, count) for count in (1, 8, 32)}
+    found["beside_many"] = beside_many(engine)
     found["schema"] = schema(engine)
     engine.close()
     print(json.dumps(found, indent=1))

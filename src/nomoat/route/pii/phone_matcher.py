@@ -19,8 +19,8 @@ DIGITS_ALONE = re.compile(r"[0-9\s()\[\]./-]*")  # without a `+` of other countr
 NO_DIGIT = re.compile(r"[^0-9]")
 # A number is valid, says the library, if it is of one of these.
 KINDS = (
-    *("fixed_line", "mobile", "toll_free", "premium_rate", "shared_cost", "personal_number", "voip", "pager", "uan", "voicemail"),
-)
+    "fixed_line", "mobile", "toll_free", "premium_rate", "shared_cost", "personal_number", "voip", "pager", "uan", "voicemail",
+)  # fmt: skip
 
 
 def phones(text: str, *, as_usual: bool = False) -> Iterator[PhoneNumberMatch]:
