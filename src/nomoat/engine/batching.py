@@ -415,8 +415,19 @@ class Batcher:
             self._line_of(text).popleft()
             self._num_passed = self._num_passed + 1 if isinstance(text, Answer) and self._readings else 0
             self._running.append(text)
+            text.begin(len(text.blocks) * BLOCK_TOKENS + self._copied(text))
             owed += _num_missing(text)
-            text.begin(len(text.blocks) * BLOCK_TOKENS)
+
+    def _copied(self, text: Text) -> int:
+        """How many tokens more need not be read: of a kept block whose last tokens have to be. The text gets a copy of it."""
+        known = max(0, len(text.ids) - self._model.alike_from) - len(text.blocks) * BLOCK_TOKENS
+        if not isinstance(text, Answer) or not isinstance(self._model, NativeModel) or not 0 < known < BLOCK_TOKENS:
+            return 0
+        block = self._pool.following(text.digests, text.ids, _salt(text))
+        if block is None or not self._pool.extend(text.blocks, len(text.blocks) * BLOCK_TOKENS + known):
+            return 0
+        self._model.copy_block(block, text.blocks[-1])
+        return known
 
     def _next(self) -> Text | None:
         """Who is let in next: the first answer of those that wait, before all readings. None if nobody is.

@@ -49,6 +49,11 @@ class BlockPool:
             digests.append(digest)
         return blocks, digests
 
+    def following(self, digests: Sequence[bytes], ids: Sequence[int], salt: bytes) -> int | None:
+        """The kept block that holds the tokens behind those of `digests`, if there is one. It is not used by that."""
+        start = len(digests) * BLOCK_TOKENS
+        return self._kept.get(_next_digest(digests[-1] if digests else salt, ids[start : start + BLOCK_TOKENS]))
+
     def extend(self, blocks: list[int], num_tokens: int) -> bool:
         """Give a text the blocks it needs for `num_tokens` tokens in all. False, and nothing given, if there are not that many."""
         missing = -(-num_tokens // BLOCK_TOKENS) - len(blocks)

@@ -187,6 +187,11 @@ class NativeModel:
         self._memory = hugepages.memory(num_blocks * self.block_bytes)
         self._chain.use(self._memory.ctypes.data)
 
+    def copy_block(self, source: int, target: int) -> None:
+        """Its keys and values, of all layers."""
+        memory_NB = self._memory.reshape(-1, self.block_bytes)
+        memory_NB[target] = memory_NB[source]
+
     def run(self, rows: Sequence[Row]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Logits [W, V] of the wanted tokens and last hidden states [T, D], both overwritten by the next pass.
 
