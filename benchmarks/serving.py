@@ -89,8 +89,7 @@ def beside_many(engine: Engine) -> dict[str, Any]:
             one = Message(role="user", content=f"What is a moat, in the words of the year {len(seconds)}?")
             with net.asking_for(threading.Event(), asker):
                 asked = time.perf_counter()
-                for _ in responder.stream(Request(messages=(one,), max_new_tokens=SHORT_TOKENS, temperature=1.0, seed=1)):
-                    pass
+                responder.complete(Request(messages=(one,), max_new_tokens=SHORT_TOKENS, temperature=1.0, seed=1))
                 seconds.append(time.perf_counter() - asked)
         rate = (sum(written) - before) / (time.perf_counter() - began)
         return ({"seconds": round(float(np.median(seconds)), 2)} if seconds else {}) | {"many_tokens_per_second": round(rate)}

@@ -451,7 +451,9 @@ class Batcher:
         take turns with this one's (see `program`).
         """
         answers = [text for text in self._running if isinstance(text, Answer)]
-        writing = self._in_turn([text for text in answers if _num_left(text) == 1], num_askers=len({text.asker for text in answers}))
+        writing = [text for text in answers if _num_left(text) == 1]
+        if len(writing) > TEXTS_BESIDE_OTHERS and len({text.asker for text in answers}) > 1:
+            writing = self._in_turn(writing)
         prompts = [text for text in answers if _num_left(text) > 1]
         guess = max(0, GUESSED_TOKENS // len(writing) - 1) if writing and self._model.takes_many else 0
         is_alone = not writing and not any(other._running for other in _batchers if other is not self)
@@ -467,15 +469,12 @@ class Batcher:
         self._add(planned, readings, min(room, PASS_TOKENS_BESIDE_ANSWERS) if prompts else room)
         return planned
 
-    def _in_turn(self, writing: list[Answer], *, num_askers: int) -> list[Answer]:
-        """Those of the answers being written that take part in the next pass: all, or where several ask a few of each, by turns."""
-        room = Counter({text.asker: TEXTS_BESIDE_OTHERS for text in writing})
-        if num_askers < 2 or len(writing) <= TEXTS_BESIDE_OTHERS:
-            return writing
-        chosen = []
+    def _in_turn(self, writing: list[Answer]) -> list[Answer]:
+        """Those of the answers being written that take part in the next pass: a few of each asker, those that waited longest."""
+        chosen, taken = [], Counter[str]()
         for text in sorted(writing, key=lambda text: text.turn):
-            if room[text.asker]:
-                room[text.asker] -= 1
+            if taken[text.asker] < TEXTS_BESIDE_OTHERS:
+                taken[text.asker] += 1
                 self._num_turns += 1
                 text.turn = self._num_turns
                 chosen.append(text)

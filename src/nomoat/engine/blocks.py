@@ -51,8 +51,7 @@ class BlockPool:
 
     def following(self, digests: Sequence[bytes], ids: Sequence[int], salt: bytes) -> int | None:
         """The kept block that holds the tokens behind those of `digests`, if there is one. It is not used by that."""
-        start = len(digests) * BLOCK_TOKENS
-        return self._kept.get(_next_digest(digests[-1] if digests else salt, ids[start : start + BLOCK_TOKENS]))
+        return self._kept.get(_digest_behind(digests, ids, salt))
 
     def extend(self, blocks: list[int], num_tokens: int) -> bool:
         """Give a text the blocks it needs for `num_tokens` tokens in all. False, and nothing given, if there are not that many."""
@@ -67,8 +66,8 @@ class BlockPool:
 
     def keep(self, blocks: Sequence[int], digests: list[bytes], ids: Sequence[int], done: int, salt: bytes) -> None:
         """Note the content of the blocks that are full now. `digests` are those noted before, and grow."""
-        while (start := len(digests) * BLOCK_TOKENS) + BLOCK_TOKENS <= done:
-            digest = _next_digest(digests[-1] if digests else salt, ids[start : start + BLOCK_TOKENS])
+        while (len(digests) + 1) * BLOCK_TOKENS <= done:
+            digest = _digest_behind(digests, ids, salt)
             block = blocks[len(digests)]
             digests.append(digest)
             if digest not in self._kept:  # else two texts have read the same at the same time
@@ -102,6 +101,12 @@ def _chain(ids: Sequence[int], digest: bytes) -> Iterator[bytes]:
     for start in range(0, len(ids), BLOCK_TOKENS):
         digest = _next_digest(digest, ids[start : start + BLOCK_TOKENS])
         yield digest
+
+
+def _digest_behind(digests: Sequence[bytes], ids: Sequence[int], salt: bytes) -> bytes:
+    """That of the block after those whose digests these are."""
+    start = len(digests) * BLOCK_TOKENS
+    return _next_digest(digests[-1] if digests else salt, ids[start : start + BLOCK_TOKENS])
 
 
 def _next_digest(before: bytes, ids: Sequence[int]) -> bytes:
