@@ -193,9 +193,9 @@ def say_estimate(prepared: Prepared) -> dict[str, Any] | None:
 
 def _say_time_ahead(prepared: Prepared, name: str, *, resume: bool) -> None:
     """How long it will take; of what goes on that was said before. What it takes of memory and disk the training says."""
-    from nomoat import callable_package
+    from nomoat import extras
 
-    with callable_package.needing_extras("`nomoat tune`"):
+    with extras.needed_for("`nomoat tune`"):
         from nomoat.tune.estimate import estimate
     from nomoat.tune import adapter, interrupts
 
@@ -234,9 +234,9 @@ def _say_workers(prepared: Prepared, workers: int | None, ray: str | None) -> No
 
 def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, next_time: str = GOES_ON, **arguments: Any) -> Path:
     """Tune with a bar on stderr: stage, part done, loss, time left; in a log a line every tenth. Ctrl-C says what is `next_time`."""
-    from nomoat import callable_package
+    from nomoat import extras
 
-    with callable_package.needing_extras("`nomoat tune`"):
+    with extras.needed_for("`nomoat tune`"):
         from nomoat.tune import train
     from nomoat.tune import adapter
 
