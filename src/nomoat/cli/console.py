@@ -95,6 +95,14 @@ def table(*, show_header: bool = True) -> Table:
     return Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=show_header)
 
 
+def facts_table() -> Table:
+    """An empty one of names, and beside each what is so called, which may go on in the next line."""
+    facts = table(show_header=False)
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
+    return facts
+
+
 def print_rows(
     out: Console, columns: Mapping[str, Sequence[str]], *, num_heads: int, broken: Collection[str] = (), numbers: Collection[str] = ()
 ) -> None:
@@ -125,9 +133,7 @@ def print_rows(
     width = max(map(len, [*columns][num_heads:]))
     for row in zip(*columns.values(), strict=True):
         out.print(Text("  ".join(row[:num_heads]), overflow="fold"))
-        facts = table(show_header=False)
-        facts.add_column(no_wrap=True)
-        facts.add_column(overflow="fold")
+        facts = facts_table()
         for title, cell in list(zip(columns, row, strict=True))[num_heads:]:
             if cell not in ("-", ""):
                 facts.add_row(f"   {title:{width}}", Text(cell))

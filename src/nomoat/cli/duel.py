@@ -277,9 +277,7 @@ def print_verdict(verdict: Verdict) -> None:
     _print_head(out, verdict, wording.render_items(verdict))
     judging.print_sides(out, verdict.metric, (verdict.left, verdict.right))
     out.print()
-    table = console.table(show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    table = console.facts_table()
     p_value = wording.render_p_value(verdict.p_value, verdict.alpha)
     table.add_row("left minus right", Text(f"{wording.render_difference(verdict)}, {p_value}"))
     for measure in verdict.measures:
