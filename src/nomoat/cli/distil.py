@@ -99,7 +99,7 @@ def distil(
     price_in: options.PriceIn = None,
     price_out: options.PriceOut = None,
     yes: options.Yes = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Write over what is there.")] = False,
+    replace: options.Replace = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Let a teacher write instruction data, or label your texts.
@@ -356,8 +356,7 @@ def _texts(
 def _require_no_labels(*given: str | None) -> None:
     """Refuse what means nothing without --label."""
     if any(value is not None for value in given):
-        options = "--labels, --input-column and --instruction"
-        raise UsageError(f"{options} are for --label", hint="add --label TEXTS, or leave them out")
+        raise UsageError("--labels, --input-column and --instruction are for --label", hint="add --label TEXTS, or leave them out")
 
 
 def _with_bar(requests: Iterable[Request], total: int) -> Iterator[Request]:

@@ -115,7 +115,7 @@ def new(
         typer.Argument(metavar="FILE", help=QUESTIONS, callback=options.as_named),
     ],
     input_column: options.InputColumn = None,
-    label_column: Annotated[str | None, typer.Option(help="The column of right answers.", show_default=False)] = None,
+    label_column: options.LabelColumn = None,
     metric: Annotated[
         str | None,
         typer.Option(help="How answers are scored, if not as guessed.", autocompletion=completion.metrics, show_default=False),
