@@ -72,7 +72,7 @@ class _Place:
 
 def pull_model(
     card_or_ref: ModelCard | str, *, force: bool = False, progress: Progress = quiet, look_at: folders.Look | None = None
-) -> Path:  # fmt: skip
+) -> Path:
     """Fetch a model's file or folder and return its path; what is here already is fetched again only with `force`.
 
     Of a split model, all parts are fetched, whichever is named. `look_at` is shown a folder's `config.json` before its weights come.

@@ -333,7 +333,7 @@ def _say_left_out(texts: Sequence[LeftOut], why: str) -> None:
 
 def _texts(
     context: typer.Context, teacher: str, path: Path, labels: str | None, input_column: str | None, instruction: str | None
-) -> _Texts:  # fmt: skip
+) -> _Texts:
     """What is read and asked; where the teacher was tuned to answer something else it is said."""
     from nomoat.asking import as_tuned
     from nomoat.distil.label import parse_labels

@@ -31,7 +31,7 @@ NAMED = 5  # models in a note
 
 Drain = Annotated[
     int, typer.Option("--drain", metavar="SECONDS", min=0, help="How long answers under way may go on once it is to end.")
-]  # fmt: skip
+]
 MaxTokens = Annotated[
     int | None,
     typer.Option("--max-tokens", min=1, show_default=False, help="Longest answer, for clients that ask for more or say nothing."),

@@ -210,7 +210,7 @@ def _require_no_other_meant(name: str, folder: Path, source: Path) -> None:
     if any(path.exists() and path.samefile(source) for path in suite_files(name, folder)):
         raise UsageError(
             f"the suite `{name}` in `{folder}` would replace `{source}`, which it is made from", hint="choose another --name"
-        )  # fmt: skip
+        )
 
 
 def _built_in() -> list[dict[str, Any]]:

@@ -95,7 +95,7 @@ def tune(
         _reserve(name, replace=replace, resume=resume)
     settings = prepare.Settings(
         rank=rank, layers=layers, learning_rate=learning_rate, epochs=epochs, batch=batch, minutes=minutes, noise=noise, seed=seed
-    )  # fmt: skip
+    )
     with console.waiting(f"reading {data.name}") as progress:
         prepared = prepare.prepare(
             base, data, input_column=input_column, label_column=label_column, instruction=instruction, test=test,
