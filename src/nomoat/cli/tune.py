@@ -176,7 +176,7 @@ def _example(texts: Iterable[str]) -> str:
     return next(shown, "...")
 
 
-def say_estimate(prepared: Prepared) -> dict[str, Any] | None:
+def _say_estimate(prepared: Prepared) -> dict[str, Any] | None:
     """How long it will take, and how much memory; None without PyTorch, which measuring it needs."""
     try:
         from nomoat.tune.estimate import estimate
@@ -215,7 +215,7 @@ def _say_time(found: Estimate) -> None:
 
 def _say_what_it_takes(prepared: Prepared, workers: int | None, ray: str | None, *, as_json: bool) -> None:
     with console.waiting("timing a step"):
-        found = say_estimate(prepared)
+        found = _say_estimate(prepared)
     if found:
         _say_workers(prepared, workers, ray)
     if as_json:
