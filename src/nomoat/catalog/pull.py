@@ -45,8 +45,6 @@ HUB_FILE = re.compile(r"hf:[\w-][\w.-]*/[\w-][\w.-]*(/[^./\\:\0-\x1f][^/\\:\0-\x
 BROWSED = re.compile(r"^(/[^/]+/[^/]+)/blob/")
 ADDRESS = re.compile(r"https:[^?#]*")  # up to its query, as in `m.gguf?download=true`
 NO_NAME = re.compile(r"\.*|.*[\\:\0-\x1f].*", re.DOTALL)  # would lead out of a folder, on some system
-
-
 NO_PART = re.compile(f"%|{paths.NOT_ON_WINDOWS.pattern}", re.IGNORECASE)  # of what Windows refuses, `%` stands for
 
 
