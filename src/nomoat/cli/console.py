@@ -37,6 +37,7 @@ LONG_WORD = 20  # columns: one that is wider may be broken where a cell may
 SECONDS_BETWEEN_LINES = 30.0  # of a log, on how far a model or a file is
 GAP = 2  # blanks between the columns of a table
 PIPED_WIDTH = 200  # no line is broken for a program that reads
+STOPPED_EXIT = 130  # as shells have it of Ctrl-C
 
 LOG_LINE, LOG_TIME = "%(asctime)s %(levelname)s: %(message)s", "%Y-%m-%d %H:%M:%S%z"
 

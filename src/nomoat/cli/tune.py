@@ -268,7 +268,7 @@ def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, next_
                 console.say("stopped when all was done: the adapter is written")
             else:
                 console.say("stopped before anything was learned")
-            raise typer.Exit(130) from None
+            raise typer.Exit(console.STOPPED_EXIT) from None
 
 
 def _shown_time(seconds: float) -> str:
