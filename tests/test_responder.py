@@ -24,7 +24,7 @@ import pytest
 from tiny import write_adapter, write_learned, write_tiny_gguf
 
 import nomoat
-from nomoat import callable_package, commands, footprint, hardware, labelling, responder
+from nomoat import commands, extras, footprint, hardware, labelling, responder
 from nomoat.cli.show import show
 from nomoat.engine import importer
 from nomoat.engine.fake import FakeEngine
@@ -481,7 +481,7 @@ def test_without_their_extras_the_public_functions_are_there_and_say_what_to_ins
 
 
 def test_a_module_of_nobody_s_that_is_missing_is_not_taken_for_an_extra() -> None:
-    with pytest.raises(ModuleNotFoundError, match="nomoat_nowhere"), callable_package.needing_extras("this"):
+    with pytest.raises(ModuleNotFoundError, match="nomoat_nowhere"), extras.needed_for("this"):
         importlib.import_module("nomoat_nowhere")
 
 

@@ -59,14 +59,14 @@ def _imported(name: str) -> object:
         import importlib
         import sys
 
-        from nomoat import callable_package
+        from nomoat import extras
         from nomoat.uncut import uncut
 
         try:
             with uncut():
                 return getattr(importlib.import_module(_WHERE[name]), name)
         except ModuleNotFoundError as exc:
-            if callable_package.extra_of(exc) != name:
+            if extras.extra_of(exc) != name:
                 raise
             return sys.modules[f"nomoat.{name}"]
     raise AttributeError(f"module 'nomoat' has no attribute {name!r}")

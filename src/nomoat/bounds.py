@@ -1,4 +1,4 @@
-"""What can be meant by a request's settings, and by a text. `records` asks here before it holds any."""
+"""What can be meant by what a caller gives: texts, numbers, lists, a request's settings. `records` asks here before it holds any."""
 
 from __future__ import annotations
 

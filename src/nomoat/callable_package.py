@@ -8,19 +8,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+from nomoat import extras
 from nomoat.errors import MissingExtraError
 from nomoat.uncut import uncut
-
-# What each optional part of nomoat imports, by the name of its extra, which is that of its package.
-EXTRAS = {
-    "serve": ("fastapi", "markdown_it", "prometheus_client", "pydantic", "starlette", "uvicorn"),
-    "tune": ("safetensors", "torch"),
-}
 
 
 def call_as_function(package: str, module: str) -> None:
@@ -29,30 +23,12 @@ def call_as_function(package: str, module: str) -> None:
     sys.modules[package].__class__ = CallablePackage
 
 
-def extra_of(error: ModuleNotFoundError) -> str | None:
-    """The extra that would bring the module that is missing; None if none would."""
-    missing = (error.name or "").partition(".")[0]
-    return next((extra for extra, modules in EXTRAS.items() if missing in modules), None)
-
-
-@contextmanager
-def needing_extras(what: str) -> Iterator[None]:
-    """Imports within are of optional parts, for `what`. Raises MissingExtraError for one that is not installed."""
-    try:
-        yield
-    except ModuleNotFoundError as exc:
-        extra = extra_of(exc)
-        if extra is None:
-            raise
-        raise MissingExtraError(extra=extra, what=what) from exc
-
-
 class CallablePackage(ModuleType):
     _module: str
 
     def _function(self) -> Callable[..., Any]:
         """Raises MissingExtraError."""
-        with uncut(), needing_extras(f"`{self.__name__}`"):
+        with uncut(), extras.needed_for(f"`{self.__name__}`"):
             module = importlib.import_module(self._module)
         function: Callable[..., Any] = getattr(module, self.__name__.rpartition(".")[2])
         return function

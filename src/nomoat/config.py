@@ -44,7 +44,6 @@ GATEWAY = re.compile(r"(https?)://(?:\[[0-9A-Fa-f:.]+\]|[^\s/?#@,:\[\]]+)(?::(\d
 DEFAULT_PORTS = {"http": 80, "https": 443}
 MOST_PORT = 65_535
 
-
 UNSAFE_SWITCH = "NOMOAT_UNSAFE_CODE"  # see `judge.sandbox`
 VARIABLES = (
     "NOMOAT_HOME", *(f"NOMOAT_{name.upper()}" for name in FROM_FILE), UNSAFE_SWITCH,

@@ -76,7 +76,7 @@ def is_large_mixture(num_weights: int, experts: int) -> bool:
     return experts > 0 and num_weights > MANY_WEIGHTS
 
 
-def exact_bytes(num_weights: int, experts: int = 0) -> int | None:
+def exact_bytes(num_weights: int, experts: int) -> int | None:
     """What likelihoods in float32 take beside the served weights; None where that is too much, and the served form is used."""
     if is_large_mixture(num_weights, experts):
         return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import os
 import platform
 import sys
@@ -16,7 +15,7 @@ from typing import Generic, TypeVar
 
 import psutil
 
-from nomoat import words
+from nomoat import paths, words
 
 T = TypeVar("T")
 
@@ -74,7 +73,7 @@ def cpus() -> int:
     return allowed if share is None else min(allowed, share.value)
 
 
-def physical_cores(logical: set[int]) -> int:
+def _physical_cores(logical: set[int]) -> int:
     """How many cores these are: two of them may be one core's. Where the system does not tell, each is a core."""
     cores = set()
     for number in logical:
@@ -92,7 +91,7 @@ def threads() -> Detected[int]:
 
     Threads wait for each other by spinning: more than a container has time for would use up that of those that work.
     """
-    allowed = physical_cores(allowed_cores())
+    allowed = _physical_cores(allowed_cores())
     physical = psutil.cpu_count(logical=False) or allowed
     share = _share_of_cpus()
     if share is not None and share.value < min(allowed, physical):
@@ -231,7 +230,7 @@ def amx() -> Detected[bool]:
 def cpu_kind() -> str:
     """All that compiled code may depend on of this CPU, in a short digest: a home may be on several machines."""
     told = (cpu_name(), *_family_and_model(), *sorted(cpu_flags()))
-    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:12]
+    return paths.sha256_of_texts(*told)[:12]
 
 
 def summary() -> str:

@@ -13,10 +13,8 @@ CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"  # of weights in several files
 WEIGHTS = "model.safetensors"  # in one
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # as PEFT names them
-ADAPTER_PICKLE, ADAPTER_INDEX = (
-    "adapter_model.bin",
-    "adapter_model.safetensors.index.json",
-)  # of an older PEFT; of transformers, in parts
+ADAPTER_PICKLE = "adapter_model.bin"  # of an older PEFT
+ADAPTER_INDEX = "adapter_model.safetensors.index.json"  # of transformers, in parts
 CONFIG_FILES = (CONFIG, "generation_config.json", "tokenizer_config.json")
 CHAT_TEMPLATE, TOOL_TEMPLATE = "chat_template.jinja", "additional_chat_templates/tool_use.jinja"
 MODULES, POOLING = "modules.json", "1_Pooling/config.json"  # sentence-transformers': how a text becomes one vector

@@ -11,7 +11,7 @@ def dollars(usd: float, *, digits: int = 4) -> str:
     return f"${whole}.{part.rstrip('0'):0<2}"
 
 
-def as_told(usd: float, *, digits: int = 4) -> float:
+def as_told(usd: float, *, digits: int) -> float:
     """The sum that `dollars` tells."""
     return round(usd, _digits(usd, digits))
 

@@ -36,7 +36,17 @@ UNKNOWN_SIGNER = frozenset({18, 19, 20, 21})  # X509_V_ERR_… of OpenSSL: signe
 OLLAMAS_CLOUD = re.compile(r":(?:\s*|[^:/]*-)cloud\s*\Z", re.IGNORECASE)
 HEARTBEAT_SECONDS = 0.25  # between looks whether whoever asked has left
 
-_thread = threading.local()
+
+class _Waiting(threading.local):
+    """For whom a thread asks, and until when: see `asking_for`, `waiting_at_most`."""
+
+    stop: threading.Event | None = None
+    asker = ""
+    end: float | None = None
+    late = ("", "")  # what is said at that end, and the hint
+
+
+_thread = _Waiting()
 
 
 def offline() -> str | None:
@@ -165,35 +175,26 @@ def waiting_at_most(seconds: float, *, hint: str) -> Iterator[None]:
         _thread.end = None
 
 
-def _stop() -> threading.Event | None:
-    return getattr(_thread, "stop", None)
-
-
-def _end() -> float | None:
-    return getattr(_thread, "end", None)
-
-
 def asker_has_left() -> bool:
     """Whether whoever this thread asks for has left: see `asking_for`."""
-    stop = _stop()
-    return stop is not None and stop.is_set()
+    return _thread.stop is not None and _thread.stop.is_set()
 
 
 def asker() -> str:
     """Whom this thread asks for; empty for itself, and where nobody said so: see `asking_for`."""
-    return getattr(_thread, "asker", "")
+    return _thread.asker
 
 
 def asks_for_another() -> bool:
     """Whether this thread asks for somebody, such as a client of a server, whose words are not for those who read what is logged."""
-    return _stop() is not None
+    return _thread.stop is not None
 
 
 def require_asker() -> None:
     """Raise RemoteError if whoever this thread asks for has left, or waits no longer: see `waiting_at_most`."""
     if asker_has_left():
         raise RemoteError("nobody waits for this answer any more", hint=None, fate="lost")
-    if (end := _end()) is not None and time.monotonic() >= end:
+    if _thread.end is not None and time.monotonic() >= _thread.end:
         message, hint = _thread.late
         raise RemoteError(message, hint=hint, fate="lost")
 
@@ -224,7 +225,7 @@ class _Connection(_Around):
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         import httpcore
 
-        if _stop() is None and _end() is None:
+        if _thread.stop is None and _thread.end is None:
             return cast(bytes, self._inner.read(max_bytes, timeout))
         end = math.inf if timeout is None else time.monotonic() + timeout
         while True:

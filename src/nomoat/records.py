@@ -113,24 +113,30 @@ class ToolResult(Message):
 class Request:
     """What a model is asked: a conversation (`messages`), or a raw `prompt` that no chat template touches, or its token ids.
 
-    Exactly one of the three is given. `suffix` is what stands behind a gap, and `prompt` then what stands before it, which may be
-    nothing: the answer is the middle, of a model that has tokens to fill it in. `max_new_tokens` None: as many as the context has
-    room for; a server is told no limit then, and keeps its own. `temperature` 0 is greedy. `top_k` 0 is off; `min_p` leaves out
-    tokens that are less likely than this share of the likeliest one.
-    `repetition_penalty` divides what prompt or answer hold already, 1 is off; the presence and frequency penalties are
-    OpenAI's. `stop` strings end the answer and are not part of it. `top_logprobs`: None for none; 0 for the log-probability of each
-    token, a number above it for that many of the likeliest ones too. `json_schema`: a JSON schema, as JSON, that the answer follows;
-    `schema_mode` is how a server is asked for that: to the letter (OpenAI's `strict`), or for any JSON object in place of the schema;
-    a model on this machine follows the schema whatever it says. `schema_name` and `schema_description` are told to servers beside the
-    schema. `answer_start`: words put into the model's mouth, which its answer
-    goes on from; not part of the answer, and only for conversations with models on this machine. `template_variables`: a JSON object
-    of what the model's chat template is to know besides (Qwen3's `enable_thinking`). `reasoning_effort` is told to a template that
-    reads it (GPT-OSS's knows three: `docs/models.md`); `none` is `enable_thinking: false` to one that reads that. `verbosity` is
-    OpenAI's, for conversations with servers; a model on this machine is not told it. `tools`: functions
-    that the model is told of, each a JSON object as OpenAI has it (`type`, and `function` with name, description and parameters as a
-    JSON schema); `may_call` are the names of those that it may call, where not all of them; `must_call` those of which it has to call
-    one, and `one_call` says that it may call no more than one. Lists are taken as well as tuples, one text where there may be several,
-    and dicts for JSON. Raises UsageError for what cannot be meant: see `bounds`.
+    Exactly one of the three is given. Lists are taken as well as tuples, one text where there may be several, and dicts for JSON.
+    Raises UsageError for what cannot be meant: see `bounds`.
+
+    Around the answer: `suffix` is what stands behind a gap, and `prompt` then what stands before it, which may be nothing: the answer
+    is the middle, of a model that has tokens to fill it in. `answer_start`: words put into the model's mouth, which its answer goes on
+    from; not part of the answer, and only for conversations with models on this machine. `stop` strings end the answer and are not
+    part of it. `max_new_tokens` None: as many as the context has room for; a server is told no limit then, and keeps its own.
+
+    Sampling: `temperature` 0 is greedy. `top_k` 0 is off; `min_p` leaves out tokens that are less likely than this share of the
+    likeliest one. `repetition_penalty` divides what prompt or answer hold already, 1 is off; the presence and frequency penalties are
+    OpenAI's. `top_logprobs`: None for none; 0 for the log-probability of each token, a number above it for that many of the likeliest
+    ones too.
+
+    JSON: `json_schema` is a JSON schema, as JSON, that the answer follows; `schema_mode` is how a server is asked for that: to the
+    letter (OpenAI's `strict`), or for any JSON object in place of the schema; a model on this machine follows the schema whatever it
+    says. `schema_name` and `schema_description` are told to servers beside the schema.
+
+    Templates: `template_variables` is a JSON object of what the model's chat template is to know besides (Qwen3's `enable_thinking`).
+    `reasoning_effort` is told to a template that reads it (GPT-OSS's knows three: `docs/models.md`); `none` is `enable_thinking:
+    false` to one that reads that. `verbosity` is OpenAI's, for conversations with servers; a model on this machine is not told it.
+
+    Functions: `tools` are those that the model is told of, each a JSON object as OpenAI has it (`type`, and `function` with name,
+    description and parameters as a JSON schema); `may_call` are the names of those that it may call, where not all of them;
+    `must_call` those of which it has to call one, and `one_call` says that it may call no more than one.
     """
 
     messages: tuple[Message, ...] = ()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 AUTO = "auto"  # no model, but a choice between two: route/router.py
 FAKE = "fake:"  # the deterministic engine of tests and docs
+BY_ADDRESS = ("hf:", "https:")  # begin references to what is pulled from where they say
 STORED = "stored:"  # begins the reference to answers given before: stored:SUITE/NAME
 
 
@@ -267,7 +268,7 @@ def _find_weights(ref: str) -> Path:
 
 def require_no_file_meant(ref: str) -> None:
     """Raise UnknownModelError for a reference that can only mean a GGUF file of this disk, where `is_path` says it is not there."""
-    if ref.endswith(".gguf") and not ref.startswith(("hf:", "https:")):
+    if ref.endswith(".gguf") and not ref.startswith(BY_ADDRESS):
         raise UnknownModelError(f"no file at `{ref}`", hint="check the path, or see what there is with `nomoat models`")
 
 

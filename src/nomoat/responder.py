@@ -222,9 +222,7 @@ class Responder:
         concurrency = some(concurrency)
         on_leaving = self.engine.give_up_waiting or (lambda: None)
         grace_seconds = 0.0 if is_free and self.engine.give_up_waiting is not None else GRACE_SECONDS
-        return run_many(
-            work, items, concurrency=concurrency * self.num_workers, on_leaving=on_leaving, grace_seconds=grace_seconds
-        )  # fmt: skip
+        return run_many(work, items, concurrency=concurrency * self.num_workers, on_leaving=on_leaving, grace_seconds=grace_seconds)
 
     def score(self, request: Request | str, continuations: Iterable[str]) -> list[ContinuationScore]:
         """Log-likelihood of each continuation right after the prompt, in their order. Raises UnsupportedError where the weights are

@@ -81,7 +81,7 @@ def full_disk(path: Path) -> NotEnoughDiskError:
     if _has_no_inodes(folder):
         return NotEnoughDiskError(
             f"no more files fit on the disk of `{folder}`", hint="remove files there, however small (`df -i` counts them)"
-        )  # fmt: skip
+        )
     return NotEnoughDiskError(f"no space left on the disk of `{folder}`", hint=_elsewhere(path, disk=True))
 
 

@@ -11,8 +11,6 @@ LONGEST_NAME = 80  # characters, of those in a list
 SHOWN_CODE = "⟨U+{:04X}⟩"  # in the place of a character
 # What turns letters around makes a name or code look like another: https://trojansource.codes. For `str.translate`.
 SHOWN_TURNS = {code: SHOWN_CODE.format(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
-
-
 # Spaces or full stops between words; or six letters of Thai, Lao, Burmese, Khmer, Japanese or Chinese.
 SEVERAL_WORDS = re.compile(r"\S\s+\S|[。、，！？]|[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]{6}")
 # Letters and signs by category that are not seen: Hangul's and Braille's blanks, the joiner of graphemes, selectors of variants.

@@ -241,8 +241,8 @@ def collect_scores(
     show(len(pending))
 
     def work(question: Question, left: threading.Event) -> ChoiceScores | ContextExceededError:
-        if (kept := store.choice_scores(model.scores_digest, *question)) is not None:  # another run has computed them since
-            return kept
+        if (since := store.choice_scores(model.scores_digest, *question)) is not None:  # by another run
+            return since
         try:
             scored = model.engine.timed_scores(*question, stop=left)
         except ContextExceededError as error:

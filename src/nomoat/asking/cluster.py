@@ -70,7 +70,7 @@ def connection(num_workers: int | None, address: str | None, *, what: str) -> It
     """
     if num_workers is not None and bounds.whole("workers", num_workers) < 1:
         raise UsageError(f"the number of workers is {num_workers}", hint="give a whole number of at least 1")
-    address = None if address is None else checked_address(address)
+    address = None if address is None else _checked_address(address)
     ray = import_ray(on_loopback=address is None, what=what)
     was_connected = ray.is_initialized()
     session = None if was_connected else connect(ray, address)
@@ -139,7 +139,7 @@ def _require_unread(ray: Any) -> None:
         )
 
 
-def checked_address(given: str) -> str:
+def _checked_address(given: str) -> str:
     """`auto` or HOST:PORT. Raises UsageError for any other address, OfflineError for a machine that may not be asked."""
     address = (os.environ.get("RAY_ADDRESS") or given) if given == "auto" else given  # as Ray reads it
     if address == "auto":

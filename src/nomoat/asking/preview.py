@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from nomoat.asking.spending import AUTO_IS_TWO, Spending
+from nomoat.asking.spending import NAME_ONE_MODEL, Spending
 from nomoat.asking.store import AnswerStore
 from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import UsageError
@@ -43,7 +43,7 @@ def preview_requests(
     if model.is_local or names_weights(model.ref):
         return None
     if not isinstance(model.engine, RemoteEngine):
-        raise UsageError(f"what `{model.ref}` would send, and to whom, is not known beforehand", hint=AUTO_IS_TWO)
+        raise UsageError(f"what `{model.ref}` would send, and to whom, is not known beforehand", hint=NAME_ONE_MODEL)
     rates = spending.pricing(model).rates
     texts: list[str] = []
     num_texts, num_bytes, most_usd = 0, 0, 0.0

@@ -12,7 +12,7 @@ from nomoat.responder import Responder
 from nomoat.words import counted
 
 
-def with_other_room(request: Request, limits: Sequence[int], *, any_room: bool = False) -> list[Request]:
+def with_other_room(request: Request, limits: Sequence[int], *, any_room: bool) -> list[Request]:
     """The request as it may have been asked before: with each of these limits below its own; with `any_room`, above it, too."""
     most = request.max_new_tokens
     others = [limit for limit in limits if most is not None and (limit < most or (any_room and limit > most))]

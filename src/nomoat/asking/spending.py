@@ -23,7 +23,7 @@ ROUNDING_USD = 1e-9
 GIVE_PRICE = (
     "give --price-in and --price-out, both in USD per million tokens (in Python: `input_usd_per_million`, `output_usd_per_million`)"
 )
-AUTO_IS_TWO = "name one model: one on this machine, or a server"
+NAME_ONE_MODEL = "name one model: one on this machine, or a server"
 FREE = Rates(input_usd_per_million=0.0, output_usd_per_million=0.0)
 
 
@@ -235,7 +235,7 @@ class Spending:
             if not model.is_local and not names_weights(model.ref):  # weights on workers take nobody's price
                 raise UsageError(
                     f"what `{model.ref}` sends away cannot be counted, and the budget cannot be kept without it",
-                    hint=AUTO_IS_TWO,
+                    hint=NAME_ONE_MODEL,
                 )
             return
         rates = self.pricing(model).rates

@@ -50,7 +50,7 @@ class Spent:
             self._count(completion)
 
     def add_earlier(
-        self, model: Responder, requests: Iterable[Request], *, store: AnswerStore, spending: Spending, any_room: bool = False
+        self, model: Responder, requests: Iterable[Request], *, store: AnswerStore, spending: Spending, any_room: bool
     ) -> None:
         """Count what these cost when they were asked with another limit, of a model that may take money; see `with_other_room`."""
         if spending.may_cost(model):

@@ -287,9 +287,9 @@ def reasons(found: ChainVerdict) -> list[str]:
     whose: dict[str, list[str]] = {}
     for link in found.allowing:
         for text in link.conditions:
-            whose.setdefault(text, []).append(named_link(link))
+            whose.setdefault(text, []).append(_named_link(link))
     return [
-        *(f"because of {named_link(link)}: {'; '.join(link.conditions) or link.title}" for link in why),
+        *(f"because of {_named_link(link)}: {'; '.join(link.conditions) or link.title}" for link in why),
         *(f"condition of {', '.join(dict.fromkeys(names))}: {text}" for text, names in whose.items()),
         *_not_together(found.links),
     ]
@@ -319,11 +319,11 @@ def chain_lines(found: ChainVerdict) -> list[str]:
     lines = [*verdict_lines(found), "chain:"]
     for link in found.links:
         mark = "" if link.confirmed == "read" else ", UNCONFIRMED"
-        lines += [f"  {named_link(link)}: {link.title} -> {link.commercial}", f"    source{mark}: {link.source}"]
+        lines += [f"  {_named_link(link)}: {link.title} -> {link.commercial}", f"    source{mark}: {link.source}"]
     return lines
 
 
-def named_link(link: Link) -> str:
+def _named_link(link: Link) -> str:
     """In words that name its role, too."""
     return f"{link.role} {link.name}" if link.role != "weights" else f"{link.name} itself"
 

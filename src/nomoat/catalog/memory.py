@@ -111,7 +111,7 @@ class MemoryNeed:
         )
 
 
-def sizes_of(card: ModelCard) -> ModelSizes | None:
+def _sizes_of(card: ModelCard) -> ModelSizes | None:
     """What a card says about its sizes; None for a closed model."""
     if card.parameters is None:
         return None
@@ -125,7 +125,7 @@ def sizes_of(card: ModelCard) -> ModelSizes | None:
 
 def memory_need(card: ModelCard, context_tokens: int | None = None) -> MemoryNeed | None:
     """See `need_at`; None for a closed model."""
-    sizes = sizes_of(card)
+    sizes = _sizes_of(card)
     return None if sizes is None else need_at(sizes, context_tokens)
 
 
@@ -244,7 +244,7 @@ def require_fit(name: str, need: MemoryNeed) -> None:
     verdict = fit(need)
     if verdict.value != "does not fit":
         return
-    smaller = largest_that_fits(need.context_tokens)
+    smaller = _largest_that_fits(need.context_tokens)
     try_it = f"try `{smaller}`, or `nomoat pull {name} --force` if you know better"
     total, share = hardware.memory_total_bytes(), f"{100 * TOTAL_SHARE:.0f} % of all"
     needed, there = words.two_gigabytes(need.total_bytes, int(TOTAL_SHARE * total.value))
@@ -254,7 +254,7 @@ def require_fit(name: str, need: MemoryNeed) -> None:
     )
 
 
-def largest_that_fits(context_tokens: int) -> str | None:
+def _largest_that_fits(context_tokens: int) -> str | None:
     """The id of the largest model that can be pulled, fits, and may be used commercially, if under conditions."""
     from nomoat.catalog.cards import cards
     from nomoat.catalog.licences import REFUSALS, chain

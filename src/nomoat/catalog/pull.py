@@ -45,8 +45,6 @@ HUB_FILE = re.compile(r"hf:[\w-][\w.-]*/[\w-][\w.-]*(/[^./\\:\0-\x1f][^/\\:\0-\x
 BROWSED = re.compile(r"^(/[^/]+/[^/]+)/blob/")
 ADDRESS = re.compile(r"https:[^?#]*")  # up to its query, as in `m.gguf?download=true`
 NO_NAME = re.compile(r"\.*|.*[\\:\0-\x1f].*", re.DOTALL)  # would lead out of a folder, on some system
-
-
 NO_PART = re.compile(f"%|{paths.NOT_ON_WINDOWS.pattern}", re.IGNORECASE)  # of what Windows refuses, `%` stands for
 
 
@@ -72,7 +70,7 @@ class _Place:
 
 def pull_model(
     card_or_ref: ModelCard | str, *, force: bool = False, progress: Progress = quiet, look_at: folders.Look | None = None
-) -> Path:  # fmt: skip
+) -> Path:
     """Fetch a model's file or folder and return its path; what is here already is fetched again only with `force`.
 
     Of a split model, all parts are fetched, whichever is named. `look_at` is shown a folder's `config.json` before its weights come.

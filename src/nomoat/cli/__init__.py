@@ -70,7 +70,7 @@ class _Verbs(Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             console.say("stopped")
-            raise typer.Exit(130) from None
+            raise typer.Exit(console.STOPPED_EXIT) from None
 
 
 app = typer.Typer(

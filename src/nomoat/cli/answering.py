@@ -51,9 +51,7 @@ def say_notes(notes: Sequence[str]) -> None:
         console.say(f"note: {note}")
 
 
-def say_outcome(
-    shown: Shown, *, max_new_tokens: int | None, knows_context: bool = True, raised_by: str = "--max-tokens"
-) -> None:  # fmt: skip
+def say_outcome(shown: Shown, *, max_new_tokens: int | None, knows_context: bool = True, raised_by: str = "--max-tokens") -> None:
     """Whether the answer is whole, and how fast it was; on stderr. `knows_context`: all that can have cut it is known here.
 
     `raised_by`: what raises `max_new_tokens`.

@@ -37,6 +37,7 @@ LONG_WORD = 20  # columns: one that is wider may be broken where a cell may
 SECONDS_BETWEEN_LINES = 30.0  # of a log, on how far a model or a file is
 GAP = 2  # blanks between the columns of a table
 PIPED_WIDTH = 200  # no line is broken for a program that reads
+STOPPED_EXIT = 130  # as shells have it of Ctrl-C
 
 LOG_LINE, LOG_TIME = "%(asctime)s %(levelname)s: %(message)s", "%Y-%m-%d %H:%M:%S%z"
 
@@ -95,6 +96,14 @@ def table(*, show_header: bool = True) -> Table:
     return Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), show_header=show_header)
 
 
+def facts_table() -> Table:
+    """An empty one of names, and beside each what is so called, which may go on in the next line."""
+    facts = table(show_header=False)
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
+    return facts
+
+
 def print_rows(
     out: Console, columns: Mapping[str, Sequence[str]], *, num_heads: int, broken: Collection[str] = (), numbers: Collection[str] = ()
 ) -> None:
@@ -125,9 +134,7 @@ def print_rows(
     width = max(map(len, [*columns][num_heads:]))
     for row in zip(*columns.values(), strict=True):
         out.print(Text("  ".join(row[:num_heads]), overflow="fold"))
-        facts = table(show_header=False)
-        facts.add_column(no_wrap=True)
-        facts.add_column(overflow="fold")
+        facts = facts_table()
         for title, cell in list(zip(columns, row, strict=True))[num_heads:]:
             if cell not in ("-", ""):
                 facts.add_row(f"   {title:{width}}", Text(cell))

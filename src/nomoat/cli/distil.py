@@ -99,7 +99,7 @@ def distil(
     price_in: options.PriceIn = None,
     price_out: options.PriceOut = None,
     yes: options.Yes = False,
-    replace: Annotated[bool, typer.Option("--replace", help="Write over what is there.")] = False,
+    replace: options.Replace = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Let a teacher write instruction data, or label your texts.
@@ -333,7 +333,7 @@ def _say_left_out(texts: Sequence[LeftOut], why: str) -> None:
 
 def _texts(
     context: typer.Context, teacher: str, path: Path, labels: str | None, input_column: str | None, instruction: str | None
-) -> _Texts:  # fmt: skip
+) -> _Texts:
     """What is read and asked; where the teacher was tuned to answer something else it is said."""
     from nomoat.asking import as_tuned
     from nomoat.distil.label import parse_labels
@@ -356,8 +356,7 @@ def _texts(
 def _require_no_labels(*given: str | None) -> None:
     """Refuse what means nothing without --label."""
     if any(value is not None for value in given):
-        options = "--labels, --input-column and --instruction"
-        raise UsageError(f"{options} are for --label", hint="add --label TEXTS, or leave them out")
+        raise UsageError("--labels, --input-column and --instruction are for --label", hint="add --label TEXTS, or leave them out")
 
 
 def _with_bar(requests: Iterable[Request], total: int) -> Iterator[Request]:

@@ -38,9 +38,7 @@ Suites = Annotated[
     ),
 ]
 StopEarly = Annotated[bool, typer.Option("--stop-early/--all", help="Stop as soon as the winner is known, or ask everything.")]
-Rope = Annotated[
-    float | None, typer.Option(help="How many per cent of the scale still count as equal.", show_default=False)
-]  # fmt: skip
+Rope = Annotated[float | None, typer.Option(help="How many per cent of the scale still count as equal.", show_default=False)]
 
 
 def duel(
@@ -182,9 +180,7 @@ def _put_in_order(models: list[str], suites: list[Suite], how: _How) -> Ordered:
     with judging.bars(how.settings) as settings:
         if how.judge is None:
             return run_table(models, suite, settings, rules=how.rules)
-        return run_judged_table(
-            models, suite_of(*models, suite=suite), how.judge, settings, check=how.check, rules=how.rules
-        )  # fmt: skip
+        return run_judged_table(models, suite_of(*models, suite=suite), how.judge, settings, check=how.check, rules=how.rules)
 
 
 def print_several(verdicts: list[Verdict], alpha: float) -> None:
@@ -218,7 +214,7 @@ def _sides(models: list[str], *, table: bool, rope: float | None, num_suites: in
     if table and rope is not None:
         raise UsageError(
             "--rope says when two models are equal, and a table names nobody so", hint="leave it out, or duel two of them"
-        )  # fmt: skip
+        )
     if table and num_suites > 1:
         raise UsageError(f"a leaderboard is over one suite, and {num_suites} were named", hint="run the command once for each suite")
     if table:
@@ -277,9 +273,7 @@ def print_verdict(verdict: Verdict) -> None:
     _print_head(out, verdict, wording.render_items(verdict))
     judging.print_sides(out, verdict.metric, (verdict.left, verdict.right))
     out.print()
-    table = console.table(show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    table = console.facts_table()
     p_value = wording.render_p_value(verdict.p_value, verdict.alpha)
     table.add_row("left minus right", Text(f"{wording.render_difference(verdict)}, {p_value}"))
     for measure in verdict.measures:

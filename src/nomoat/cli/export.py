@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from nomoat import commands, paths, streams, whole_files
-from nomoat.cli import answering, completion, console
+from nomoat.cli import answering, completion, console, options
 from nomoat.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def export(
     quantisation: Annotated[
         str | None, typer.Option(help="Q8_0 (unless told), Q5_1, Q5_0, Q4_1, Q4_0, BF16, F16 or F32 (merged files).")
     ] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Write over what is there.")] = False,
+    replace: options.Replace = False,
 ) -> None:
     """Write a tuned model for llama.cpp, Ollama, LM Studio and the like.
 

@@ -84,7 +84,7 @@ def counting_bars(what: str, *, next_time: str = GOES_ON) -> Iterator[Callable[[
         console.say(f"stopped: {kept}" if is_known else "stopped before anything was asked")
         for note in getattr(exc, "__notes__", ()):
             console.say(note)
-        raise typer.Exit(130) from exc
+        raise typer.Exit(console.STOPPED_EXIT) from exc
 
 
 def require_report_path(path: Path | None) -> None:

@@ -79,7 +79,7 @@ ContextSize = Annotated[
 InputColumn = Annotated[
     str | None, typer.Option(help=r"Column of the texts (tables), or a text of several: '{title}\n{body}'.", show_default=False)
 ]
-LabelColumn = Annotated[str | None, typer.Option(help="The CSV's column of right answers.", show_default=False)]
+LabelColumn = Annotated[str | None, typer.Option(help="The column of right answers.", show_default=False)]
 Instruction = Annotated[
     str | None,
     typer.Option(help="Words before a table's texts, or with {text} in them all that is asked, as in `tune`.", show_default=False),
@@ -160,4 +160,5 @@ JudgeCheck = Annotated[
     str | None,
     typer.Option("--judge-check", metavar="LABELS", help="Measure the judge first: vicuna80, or a JSONL file.", show_default=False),
 ]
+Replace = Annotated[bool, typer.Option("--replace", help="Write over what is there.")]
 Report = Annotated[Path | None, typer.Option(help="Write an HTML report to this file.", show_default=False)]

@@ -169,7 +169,7 @@ def _fetch(ref: str, force: bool, *, is_damaged: bool) -> Path:
             path = catalogue.pull_model(ref, force=force or is_damaged, progress=progress, look_at=None if force else _require_known)
         except KeyboardInterrupt:
             console.say("stopped; run the same command again to go on")
-            raise typer.Exit(130) from None
+            raise typer.Exit(console.STOPPED_EXIT) from None
     console.say(f"{ref}: pulled, {paths.shown_size(catalogue.size_bytes(path))}")
     return path
 

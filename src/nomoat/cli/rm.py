@@ -168,7 +168,7 @@ def _remove_model(model: str, yes: bool) -> None:
     place = adapter_place(model) if cards.find(model) is None else None
     folders = [] if place is None else _of_adapter(place)
     installed = None if folders else pull.find_installed(model)
-    if not folders and installed is None and "+" in model and not model.startswith(("hf:", "https:")):
+    if not folders and installed is None and "+" in model and not model.startswith(references.BY_ADDRESS):
         if place is not None:
             with alone_with(place, hint=WHILE_TUNED):  # a training that has no checkpoint yet has no folder
                 pass

@@ -128,9 +128,8 @@ def learn(
     with console.item_progress() as bar:
         show = partial(bar.update, bar.add_task(f"learning from {len(pairs.pairs):,} prompts", total=None, info="times"))
         made = learned.learn(
-            pairs, suites=names, threshold=policy.threshold,
-            progress=lambda done, total: show(completed=done, total=total),
-        )  # fmt: skip
+            pairs, suites=names, threshold=policy.threshold, progress=lambda done, total: show(completed=done, total=total)
+        )
     folder = learned.save_router(made)
     if as_json:
         console.print_json({"local": local, "cloud": cloud, "suites": names, "figures": made.figures, "folder": str(folder)})

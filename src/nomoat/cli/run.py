@@ -134,7 +134,7 @@ def _ask(responder: Responder, request: Request, *, as_json: bool) -> None:
     knows_context = responder.engine.context_tokens is not None
     answering.say_outcome(shown, max_new_tokens=request.max_new_tokens, knows_context=knows_context)
     if shown.finish_reason == "cancelled":
-        raise typer.Exit(130)
+        raise typer.Exit(console.STOPPED_EXIT)
 
 
 def _as_object(responder: Responder, request: Request) -> dict[str, Any]:

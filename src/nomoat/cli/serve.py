@@ -31,7 +31,7 @@ NAMED = 5  # models in a note
 
 Drain = Annotated[
     int, typer.Option("--drain", metavar="SECONDS", min=0, help="How long answers under way may go on once it is to end.")
-]  # fmt: skip
+]
 MaxTokens = Annotated[
     int | None,
     typer.Option("--max-tokens", min=1, show_default=False, help="Longest answer, for clients that ask for more or say nothing."),
@@ -93,9 +93,9 @@ def serve(
     other servers (http://...) are asked with the key in NOMOAT_UPSTREAM_API_KEY, never with the one clients send. Keys are variables,
     or lines of keys.toml in NOMOAT_HOME.
     """
-    from nomoat import callable_package, references, responder
+    from nomoat import extras, references, responder
 
-    with callable_package.needing_extras("`nomoat serve`"):
+    with extras.needed_for("`nomoat serve`"):
         from nomoat.serve import app, auth, sharing
         from nomoat.serve.models import from_references
     key_from = "--api-key"

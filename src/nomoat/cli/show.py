@@ -63,7 +63,7 @@ def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]
         references.require_one_adapter(*references.split(ref))
         place = adapter_place(ref)
         return _adapter(ref, place if place and place.is_dir() else tuned.find_adapter(references.parted(ref)[1]))
-    if ref.startswith(("hf:", "https:")):
+    if ref.startswith(references.BY_ADDRESS):
         pull.require_source(ref)
         raise UnknownModelError(f"`{ref}` is not in the catalogue and not on this disk", hint=f"nomoat pull {ref}")
     references.require_no_file_meant(ref)

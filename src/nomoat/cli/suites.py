@@ -15,6 +15,7 @@ from nomoat.textfiles import composed
 from nomoat.words import counted
 
 if TYPE_CHECKING:
+    from nomoat.judge.builtin import BuiltIn
     from nomoat.judge.suite import Suite
     from nomoat.judge.suite_files import SuiteFile
 
@@ -115,7 +116,7 @@ def new(
         typer.Argument(metavar="FILE", help=QUESTIONS, callback=options.as_named),
     ],
     input_column: options.InputColumn = None,
-    label_column: Annotated[str | None, typer.Option(help="The column of right answers.", show_default=False)] = None,
+    label_column: options.LabelColumn = None,
     metric: Annotated[
         str | None,
         typer.Option(help="How answers are scored, if not as guessed.", autocompletion=completion.metrics, show_default=False),
@@ -210,30 +211,18 @@ def _require_no_other_meant(name: str, folder: Path, source: Path) -> None:
     if any(path.exists() and path.samefile(source) for path in suite_files(name, folder)):
         raise UsageError(
             f"the suite `{name}` in `{folder}` would replace `{source}`, which it is made from", hint="choose another --name"
-        )  # fmt: skip
+        )
 
 
 def _built_in() -> list[dict[str, Any]]:
     """What is known, without their data, of the built-in suites but those whose name means one's own."""
-    from nomoat.catalog.datasets import dataset, where_from
+    from nomoat.catalog.datasets import dataset
     from nomoat.judge.builtin import BUILT_IN
     from nomoat.judge.suite_files import own_suites
 
     own = own_suites()
-    return [
-        {
-            "name": suite.name,
-            "title": suite.title,
-            "metric": suite.metric,
-            "num_examples": suite.num_examples,
-            "language": suite.language,
-            "licence": dataset(suite.dataset).licence,
-            "from": where_from(suite.dataset),
-            "source": dataset(suite.dataset).citation,
-        }
-        for suite in BUILT_IN.values()
-        if suite.name not in own
-    ]
+    found = [(suite, dataset(suite.dataset)) for suite in BUILT_IN.values() if suite.name not in own]
+    return [_row(suite, suite.num_examples, licence=data.licence, source=data.citation, of=suite) for suite, data in found]
 
 
 def _own() -> list[dict[str, Any]]:
@@ -244,17 +233,20 @@ def _own() -> list[dict[str, Any]]:
     rows = []
     for name in own_suites():
         try:
-            rows.append(_row(*outline(name), is_own=True) | {"name": name})  # its TOML may call it otherwise
+            suite, num_examples = outline(name)
+            row = _row(suite, num_examples, licence=suite.licence, source=suite.source)
+            rows.append(row | {"name": name})  # its TOML may call it otherwise
         except NomoatError as error:
             empty = {"metric": "?", "num_examples": 0, "language": "", "licence": "", "from": "yours", "source": ""}
             rows.append({"name": name, "title": f"cannot be read: {error.message}", **empty})
     return rows
 
 
-def _row(suite: Suite | SuiteFile, num_examples: int, *, is_own: bool) -> dict[str, Any]:
-    """What the list tells of a suite. `is_own`: it was read from a file, and does not come with nomoat."""
+def _row(
+    suite: Suite | SuiteFile | BuiltIn, num_examples: int, *, licence: str, source: str, of: BuiltIn | None = None
+) -> dict[str, Any]:
+    """What the list tells of a suite. `of`: the built-in one that it is; None for one's own, which was read from a file."""
     from nomoat.catalog.datasets import where_from
-    from nomoat.judge.builtin import BUILT_IN
 
     return {
         "name": suite.name,
@@ -262,15 +254,18 @@ def _row(suite: Suite | SuiteFile, num_examples: int, *, is_own: bool) -> dict[s
         "metric": suite.metric,
         "num_examples": num_examples,
         "language": suite.language,
-        "licence": suite.licence,
-        "from": "yours" if is_own else where_from(BUILT_IN[suite.name].dataset),
-        "source": suite.source,
+        "licence": licence,
+        "from": "yours" if of is None else where_from(of.dataset),
+        "source": source,
     }
 
 
 def _facts(suite: Suite, *, is_own: bool) -> dict[str, Any]:
+    from nomoat.judge.builtin import BUILT_IN
+
+    of = None if is_own else BUILT_IN[suite.name]
     return {
-        **_row(suite, len(suite.examples), is_own=is_own),
+        **_row(suite, len(suite.examples), licence=suite.licence, source=suite.source, of=of),
         "prompt_source": suite.prompt_source,
         "max_new_tokens": suite.max_new_tokens,
         "answer_start": suite.answer_start,

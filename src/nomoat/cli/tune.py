@@ -95,7 +95,7 @@ def tune(
         _reserve(name, replace=replace, resume=resume)
     settings = prepare.Settings(
         rank=rank, layers=layers, learning_rate=learning_rate, epochs=epochs, batch=batch, minutes=minutes, noise=noise, seed=seed
-    )  # fmt: skip
+    )
     with console.waiting(f"reading {data.name}") as progress:
         prepared = prepare.prepare(
             base, data, input_column=input_column, label_column=label_column, instruction=instruction, test=test,
@@ -176,7 +176,7 @@ def _example(texts: Iterable[str]) -> str:
     return next(shown, "...")
 
 
-def say_estimate(prepared: Prepared) -> dict[str, Any] | None:
+def _say_estimate(prepared: Prepared) -> dict[str, Any] | None:
     """How long it will take, and how much memory; None without PyTorch, which measuring it needs."""
     try:
         from nomoat.tune.estimate import estimate
@@ -193,9 +193,9 @@ def say_estimate(prepared: Prepared) -> dict[str, Any] | None:
 
 def _say_time_ahead(prepared: Prepared, name: str, *, resume: bool) -> None:
     """How long it will take; of what goes on that was said before. What it takes of memory and disk the training says."""
-    from nomoat import callable_package
+    from nomoat import extras
 
-    with callable_package.needing_extras("`nomoat tune`"):
+    with extras.needed_for("`nomoat tune`"):
         from nomoat.tune.estimate import estimate
     from nomoat.tune import adapter, interrupts
 
@@ -215,7 +215,7 @@ def _say_time(found: Estimate) -> None:
 
 def _say_what_it_takes(prepared: Prepared, workers: int | None, ray: str | None, *, as_json: bool) -> None:
     with console.waiting("timing a step"):
-        found = say_estimate(prepared)
+        found = _say_estimate(prepared)
     if found:
         _say_workers(prepared, workers, ray)
     if as_json:
@@ -234,9 +234,9 @@ def _say_workers(prepared: Prepared, workers: int | None, ray: str | None) -> No
 
 def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, next_time: str = GOES_ON, **arguments: Any) -> Path:
     """Tune with a bar on stderr: stage, part done, loss, time left; in a log a line every tenth. Ctrl-C says what is `next_time`."""
-    from nomoat import callable_package
+    from nomoat import extras
 
-    with callable_package.needing_extras("`nomoat tune`"):
+    with extras.needed_for("`nomoat tune`"):
         from nomoat.tune import train
     from nomoat.tune import adapter
 
@@ -268,7 +268,7 @@ def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, next_
                 console.say("stopped when all was done: the adapter is written")
             else:
                 console.say("stopped before anything was learned")
-            raise typer.Exit(130) from None
+            raise typer.Exit(console.STOPPED_EXIT) from None
 
 
 def _shown_time(seconds: float) -> str:
