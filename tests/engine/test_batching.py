@@ -550,7 +550,7 @@ def test_a_long_prompt_does_not_wait_for_the_many_of_another_asker(fake: tuple[F
     model, batcher = fake
     assert batcher._pool.extend([], 32 * (batcher._pool.num_free - num_blocks))
     many = [answer_to(100 + at, 3000, asker="many") for at in range(9)]
-    one = answer_to(1, 2900, asker="one")
+    one = answer_to(1, 3000, asker="one")
     for text in many:
         batcher.submit(text)
     model.before_pass = lambda: batcher.submit(one) if len(model.passes) == 1 else None
@@ -579,7 +579,7 @@ def test_short_prompts_do_not_wait_in_line_for_the_many_of_another_asker(fake: t
 def test_prompts_that_were_cancelled_count_as_nobodys_turn(fake: tuple[Fake, batching.Batcher]) -> None:
     model, batcher = fake
     gone, others = ([answer_to(first + at, 3000, asker=str(first)) for at in range(5)] for first in (100, 200))
-    again = answer_to(1, 2900, asker="100")
+    again = answer_to(1, 3100, asker="100")
     for text in (*gone, *others):
         batcher.submit(text)
 
