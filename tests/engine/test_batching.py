@@ -8,6 +8,7 @@ import itertools
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -456,8 +457,8 @@ def answer_to(first: int, num_tokens: int, *, max_new_tokens: int = 1, asker: st
     return batching.Answer(ids, sampler, max_new_tokens=max_new_tokens, stop_ids=(), lookup=Lookup([]), asker=asker)
 
 
-def reading_of(first: int, num_tokens: int) -> batching.Reading:
-    return batching.Reading([first] + [2] * (num_tokens - 1))
+def reading_of(first: int, num_tokens: int, *, asker: str = "") -> batching.Reading:
+    return batching.Reading([first] + [2] * (num_tokens - 1), asker=asker)
 
 
 @pytest.fixture
@@ -532,6 +533,91 @@ def test_many_answers_of_one_asker_take_turns_while_another_asks(fake: tuple[Fak
     assert max(took_part) - min(took_part) <= 1
     last = max(at for at, passed in enumerate(model.passes) if 1 in passed)
     assert len(model.passes[last + 1]) == 30  # nobody else asks any more
+
+
+def read_before(model: Fake, first: int) -> Counter[int]:
+    """How many tokens of each other text were read before this one's last part."""
+    last = max(at for at, passed in enumerate(model.passes) if first in passed)
+    read = Counter[int]()
+    for passed in model.passes[:last]:
+        read.update(passed)
+    del read[first], read[999]
+    return read
+
+
+@pytest.mark.parametrize("num_blocks", [1000, 220])  # room for all of them, and for two
+def test_a_long_prompt_does_not_wait_for_the_many_of_another_asker(fake: tuple[Fake, batching.Batcher], num_blocks: int) -> None:
+    model, batcher = fake
+    assert batcher._pool.extend([], 32 * (batcher._pool.num_free - num_blocks))
+    many = [answer_to(100 + at, 3000, asker="many") for at in range(9)]
+    one = answer_to(1, 3000, asker="one")
+    for text in many:
+        batcher.submit(text)
+    model.before_pass = lambda: batcher.submit(one) if len(model.passes) == 1 else None
+    model.may_begin.set()
+    assert [len(list(text.tokens)) for text in (*many, one)] == [1] * 10
+    assert sum(read_before(model, 1).values()) < 4 * 3000
+    ended = [max(at for at, passed in enumerate(model.passes) if text.ids[0] in passed) for text in many]
+    assert ended == sorted(ended)
+
+
+def test_short_prompts_do_not_wait_in_line_for_the_many_of_another_asker(fake: tuple[Fake, batching.Batcher]) -> None:
+    """There is room for two long ones; a third came before them."""
+    model, batcher = fake
+    assert batcher._pool.extend([], 32 * (batcher._pool.num_free - 220))
+    many = [answer_to(100 + at, 3000, asker="many") for at in range(9)]
+    few = [answer_to(1 + at, 30, asker="few") for at in range(3)]
+    for text in many:
+        batcher.submit(text)
+    model.before_pass = lambda: [batcher.submit(text) for text in few] and None if len(model.passes) == 1 else None
+    model.may_begin.set()
+    for text in (*many, *few):
+        list(text.tokens)
+    assert sum(read_before(model, 3).values()) < 2 * 3000
+
+
+def test_prompts_that_were_cancelled_count_as_nobodys_turn(fake: tuple[Fake, batching.Batcher]) -> None:
+    model, batcher = fake
+    gone, others = ([answer_to(first + at, 3000, asker=str(first)) for at in range(5)] for first in (100, 200))
+    again = answer_to(1, 3100, asker="100")
+    for text in (*gone, *others):
+        batcher.submit(text)
+
+    def leave() -> None:
+        if len(model.passes) == 1:
+            for text in gone:
+                text.tokens.cancel()
+        elif len(model.passes) == 3:
+            batcher.submit(again)
+
+    model.before_pass = leave
+    model.may_begin.set()
+    for text in (*others, again):
+        list(text.tokens)
+    assert sum(read_before(model, 1)[text.ids[0]] for text in others) < 4 * 3000
+
+
+def test_a_few_readings_do_not_wait_for_the_many_of_another_asker(fake: tuple[Fake, batching.Batcher]) -> None:
+    model, batcher = fake
+    many, few = [reading_of(100 + at, 256, asker="many") for at in range(200)], [reading_of(1, 256, asker="one")]
+    for text in (*many, *few):
+        batcher.submit(text)
+    model.may_begin.set()
+    for text in (*many, *few):
+        text.result.result(timeout=PATIENCE_SECONDS)
+    assert [at for at, passed in enumerate(model.passes) if 1 in passed] == [1]
+
+
+def test_the_passes_over_prompts_of_several_askers_are_short(fake: tuple[Fake, batching.Batcher]) -> None:
+    """A short prompt waits for the whole pass."""
+    model, batcher = fake
+    long, short = answer_to(1, 7000, asker="one"), answer_to(2, 30, asker="other")
+    batcher.submit(long)
+    model.before_pass = lambda: batcher.submit(short) if len(model.passes) == 1 else None
+    model.may_begin.set()
+    for text in (long, short):
+        list(text.tokens)
+    assert [passed[1] for passed in model.passes[1:]] == [2048, 482, 2048, 2048, 374]
 
 
 def test_a_long_prompts_passes_are_short_while_another_model_has_texts_under_way(fake: tuple[Fake, batching.Batcher]) -> None:

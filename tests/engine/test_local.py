@@ -147,6 +147,22 @@ def test_a_stream_closed_by_another_thread_between_two_chunks_ends_for_its_reade
     assert [chunk.finish_reason for chunk in stream] == ["cancelled"]
 
 
+def test_answers_and_readings_are_told_whom_they_are_for(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    submitted: list[tuple[str, str]] = []
+    batcher = engine._started_batcher()
+    submit = batcher.submit
+
+    def noted(text: batching.Text) -> None:
+        submitted.append((type(text).__name__, text.asker))
+        submit(text)
+
+    monkeypatch.setattr(batcher, "submit", noted)
+    with net.asking_for(threading.Event(), "192.0.2.7"):
+        list(engine.generate(Request(prompt="a", max_new_tokens=1)))
+        engine.embed(["b"])
+    assert submitted == [("Answer", "192.0.2.7"), ("Reading", "192.0.2.7")]
+
+
 def test_an_answer_for_somebody_who_has_left_ends_with_what_it_took(engine: LocalEngine) -> None:
     left = threading.Event()
     with net.asking_for(left):

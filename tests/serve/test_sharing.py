@@ -21,7 +21,7 @@ from leaving import asking
 from patience import PATIENCE_SECONDS, wait_until
 from scripted import ScriptedEngine
 
-from nomoat import hardware
+from nomoat import hardware, net
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import StoppedError
 from nomoat.records import Chunk, Place, Usage
@@ -265,6 +265,17 @@ def test_a_client_that_leaves_while_it_waits_leaves_its_place_at_once(held: Held
         held.go_on.set()
         assert first.result().status_code == 200
     assert len(held.engine.asked) == 1
+
+
+def test_what_is_read_for_a_client_is_read_in_its_name() -> None:
+    async def main() -> str:
+        answers = Answers()
+        try:
+            return await answers.work("m", lambda stop: net.asker(), client="192.0.2.7")
+        finally:
+            answers.close()
+
+    assert asyncio.run(main()) == "192.0.2.7"
 
 
 def test_what_waits_when_the_server_ends_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,13 @@ are waiting as fits. A text may join at any pass and leave at any pass. When the
 back and begins again later: that costs time, and what is read anew may be rounded otherwise.
 
 Somebody waits for an answer's first word, so answers go before texts that are only read, of which one request may bring hundreds.
-These go on all the same, if slowly: see `Batcher._next` and `Batcher._plan`. Nor does somebody who asks for one answer wait for the
-many of another: see `Batcher._in_turn`.
+These go on all the same, if slowly: see `Batcher._next` and `Batcher._plan`. Nor does somebody who asks for one thing wait for the
+many of another, until theirs are read (`_Line`) or written (`Batcher._in_turn`).
 """
 
 from __future__ import annotations
 
+import bisect
 import queue
 import threading
 from collections import Counter, deque
@@ -85,9 +86,10 @@ class Tokens:
 class _Text:
     """Something that is read, and perhaps continued. `done` of its `ids` have their keys and values in `blocks`."""
 
-    def __init__(self, ids: Sequence[int], *, adapter: int | None) -> None:
+    def __init__(self, ids: Sequence[int], *, adapter: int | None, asker: str) -> None:
         self.ids = list(ids)
         self.adapter = adapter
+        self.asker, self.place = asker, 0  # the second: see `_Line`
         self.done = 0
         self.blocks: list[int] = []
         self.digests: list[bytes] = []
@@ -109,8 +111,8 @@ class Answer(_Text):
         self, ids: Sequence[int], sampler: Sampler, *, max_new_tokens: int, stop_ids: Sequence[int], lookup: Lookup,
         adapter: int | None = None, asker: str = "",
     ) -> None:  # fmt: skip
-        super().__init__(ids, adapter=adapter)
-        self.asker, self.turn = asker, 0  # the second: its last one, see `Batcher._in_turn`
+        super().__init__(ids, adapter=adapter, asker=asker)
+        self.turn = 0  # its last one, see `Batcher._in_turn`
         self.tokens = Tokens()
         self.num_prompt_tokens = len(ids)
         self._sampler = sampler
@@ -179,9 +181,9 @@ class Reading(_Text):
 
     def __init__(
         self, ids: Sequence[int], *, top_logprobs: int | None = None, goes_on: bool = False, adapter: int | None = None,
-        pooled: str = MEAN,
+        pooled: str = MEAN, asker: str = "",
     ) -> None:  # fmt: skip
-        super().__init__(ids, adapter=adapter)
+        super().__init__(ids, adapter=adapter, asker=asker)
         self.result: Future[tuple[Floats, list[Pick]]] = Future()
         self._top, self._pooled = top_logprobs, pooled
         self.wants_each, self.goes_on = top_logprobs is not None, goes_on  # the first: of its tokens the logits
@@ -223,6 +225,43 @@ class Reading(_Text):
 Text = Answer | Reading
 
 
+class _Line(deque[Text]):
+    """Texts that wait, in the order in which they are let in and read: askers take turns, by the tokens that they ask to be read.
+
+    A text's place is where its asker's last unread one ends, or what is being read now if that is further, and its own tokens more. So
+    the texts of one asker are read as they come, and who comes while many of another wait is behind as many tokens of theirs as they
+    bring themselves.
+    Source: Golestani 1994, doi:10.1109/INFCOM.1994.337677.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ends: dict[str, int] = {}  # by asker, the place of the last that is unread
+        self._now = 0
+
+    def put(self, text: Text) -> None:
+        text.place = self._ends[text.asker] = max(self._now, self._ends.get(text.asker, 0)) + len(text.ids)
+        self.insert(bisect.bisect_right(self, text.place, key=_place), text)
+
+    def give_back(self, text: Text) -> None:
+        """It was let in, and waits again: no later than before."""
+        self.insert(bisect.bisect_left(self, text.place, key=_place), text)
+
+    def in_order(self, texts: Sequence[Text]) -> list[Text]:
+        """These, which were let in and are yet to be read, the one whose turn it is first."""
+        ordered = sorted(texts, key=_place)
+        self._now = max([self._now, *(text.place for text in ordered[:1])])
+        return ordered
+
+    def drop_cancelled(self, unread: Sequence[Text]) -> None:
+        """`unread`: those that were let in, in that order."""
+        left = [text for text in self if not text.cancelled]
+        if len(left) < len(self):
+            self.clear()
+            self.extend(left)
+        self._ends = {text.asker: text.place for text in (*unread, *left)}
+
+
 class Batcher:
     """The one thread that touches the model, from its making to its end."""
 
@@ -232,8 +271,7 @@ class Batcher:
         `cache_bytes`: what keys and values may take, see `_num_blocks`.
         """
         self._incoming: queue.SimpleQueue[Text | None] = queue.SimpleQueue()
-        self._answers: deque[Text] = deque()  # those that wait, in the order in which they are let in
-        self._readings: deque[Text] = deque()
+        self._answers, self._readings = _Line(), _Line()  # those that wait
         self._running: list[Text] = []  # in the order in which they were let in
         self._num_passed = 0  # answers in a row that were let in before a reading that waits
         self._num_turns = 0  # taken by answers
@@ -316,7 +354,7 @@ class Batcher:
             if text is None:
                 return False
             if not self._ends_at_once(text):
-                self._line_of(text).append(text)
+                self._line_of(text).put(text)
         return True
 
     def _ends_at_once(self, text: Text) -> bool:
@@ -337,15 +375,15 @@ class Batcher:
             text.fail(exc)
         return True
 
-    def _line_of(self, text: Text) -> deque[Text]:
+    def _line_of(self, text: Text) -> _Line:
         return self._answers if isinstance(text, Answer) else self._readings
 
     def _drop_cancelled(self) -> None:
         for text in [text for text in self._running if text.cancelled]:
             self._leave(text)
-        self._answers, self._readings = (
-            deque(text for text in line if not text.cancelled) for line in (self._answers, self._readings)
-        )
+        unread = [text for text in self._running if _num_left(text) > 1]
+        for line in (self._answers, self._readings):
+            line.drop_cancelled([text for text in unread if self._line_of(text) is line])
 
     def _pass(self) -> None:
         self._admit()
@@ -454,9 +492,10 @@ class Batcher:
         writing = [text for text in answers if _num_left(text) == 1]
         if len(writing) > TEXTS_BESIDE_OTHERS and len({text.asker for text in answers}) > 1:
             writing = self._in_turn(writing)
-        prompts = [text for text in answers if _num_left(text) > 1]
+        prompts = self._answers.in_order([text for text in answers if _num_left(text) > 1])
         guess = max(0, GUESSED_TOKENS // len(writing) - 1) if writing and self._model.takes_many else 0
-        is_alone = not writing and not any(other._running for other in _batchers if other is not self)
+        several = len({text.asker for text in prompts}) > 1
+        is_alone = not writing and not several and not any(other._running for other in _batchers if other is not self)
         room = min(PASS_TOKENS if is_alone else PASS_TOKENS_BESIDE_ANSWERS + len(writing), self._model.largest_pass)
         kept = min(room // READINGS_PART, _num_unread(self._running))
         planned: list[tuple[Text, Row]] = []
@@ -465,7 +504,7 @@ class Batcher:
         for_short = room // SHORT_PROMPTS_PART
         room -= for_short - self._add(planned, sorted(prompts[1:], key=_num_left), for_short)
         room = self._add(planned, prompts, room) + kept
-        readings = [text for text in self._running if isinstance(text, Reading)]
+        readings = self._readings.in_order([text for text in self._running if isinstance(text, Reading)])
         self._add(planned, readings, min(room, PASS_TOKENS_BESIDE_ANSWERS) if prompts else room)
         return planned
 
@@ -524,7 +563,7 @@ class Batcher:
                 return False
             self._leave(latest)
             latest.begin_again()
-            self._line_of(latest).appendleft(latest)
+            self._line_of(latest).give_back(latest)
         return True
 
     def _too_long(self, num_tokens: int) -> CacheExceededError:
@@ -546,6 +585,10 @@ class Batcher:
 
 def _closed() -> StoppedError:
     return StoppedError("the model was closed while it was answering", hint="close it when all have their answers")
+
+
+def _place(text: Text) -> int:
+    return text.place
 
 
 def _num_left(text: Text) -> int:

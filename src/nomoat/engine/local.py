@@ -313,7 +313,10 @@ class LocalEngine(Engine):
         for at, row in enumerate(rows):
             with about("texts", at, len(rows)):
                 self._require_readable(row)
-        readings = [Reading(row, top_logprobs=top_logprobs, goes_on=goes_on, adapter=self._at, pooled=self._pooling) for row in rows]
+        readings = [
+            Reading(row, top_logprobs=top_logprobs, goes_on=goes_on, adapter=self._at, pooled=self._pooling, asker=net.asker())
+            for row in rows
+        ]
         batcher = self._started_batcher()
         for reading in readings:
             batcher.submit(reading)

@@ -201,7 +201,7 @@ class Answers:
 
         def work() -> T:
             try:
-                with net.asking_for(stop):
+                with net.asking_for(stop, client):
                     return function(stop)
             except NomoatError:
                 if stop.is_set():
