@@ -74,8 +74,8 @@ def decide(
     over_budget: Callable[[], str] = lambda: "",
     whole: str = "",
 ) -> Decision:
-    """None of the `texts`, which are what would leave, may hold anything private, nor may all of it (`whole`, see `private_kinds`); the
-    learned router is asked about `question`.
+    """None of the `texts`, which are what would leave, may hold anything private, nor may `whole`, which is all of it (see
+    `private_kinds`); the learned router is asked about `question`.
 
     `only_here` says why the cloud model could not be asked this, if so. `over_budget` is asked of what would leave: why that could
     cost too much.

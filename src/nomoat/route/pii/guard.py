@@ -34,12 +34,12 @@ def private_kinds(
     texts = dict.fromkeys(texts)
     found = _kinds_in(texts, kinds, names, patterns)
     far = tuple(kind for kind in kinds if kind in FAR and kind not in found)
-    return (*found, *(_kinds_in([whole], far) if far and whole not in texts else ()))
+    return (*found, *(_kinds_in([whole], far) if whole and far and whole not in texts else ()))
 
 
 def windows(texts: Iterable[str]) -> Iterator[str]:
-    """The texts one after another, in pieces of whole texts: what is added at the end changes the last piece alone. Each text is in one
-    with the text before it."""
+    """The texts one after another, in pieces of whole texts: what is added at the end changes the last piece alone. Each text is in
+    one with the text before it."""
     held, length, is_new = deque[str](), 0, False
     for text in texts:
         held.append(text)
