@@ -199,16 +199,24 @@ class Request:
 
     @property
     def texts(self) -> list[str]:
-        """Whatever a model is told of it, each by itself: who speaks and what the schema is called, the turns in their order, then
-        calls, functions, schema and variables. The guard also reads them one after another: what stands between two of them hides
-        a number that goes on from one to the next."""
+        """Whatever a model is told of it, each by itself."""
+        return [text for row in self.rows_of_texts for text in row]
+
+    @property
+    def rows_of_texts(self) -> list[list[str]]:
+        """Those texts in rows, of which the next turn of a conversation adds to the end alone: who speaks, what the schema is called,
+        the turns in their order, then calls, their ids, and functions, schema and variables. The guard also reads those of a row one
+        after another: what stands between two of them hides a number that goes on from one to the next."""
         called = [call for message in self.messages if isinstance(message, CallingTurn) for call in message.calls]
-        texts: list[str | None] = [*(message.name for message in self.messages), self.schema_name, self.schema_description]
-        texts += [self.prompt, self.suffix, *(message.content for message in self.messages)]
-        texts += [text for call in called for text in (call.name, call.arguments, call.id, call.extra_content)]
-        texts += [message.call_id for message in self.messages if isinstance(message, ToolResult)]
-        texts += [*self.tools, self.json_schema, self.template_variables]
-        return [text for text in texts if text]
+        rows: list[list[str | None]] = [
+            [message.name for message in self.messages],
+            [self.schema_name, self.schema_description],
+            [self.prompt, self.suffix, *(message.content for message in self.messages)],
+            [text for call in called for text in (call.name, call.arguments, call.id, call.extra_content)],
+            [message.call_id for message in self.messages if isinstance(message, ToolResult)],
+            [*self.tools, self.json_schema, self.template_variables],
+        ]
+        return [[text for text in row if text] for row in rows]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

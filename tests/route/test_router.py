@@ -39,7 +39,8 @@ from nomoat.errors import (
 from nomoat.hardware import Detected
 from nomoat.records import CallingTurn, Chunk, Decision, Message, Request, ToolCall, ToolResult
 from nomoat.responder import Responder
-from nomoat.route import budget, fallback, in_force, learned, router
+from nomoat.route import budget, fallback, in_force, learned, pii, router
+from nomoat.route.pii.guard import WINDOW
 from nomoat.route.policy import IfCloudFails, Policy, PolicyFile, default_path
 from nomoat.route.router import RouterEngine
 
@@ -214,6 +215,35 @@ def test_nothing_that_stands_beside_private_data_lets_it_leave(request_: Request
     assert engine.decide(said(AMOUNTS)).where == "cloud"
     list(engine.generate(request_))
     assert (cloud.told, decisions[0].rule) == ([], "private")
+
+
+def test_a_further_turn_of_a_long_chat_is_looked_at_with_the_last_ones_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, looked_at, find = built()[0], list[str](), pii.find
+    monkeypatch.setattr(
+        pii, "find", lambda text, **told: looked_at.append(text if told["kinds"] == pii.KINDS else "") or find(text, **told)
+    )
+    turns = [f"{at}: " + "What is a moat? " * 100 for at in range(100)]
+    assert engine.decide(said(*turns[:99], system="Be kind.")).where == "cloud"
+    looked_at.clear()
+    assert engine.decide(said(*turns, system="Be kind.")).where == "cloud"
+    assert sum(map(len, looked_at)) < 3 * WINDOW < sum(map(len, turns)) / 2
+
+
+@pytest.mark.parametrize(
+    ("texts", "system"),
+    [
+        (["go on"] * 4 + ["card: 5500 0000", "ok", "0000 0004"], ""),
+        (["go on"] * 4 + ["010-12", "34-5678"], ""),
+        (["go on"] * 4 + ["What is your password?", "blue42sky"], ""),
+        (["P123456789012"], "통관 상담"),
+    ],
+    ids=["one side's", "next", "asked for", "a word far away"],
+)
+def test_what_goes_on_in_a_long_chat_never_leaves(texts: list[str], system: str) -> None:
+    engine, long = built()[0], ["What is a moat? " * 100] * 40
+    assert engine.decide(said(*long, *texts[:-1], system=system)).where == "cloud"
+    assert engine.decide(said(*long, *texts, system=system)).rule == "private"
+    assert engine.decide(said(*long, *texts, *long, system=system)).rule == "private"
 
 
 def test_decision_names_what_was_found_and_not_the_text() -> None:

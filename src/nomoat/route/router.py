@@ -35,7 +35,7 @@ from nomoat.route.fallback import CloudError, Failures, OrHere, how_it_failed
 from nomoat.route.in_force import FollowedPolicy, InForce, Usable, usable
 from nomoat.route.learned import LearnedRouter, load_router
 from nomoat.route.pii import KIND_TITLES, Kind
-from nomoat.route.pii.guard import private_kinds
+from nomoat.route.pii.guard import WINDOW, private_kinds, windows
 from nomoat.route.policy import Policy, PolicyFile, default_path, load_policy
 from nomoat.words import listed
 
@@ -72,13 +72,15 @@ def decide(
     *,
     only_here: str = "",
     over_budget: Callable[[], str] = lambda: "",
+    whole: str = "",
 ) -> Decision:
-    """None of the `texts`, which are what would leave, may hold anything private; the learned router is asked about `question`.
+    """None of the `texts`, which are what would leave, may hold anything private, nor may `whole`, which is all of it (see
+    `private_kinds`); the learned router is asked about `question`.
 
     `only_here` says why the cloud model could not be asked this, if so. `over_budget` is asked of what would leave: why that could
     cost too much.
     """
-    decision = _whatever_it_costs(texts, question, policy, router, only_here)
+    decision = _whatever_it_costs(_private_kinds(texts, policy, whole), question, policy, router, only_here)
     if decision.where == "cloud" and (why := over_budget()):
         return _kept_here(policy, decision, "budget", why)
     return decision
@@ -98,11 +100,13 @@ def _failed(policy: Policy, decision: Decision, error: CloudError) -> Decision:
     return _kept_here(policy, decision, "cloud_failed", why)
 
 
-def _whatever_it_costs(texts: Iterable[str], question: str, policy: Policy, router: Usable, only_here: str) -> Decision:
+def _whatever_it_costs(kinds: tuple[Kind, ...], question: str, policy: Policy, router: Usable, only_here: str) -> Decision:
+    """`kinds`: what is private in what would leave."""
+
     def local(rule: Rule, why: str, kinds: tuple[Kind, ...] = ()) -> Decision:
         return Decision(where="local", model=policy.local, why=why, rule=rule, kinds=kinds)
 
-    if kinds := _private_kinds(texts, policy):
+    if kinds:
         held = listed([KIND_TITLES[kind] for kind in kinds])
         return local("private", f"it holds {held}, which the policy keeps from the cloud", kinds)
     if policy.cloud is None:
@@ -126,8 +130,8 @@ def _whatever_it_costs(texts: Iterable[str], question: str, policy: Policy, rout
     )
 
 
-def _private_kinds(texts: Iterable[str], policy: Policy) -> tuple[Kind, ...]:
-    return private_kinds(texts, kinds=policy.never_leaves, names=policy.names, patterns=policy.patterns)
+def _private_kinds(texts: Iterable[str], policy: Policy, whole: str = "") -> tuple[Kind, ...]:
+    return private_kinds(texts, kinds=policy.never_leaves, names=policy.names, patterns=policy.patterns, whole=whole)
 
 
 class _Together:
@@ -263,8 +267,10 @@ class RouterEngine(Engine):
         def over_budget() -> str:
             return "" if rules.allowance is None else rules.allowance.why_over_budget(usd)
 
-        texts, question = [*_texts(request, continuations), going_on], question_of(request)
-        decision = decide(texts, question, rules.policy, rules.router, only_here=only_here, over_budget=over_budget)
+        (texts, whole), question = _texts(request, continuations), question_of(request)
+        decision = decide(
+            [*texts, going_on], question, rules.policy, rules.router, only_here=only_here, over_budget=over_budget, whole=whole
+        )
         if decision.where == "local" or rules.allowance is None or request.max_new_tokens is not None:
             return decision
         return replace(decision, max_new_tokens=rules.allowance.rates.limited(request).max_new_tokens)
@@ -475,9 +481,13 @@ def _rates(policy: Policy) -> Rates | None:
     return rates_of(policy, is_local=policy.cloud is not None and bool(references.is_local(policy.cloud)))
 
 
-def _texts(request: Request, continuations: Sequence[str]) -> list[str]:
+def _texts(request: Request, continuations: Sequence[str]) -> tuple[list[str], str]:
     """Whatever would leave with a request: each text of it, and together, as a number may go on from one to the next, what either side
-    said, and all of it."""
-    parts = [part for part in (*request.texts, *request.stop, request.answer_start, *continuations) if part]
-    answers = "\n".join(message.content for message in request.messages if message.role == "assistant")
-    return [*parts, question_of(request), answers, "\n".join(parts)]
+    said, and all of it. Of a long one, all of it comes by itself, and together what the next turn leaves as it is."""
+    rows = [*request.rows_of_texts, [text for text in (*request.stop, request.answer_start, *continuations) if text]]
+    parts = [text for row in rows for text in row]
+    of_sides = ([message.content for message in request.messages if message.role == role] for role in ("user", "assistant"))
+    whole = "\n".join(parts)
+    is_long = len(whole) > WINDOW
+    together = [text for row in (*of_sides, *(rows if is_long else [parts])) for text in windows(row)]
+    return [*parts, (request.prompt or "") + request.suffix, *together], whole if is_long else ""

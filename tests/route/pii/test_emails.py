@@ -47,6 +47,7 @@ from private_kinds import kinds
         "kim\\@naver.com",
         "**kim**@**naver**.com",
         "git@naver.com",
+        "noreply.kim@naver.com",
         "kim@corp.io.Test it first",
         "ask kim@posteo.de.Example follows",
     ],

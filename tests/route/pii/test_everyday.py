@@ -8,6 +8,9 @@ from private_kinds import kinds
 
 HELD = {
     "phone": [
+        "02110-1301",
+        "MA 02-110-1301",
+        "2014-01-16 02-555-1234",
         "last phone: 5500-9900",
         "last_phone: 2100-3000",
         "last_contact: 5500-9900",
@@ -251,6 +254,15 @@ HELD = {
     ],
 }
 PLAIN = [
+    # Code, lists of changes and licences.
+    'const digits = "0123456789"',
+    "0.4.1 / 2014-01-16",
+    "## [0.5.3] - 2015-03-12",
+    " * Foundation, Inc., 51 Franklin Street, Fifth Floor, Boston, MA 02110-1301 USA.",
+    "#  1991 Free Software Foundation, Inc., 51 Franklin St, Fifth Floor, Boston, MA\n#  02110-1301, USA.",
+    " * Foundation, Inc., 59 Temple Place - Suite 330, Boston, MA 02111-1307, USA.",
+    "Foundation, Inc., 675 Mass Ave, Cambridge, MA 02139, USA.",
+    "Co-authored-by: bot <noreply@github.com>, do-not-reply@korea.kr",
     # Counts, sizes and times.
     "Breakpoints: mobile 768-1024 px, desktop above",
     "mobile: 320-1024px",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from nomoat.route import pii
 from nomoat.route.pii import guard
-from nomoat.route.pii.guard import private_kinds
+from nomoat.route.pii.guard import OVERLAP, WINDOW, private_kinds, windows
 
 
 @pytest.fixture
@@ -38,3 +40,28 @@ def test_what_was_searched_is_not_kept_and_the_oldest_is_forgotten(looked_at: li
         private_kinds([text], kinds=pii.KINDS, names=())
     assert looked_at == ["secret a", "secret b", "secret c", "secret b"]
     assert "secret" not in repr(guard._remembered)
+
+
+def test_texts_that_fill_no_window_are_looked_at_as_one() -> None:
+    assert list(windows(["a", "", "b"])) == ["a\n\nb"]
+    assert list(windows([])) == []
+
+
+def test_a_further_text_changes_the_last_window_alone_and_each_is_in_one_with_the_text_before_it() -> None:
+    texts = [f"<{at}" + "-" * (at * 7_919 % 3_000) + ">" for at in range(80)]
+    texts[40] += "-" * 3 * WINDOW
+    for many in range(1, len(texts)):
+        before, after = list(windows(texts[:many])), list(windows(texts[: many + 1]))
+        assert before[:-1] == after[: len(before) - 1]
+        assert len(after[-1]) < OVERLAP + WINDOW + 2 * 3_000 or texts[40] in after[-1]
+    for one, next_one in pairwise(texts):
+        assert any(f"{one}\n{next_one}" in window for window in windows(texts))
+
+
+def test_what_a_word_says_however_far_from_it_is_looked_for_in_all(looked_at: list[str]) -> None:
+    word, code = "통관 상담", "P123456789012"
+    assert private_kinds([word, code], kinds=pii.KINDS, names=()) == ()
+    for _ in range(2):
+        assert private_kinds([word, code], kinds=pii.KINDS, names=(), whole=f"{word}\n{code}") == ("customs_code",)
+    assert looked_at == [word, code, f"{word}\n{code}"]
+    assert private_kinds([code], kinds=("phone",), names=(), whole=f"{word}\n{code}") == ()

@@ -204,6 +204,10 @@ OF_HOUSES: tuple[tuple[re.Pattern[str], re.Pattern[str] | None], ...] = (
 HOUSE_NUMBERS = re.compile(
     rf"{led('[1-9]', START)}\d{{0,4}}+(?:-\d{{1,4}}+)?+[^\W\d_]?+,?+\s{{1,2}}+(?=(?i:[a-z])|\d{{1,3}}(?:st|nd|rd|th))"
 )
+# That of the Free Software Foundation, as files of many others name it in their licence's notice.
+OF_LICENCES = re.compile(
+    r"(?:51\s+Franklin|59\s+Temple|675\s+Mass)(?!\w)[\w\s,.*#/;-]{1,60}?MA[\s*#/;]{1,9}021\d\d(?:-\d{4})?(?![\d-])"
+)
 OTHERS = (
     re.compile(r"(?<![A-Za-z])P\.?\s?O\.?\s?Box\s(?:No\.?\s)?\d{1,6}(?!\d)", re.IGNORECASE),
     re.compile(r"사서함\s{0,2}(?:제\s?)?[1-9]\d{0,5}(?:-\d{1,4})?호?(?![\d개])"),
@@ -227,6 +231,7 @@ EUROPEAN = (
 
 
 def holds_address(text: str) -> bool:
+    text = OF_LICENCES.sub("!", text)
     others = (*OTHERS, *(KOREAN_IN_LATIN if KOREAN_ENDS.search(text) else ()), *(EUROPEAN if TOWN_ENDS.search(text) else ()))
     return _holds_korean(text) or _holds_house(text) or any(pattern.search(text) for pattern in others)
 

@@ -34,6 +34,8 @@ NO_HOST = re.compile(
 # For examples, says RFC 2606. A capital may begin the next sentence: `kim@naver.com.Test it`.
 RESERVED = re.compile(r"(?<![\w-])(?:(?i:example\.(?:com|net|org))|example|invalid|localhost|test|EXAMPLE|INVALID|LOCALHOST|TEST)\Z")
 
+NOBODY = re.compile(r"(?:no|do-?not)[._-]?reply@", re.IGNORECASE)  # nobody reads what is sent there
+
 
 def holds_email(text: str) -> bool:
     if AT_SIGN.search(text) is None:
@@ -45,5 +47,5 @@ def _is_no_email(match: re.Match[str]) -> bool:
     text, end = match.string, match.end()
     if match[0].startswith("git@"):
         return REPOSITORY.match(text, end) is not None
-    is_no_host = NO_HOST.fullmatch(match[0]) or RESERVED.search(match[0])
-    return is_no_host is not None and not text.startswith("@", end)
+    is_none = NO_HOST.fullmatch(match[0]) or RESERVED.search(match[0]) or NOBODY.match(match[0])
+    return is_none is not None and not text.startswith("@", end)

@@ -26,6 +26,7 @@ from nomoat.route.pii.numbers import (
 )
 from nomoat.route.pii.orders import NO_ORDER, NO_ORDERS_NUMBER
 from nomoat.route.pii.sought import Near, has_any, led, small_letters
+from nomoat.route.pii.zips import STATES
 
 # The library wants no Latin letter beside a number, nor more digits behind one; a mobile number is one wherever it stands, also as
 # `O1O`, and from abroad.
@@ -143,6 +144,15 @@ FAR_APART_ABROAD = re.compile(r"\+\d(?:[^\S\n]*+[\d().-]){6,24}")
 # What the library takes for a number: one digit before each point, as in a row of a matrix; no area or country and a number behind it.
 DECIMALS = re.compile(r"0\.\d+|[\[(]?\s*-?\d\.\d+(?:[\s,;|-]+\d\.\d+)+")
 TOO_SHORT = re.compile(r"(?:0|82)\d{0,7}")
+# Nor all digits (`"0123456789"`), or a version and its date, as lists of changes have them: `0.4.1 / 2014-01-16`.
+ALL_DIGITS = "0123456789"
+RELEASE = re.compile(r"[\[(]?\d{1,3}(?:\.\d{1,3}){1,3}[\s/()\[\]-]{1,5}(?:19|20)\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])")
+# In the USA, behind a state or before the country: `MA 02110-1301`.
+LONG_ZIP, STATE_BEFORE, COUNTRY_BEHIND = (
+    re.compile(r"\d{5}-\d{4}"),
+    re.compile(rf"(?<!\w)(?:{STATES})[,\s]{{1,3}}\Z"),
+    re.compile(r",?\s{1,2}USA"),
+)
 # Of a service (`1588-1234`): in one piece, apart, years that rise and round numbers are everyday ones, unless a word says it. Years
 # stand beside what they are of, and in Korean seldom right behind a firm.
 SERVICE, SERVICE_AS_USUAL = re.compile(r"(1[568]\d\d)(\d{4})"), re.compile(r"\d{4}-\d{4}")
@@ -245,7 +255,9 @@ def _is_everyday(text: str, start: int, number: str) -> bool:
     digits, end = "".join(filter(str.isdecimal, number)), start + len(number)
     service = SERVICE.fullmatch(digits)
     if service is None:
-        return (DECIMALS.fullmatch(number) or TOO_SHORT.fullmatch(digits)) is not None
+        is_zip = LONG_ZIP.fullmatch(number) and (has_word_before(STATE_BEFORE, text, start) or COUNTRY_BEHIND.match(text, end))
+        is_none = DECIMALS.fullmatch(number) or TOO_SHORT.fullmatch(digits) or RELEASE.fullmatch(number)
+        return bool(is_zip or is_none or number == ALL_DIGITS)
     first, second = int(service[1]), int(service[2])
     is_said, counted = has_word_before(SERVICE_SAID, text, start), _is_counted(text, end, first, second)
     if counted and not (is_said and MATTER.fullmatch(counted[0])):
