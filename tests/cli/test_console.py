@@ -260,3 +260,12 @@ def test_a_log_is_told_how_far_it_is_what_takes_long(monkeypatch: pytest.MonkeyP
         for done in (10, 15, 60):
             show(done, 120)
     assert capsys.readouterr().err == "reading my.csv: 8%\nreading my.csv: 12%\nreading my.csv: 50%\n"
+
+
+def test_a_log_is_told_anew_of_what_gets_longer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A router that may be one of chance is tried 195 times more."""
+    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", 0.0)
+    with console.waiting("learning") as show:
+        for total, done in ((6, 5), (201, 5), (201, 6), (201, 30)):
+            show(done, total)
+    assert capsys.readouterr().err == "learning: 83%\nlearning: 2%\nlearning: 15%\n"

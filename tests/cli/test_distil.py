@@ -276,6 +276,17 @@ def test_nothing_is_sent_outside_before_it_was_agreed_to(
     assert done.stderr.endswith("hint: if that is meant, add --yes\n")
 
 
+def test_a_log_is_told_how_far_the_look_at_what_would_be_sent_is(
+    nomoat: Shell, seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a million texts it takes minutes."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-1")
+    monkeypatch.setenv("NOMOAT_OFFLINE", "0")
+    monkeypatch.setattr("nomoat.cli.console.SECONDS_BETWEEN_LINES", 0.0)
+    done = nomoat("distil", OPENAI_AT_LOOPBACK, "--out", str(tmp_path / "t.jsonl"), "--seeds", str(seeds), "-n", "10")
+    assert "looking at what would be sent: 20%\n" in done.stderr
+
+
 def test_many_requests_are_searched_for_personal_data_in_the_seeds_that_all_are_made_of(
     nomoat: Shell, seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

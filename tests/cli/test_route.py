@@ -284,7 +284,13 @@ def test_learn_shows_a_person_what_it_is_at(duelled: Path, monkeypatch: pytest.M
     done = nomoat("route", "learn", "fake:", "openai:big", "-s", str(duelled), FORCE_COLOR="1")
     assert f"reading {duelled}" in done.stderr
     assert "learning from 50 prompts" in done.stderr
-    assert re.search("5/6.* times", done.stderr)
+    assert re.search("83%", done.stderr)
+
+
+def test_learn_tells_a_log_how_far_it_is(duelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nomoat.cli.console.SECONDS_BETWEEN_LINES", 0.0)
+    done = nomoat("route", "learn", "fake:", "openai:big", "-s", str(duelled))
+    assert "learning from 50 prompts: 0%\n" in done.stderr and "learning from 50 prompts: 83%\n" in done.stderr
 
 
 def test_learn_says_that_there_is_no_gap_and_what_the_thresholds_do(duelled: Path) -> None:

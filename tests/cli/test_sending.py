@@ -45,6 +45,16 @@ def consent(server: Server, suite: Suite, *, yes: bool, judge: str | None = None
     )  # fmt: skip
 
 
+def test_a_log_is_told_how_far_the_look_for_personal_data_is(
+    elsewhere: Server, suite: Suite, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a million texts it takes minutes."""
+    monkeypatch.setattr("nomoat.cli.console.SECONDS_BETWEEN_LINES", 0.0)
+    consent(elsewhere, suite, yes=True)
+    said = "looking for personal data: 0%\nlooking for personal data: 50%\n"
+    assert said in capsys.readouterr().err
+
+
 SAID = "2 texts (22 bytes) would go to 127.0.0.1, for `{url}#m`; cost not known\n"
 
 

@@ -9,6 +9,7 @@ import os
 import random
 import re
 import sqlite3
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,27 @@ def test_short_steps_of_learning_are_not_shared_out_to_threads(monkeypatch: pyte
         learned.learn(pairs(), threshold=0.5)
         assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {2}
     assert counts == {1}
+
+
+def test_routers_of_shuffled_scores_learn_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of two threads begins one before either ends it; where threads are one, the wait of ten seconds is broken."""
+    from sklearn.linear_model import LogisticRegression
+
+    fit, together, counts = LogisticRegression.fit, threading.Barrier(2, timeout=10), list[int]()
+
+    def watched(self: object, *given: object) -> object:
+        if threading.current_thread() is not threading.main_thread() and not counts:
+            together.wait()
+            counts.append(max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"))
+        return fit(self, *given)
+
+    monkeypatch.setenv("NOMOAT_THREADS", "2")
+    monkeypatch.setattr(LogisticRegression, "fit", watched)
+    with threadpool_limits(limits=2, user_api="blas"):
+        with pytest.raises(DataError, match="1 router of 39 reached as much"):
+            learned.learn(by_lot(80), threshold=0.5)
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {2}
+    assert counts in ([1], [1, 1])
 
 
 def test_figures_are_those_of_prompts_not_seen(router: learned.LearnedRouter) -> None:

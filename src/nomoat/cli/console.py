@@ -352,6 +352,8 @@ class Tenths:
     def show(self, what: str, fraction: float, info: str) -> None:
         """So much of it is done; `info`, if there is any, stands behind that."""
         tenths, now = int(10 * fraction), time.monotonic()
+        if tenths < self._last:  # there is more of it than was known
+            self._last = -1
         if self._is_told and tenths > self._last and now >= self._silent_until:
             self._silent_until, self._last = now + self._apart_seconds, tenths
             say(f"{what}: {fraction:.0%}{', ' if info else ''}{info}")

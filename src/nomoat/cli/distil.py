@@ -361,9 +361,10 @@ def _require_no_labels(*given: str | None) -> None:
 
 def _with_bar(requests: Iterable[Request], total: int) -> Iterator[Request]:
     """The requests. The bar appears with the first: a teacher on this machine is asked without looking at them all before."""
-    with console.item_progress() as bar:
-        task = bar.add_task("looking at what would be sent", total=total, info="requests")
-        yield from bar.track(requests, task_id=task)
+    with console.waiting("looking at what would be sent") as progress:
+        for done, request in enumerate(requests):
+            progress(done, total)
+            yield request
 
 
 def _ask_consent(model: Responder, requests: Iterable[Request], store: AnswerStore, how: _How, *, parts: Sequence[str] = ()) -> None:

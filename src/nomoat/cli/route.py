@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -125,11 +124,8 @@ def learn(
     duel = _duel(local, cloud, suites, given)
     pairs = outcomes.read_pairs(local, cloud, prompts, names=by_questions, duel=duel, has_table=input_column is not None)
     outcomes.require_as_now(pairs, _digest_by_now(local), duel=duel)
-    with console.item_progress() as bar:
-        show = partial(bar.update, bar.add_task(f"learning from {len(pairs.pairs):,} prompts", total=None, info="times"))
-        made = learned.learn(
-            pairs, suites=names, threshold=policy.threshold, progress=lambda done, total: show(completed=done, total=total)
-        )
+    with console.waiting(f"learning from {len(pairs.pairs):,} prompts") as progress:
+        made = learned.learn(pairs, suites=names, threshold=policy.threshold, progress=progress)
     folder = learned.save_router(made)
     if as_json:
         console.print_json({"local": local, "cloud": cloud, "suites": names, "figures": made.figures, "folder": str(folder)})

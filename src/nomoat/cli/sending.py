@@ -108,12 +108,11 @@ def _private(texts: Sequence[str], what: str, policy: Policy) -> list[str]:
 
     different = list(dict.fromkeys(texts))
     private = []
-    with console.item_progress() as bar:
-        task = bar.add_task("looking for personal data", total=len(different), info="texts")
-        for text in different:
+    with console.waiting("looking for personal data") as progress:
+        for done, text in enumerate(different):
+            progress(done, len(different))
             if found := pii.find(text, names=policy.names, patterns=policy.patterns):
                 private.append(found)
-            bar.advance(task)
     kinds = dict.fromkeys(pii.KIND_TITLES[kind] for found in private for kind in found)
     said = f"{len(private):,} of {len(different):,}{what} hold what looks like personal data: {', '.join(kinds)}"
     return [said] if private else []

@@ -17,6 +17,7 @@ import functools
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nomoat import paths, whole_files
+from nomoat import config, paths, whole_files
 from nomoat.errors import BadFileError, DataError
 from nomoat.joined import joined
 from nomoat.progress import Progress
@@ -178,26 +179,39 @@ def shuffled_aucs(
     good_SN = np.tile(good, (NUM_SHUFFLES, 1))
     for _, unseen in parts:
         good_SN[:, unseen] = [_shuffled(good[unseen], groups[unseen], rng) for _ in range(NUM_SHUFFLES)]
-    chances_SN = np.full(good_SN.shape, 0.5)
+    chances_SN = np.empty(good_SN.shape)
     total = FOLDS + 1 + NUM_SHUFFLES * FOLDS
-    for fold, (seen, unseen) in enumerate(parts):
-        vectorizer = _fitted_vectorizer([texts[at] for at in seen])
-        known, asked = (vectorizer.transform([texts[at] for at in part]) for part in (seen, unseen))
-        for shuffle in range(NUM_SHUFFLES):
-            progress(FOLDS + fold * NUM_SHUFFLES + shuffle, total)
-            if len(set(good_SN[shuffle, seen].tolist())) == 2:
-                chances_SN[shuffle, unseen] = _fitted_model(known, good_SN[shuffle, seen]).predict_proba(asked)[:, 1]
+    # Products of sparse matrices, which these are, let other threads run. The limit is set once: threads would undo each other's.
+    with ThreadPoolExecutor(config.threads().value) as threads, _libraries().limit(limits=1, user_api="blas"):
+        for fold, (seen, unseen) in enumerate(parts):
+            vectorizer = _fitted_vectorizer([texts[at] for at in seen])
+            known, asked = (vectorizer.transform([texts[at] for at in part]) for part in (seen, unseen))
+            learn = functools.partial(_chances, known, asked=asked)
+            for shuffle, chances in enumerate(threads.map(learn, good_SN[:, seen])):
+                progress(FOLDS + fold * NUM_SHUFFLES + shuffle, total)
+                chances_SN[shuffle, unseen] = chances
     progress(total - 1, total)
     once = np.ones((1, len(good)))
     found = [aucs(chances_SN[at], good_SN[at], once)[0] for at in range(NUM_SHUFFLES)]
     return np.nan_to_num(np.array(found, np.float64), nan=1.0)
 
 
+def _chances(known: Any, good: npt.NDArray[np.bool_], *, asked: Any) -> FloatArray:
+    """Of what is `asked`; 0.5 where one side is all that is known."""
+    if good.all() or not good.any():
+        return np.full(asked.shape[0], 0.5)
+    return np.asarray(_fitted_model(known, good).predict_proba(asked)[:, 1])
+
+
 def _shuffled(good: npt.NDArray[np.bool_], groups: npt.NDArray[np.intp], rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-    places = [np.flatnonzero(groups == group) for group in np.unique(groups)]
+    _, starts, sizes = np.unique(np.sort(groups), return_index=True, return_counts=True)
+    order = np.argsort(groups, kind="stable")  # places, group by group
+    others = rng.permutation(len(starts))
     shuffled = np.empty_like(good)
-    for at, place in zip(rng.permutation(len(places)), places, strict=True):
-        shuffled[place] = rng.permutation(np.resize(good[places[at]], len(place)))
+    shuffled[order[starts]] = good[order[starts[others]]]  # all there is to do for groups of one
+    for at in np.flatnonzero(sizes > 1):
+        place, other = (order[starts[one] : starts[one] + sizes[one]] for one in (at, others[at]))
+        shuffled[place] = rng.permutation(np.resize(good[other], len(place)))
     return shuffled
 
 
