@@ -453,13 +453,14 @@ def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.Mo
     assert caught.value.hint == commands.installing_extra("ray")
 
 
-def test_ray_is_not_imported_unless_it_is_asked_for(tmp_path: Path) -> None:
+def test_neither_ray_nor_scipys_statistics_are_imported_where_nothing_needs_them(tmp_path: Path) -> None:
+    """A second, and half a second."""
     path = tmp_path / "s.jsonl"
     path.write_text('{"input": "b a", "target": "a b"}\n')
-    code = f"import sys, nomoat; nomoat.evaluate('fake:', {str(path)!r}); print('ray' in sys.modules)"
+    code = f"import sys, nomoat; nomoat.evaluate('fake:', {str(path)!r}); print({{'ray', 'scipy.stats'}} & {{*sys.modules}})"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=True).stdout
-        == "False\n"
+        == "set()\n"
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 9_999
@@ -133,6 +133,8 @@ def total_ratio_interval(
         return ratio, ratio
     if np.mean(right_data == 0) ** len(right_data) > NEVER:  # how likely a draw of nothing but zeros is
         return None
+    from scipy import stats  # which takes half a second to import
+
     interval = stats.bootstrap(
         (left_data, right_data),
         lambda one, other, axis=-1: np.sum(one, axis=axis) / np.sum(other, axis=axis),
@@ -296,7 +298,7 @@ def _between_groups(
     shares_G = sizes_G / len(data_N)
     pulls_G = shares_G / (1 - shares_G) ** 2
     freedom = float(np.sum(shares_G / (1 - shares_G)) ** 2 / (pulls_G**2 @ (1 - 2 * shares_G) + (pulls_G @ shares_G) ** 2))
-    return mean, error, float(stats.t.ppf((1 + confidence) / 2, freedom))
+    return mean, error, float(special.stdtrit(freedom, (1 + confidence) / 2))
 
 
 def _jackknife(data_N: NDArray[np.float64], sizes_G: NDArray[np.float64], group_N: NDArray[np.intp]) -> float:
@@ -315,7 +317,7 @@ def _design_effect(data_N: NDArray[np.float64], sizes_G: NDArray[np.float64], gr
     means_G = np.bincount(group_N, weights=data_N) / sizes_G
     between = float(sizes_G @ (means_G - data_N.mean()) ** 2) / (num_groups - 1)
     within = float(np.sum((data_N - means_G[group_N]) ** 2)) / (num_values - num_groups)
-    by_chance = within * float(stats.f.ppf(CONFIDENCE, num_groups - 1, num_values - num_groups))
+    by_chance = within * float(special.fdtri(num_groups - 1, num_values - num_groups, CONFIDENCE))
     if between <= by_chance:
         return 1.0
     usual = (num_values - kish) / (num_groups - 1)  # size of a group
@@ -555,9 +557,13 @@ def _chance_not_below_zero(scales_U: NDArray[np.float64], shapes_U: NDArray[np.f
     saddle = float(optimize.brentq(lambda s: np.sum(shapes_U * scales_U / (1 - scales_U * s)) - 1 / s, near, pole - near, xtol=near))
     unit = 1 / math.sqrt(np.sum(shapes_U * (scales_U / (1 - scales_U * saddle)) ** 2) + 1 / saddle**2)
 
+    least_U = 1 - scales_U * saddle  # all are above zero
+    at_saddle = float(shapes_U @ np.log(least_U))
+
     def log_density(steps_S: NDArray[np.float64]) -> NDArray[np.complex128]:
         line_S = saddle + 1j * unit * np.sinh(steps_S)
-        sums_S = np.asarray(shapes_U @ np.log(1 - scales_U[:, None] * line_S), dtype=np.complex128)
+        slopes_US = (scales_U / least_U)[:, None] * line_S.imag  # log(1 - scale * line) in its parts: complex ones take far longer
+        sums_S = at_saddle + shapes_U @ np.log1p(slopes_US**2) / 2 - 1j * (shapes_U @ np.arctan(slopes_US))
         return np.asarray(np.log(unit * np.cosh(steps_S)) - sums_S - np.log(line_S), dtype=np.complex128)
 
     coarse_S = np.arange(0.0, FARTHEST_STEP, COARSE_STEP)
