@@ -40,6 +40,19 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+MODULES_AT_ONCE = 100
+num_modules_kept = 0
+
+
+def pytest_runtest_logfinish() -> None:
+    """So does what a test was the first to import, such as OpenVINO: the server looks for garbage whenever it has loaded a model."""
+    global num_modules_kept  # noqa: PLW0603
+    if len(sys.modules) >= num_modules_kept + MODULES_AT_ONCE:
+        num_modules_kept = len(sys.modules)
+        gc.collect()
+        gc.freeze()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with the most slow tests come first, then those with the most tests: no process works alone for long at the end."""
     tests = Counter(item.path for item in items)

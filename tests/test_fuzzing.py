@@ -1,4 +1,4 @@
-"""Two hundred each of the thousands of damaged models that `benchmarks/fuzz_gguf.py` and `benchmarks/fuzz_folders.py` make."""
+"""A hundred each of the thousands of damaged models that `benchmarks/fuzz_gguf.py` and `benchmarks/fuzz_folders.py` make."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def fuzzing(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize(("script", "fuzzer"), [("fuzz_gguf", "GGUF"), ("fuzz_folders", "FOLDERS")])
 def test_damaged_models_end_in_a_clear_error_or_in_a_model(script: str, fuzzer: str, fuzzing: Any) -> None:
-    facts, findings = fuzzing.fuzz(getattr(importlib.import_module(script), fuzzer), first=0, count=200, seed=2)
+    facts, findings = fuzzing.fuzz(getattr(importlib.import_module(script), fuzzer), first=0, count=100, seed=2)
     assert findings == []
-    assert sum(count for outcome, count in facts["outcomes"].items() if outcome.endswith("refused")) > 100
+    assert sum(count for outcome, count in facts["outcomes"].items() if outcome.endswith("refused")) > 50
 
 
 @pytest.mark.slow

@@ -131,8 +131,9 @@ def answered(batcher: Batcher, prompts: list[list[int]]) -> list[tuple[list[int]
     return [([pick.token for pick in row], [pick.log_probability for pick in row]) for row in picks]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def batcher(made: tuple[Any, Path]) -> Iterator[Batcher]:
+    """One for all who ask it: what one has asked is no beginning of what another asks."""
     _, folder = made
     batcher = Batcher(lambda: PagedModel(folder, EXACT), context_tokens=CONTEXT)
     yield batcher
@@ -176,7 +177,7 @@ def test_prompts_read_in_parts_beside_others_and_on_a_cached_prefix_are_answered
 ) -> None:
     monkeypatch.setattr(batching, "PASS_TOKENS", 32)
     monkeypatch.setattr(batching, "PASS_TOKENS_BESIDE_ANSWERS", 32)
-    (first,) = random_rows(1, LONG)
+    _, first = random_rows(2, LONG)
     second, third = first[: 2 * WINDOW] + random_rows(1, 33)[0], [*first, 9, 8, 7]
     for prompts in ([first, second], [third]):
         for prompt, (answer, given) in zip(prompts, answered(batcher, prompts), strict=True):

@@ -219,10 +219,10 @@ def test_a_text_moves_on_while_its_pieces_come_faster_than_they_are_rendered(
 @pytest.mark.parametrize(
     ("takes", "line_takes", "count", "fastest", "slowest"),
     [
-        pytest.param(0.0, 0.0, 9, 0.25, 0.5, id="quick"),
-        pytest.param(0.0, 0.12, 9, 0.25, 0.5, id="over a slow line"),
+        pytest.param(0.0, 0.0, 6, 0.25, 0.5, id="quick"),
+        pytest.param(0.0, 0.12, 6, 0.25, 0.5, id="over a slow line"),
         pytest.param(0.2, 0.0, 5, 0.6, PATIENCE_SECONDS, id="slow"),
-        pytest.param(1.0, 0.0, 4, 2.0, 2.8, id="slowest"),
+        pytest.param(1.0, 0.0, 3, 2.0, 2.8, id="slowest"),
     ],
 )
 def test_a_text_that_takes_long_to_be_rendered_is_rendered_less_often(

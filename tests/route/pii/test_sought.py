@@ -5,6 +5,7 @@ The texts are drawn from the patterns themselves, with a fixed seed.
 
 from __future__ import annotations
 
+import functools
 import random
 import re
 import string
@@ -88,9 +89,15 @@ class Sampler:
                 return chr(value)
             if kind is codes.RANGE:
                 return chr(self._draw.randint(*value))
-            return self._draw.choice([one for one in ALPHABET if re.match(CATEGORIES[value], one)])
+            return self._draw.choice(_fitting(((kind, value),)))
         negated = told[1:] if code is codes.IN else [(codes.LITERAL, told)] if code is codes.NOT_LITERAL else [(codes.LITERAL, 10)]
-        return self._draw.choice([one for one in ALPHABET if not any(_is(kind, value, one) for kind, value in negated)])
+        return self._draw.choice(_fitting(tuple(negated), negated=True))
+
+
+@functools.cache
+def _fitting(kinds: tuple[tuple[Any, Any], ...], *, negated: bool = False) -> list[str]:
+    """The characters that are one of these kinds, or none of them."""
+    return [one for one in ALPHABET if negated is not any(_is(kind, value, one) for kind, value in kinds)]
 
 
 def _is(kind: Any, value: Any, character: str) -> bool:
