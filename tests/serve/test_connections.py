@@ -259,6 +259,20 @@ def test_a_client_that_leaves_before_much_that_is_ready_is_written_is_no_line_of
     assert not caplog.records
 
 
+@pytest.mark.parametrize("upgrade", ["h2c", "websocket"])
+def test_who_asks_for_another_protocol_is_answered_in_http_and_is_no_line_of_the_log(
+    run: Callable[..., Running], caplog: pytest.LogCaptureFixture, upgrade: str
+) -> None:
+    """Java's HttpClient offers HTTP/2 with each request; coding agents can be told to try a WebSocket first."""
+    running = run(Responder("fake", FakeEngine()))
+    headers = {"connection": "Upgrade", "upgrade": upgrade}
+    with httpx.Client(base_url=running.url, headers=headers, timeout=PATIENCE_SECONDS) as client:
+        assert client.post("/v1/chat/completions", json={**STREAM, "stream": False}).json()["choices"][0]["message"]["content"] == "hi"
+        refused = client.get("/v1/responses")
+    assert (refused.status_code, refused.json()["error"]["message"]) == (405, "GET /v1/responses: method not allowed")
+    assert [one.getMessage() for one in caplog.records if one.levelname != "INFO"] == []
+
+
 def test_the_system_is_asked_whether_clients_are_still_there(run: Callable[..., Running]) -> None:
     one = run(Responder("fake", FakeEngine()))
     with one.sending(b"") as (_, connection):

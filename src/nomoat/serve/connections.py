@@ -75,6 +75,9 @@ class Connection(H11Protocol):
         self._heard_at = self.loop.time()  # the client's turn begins
         super().on_response_complete()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing: Java's clients offer HTTP/2 with each request, and are content with this one; uvicorn warns each time."""
+
     @property
     def is_half(self) -> bool:
         """Whether no request has come yet, or not the whole of one that waits for an answer."""
@@ -111,7 +114,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: FastAPI, *, seconds_to_end: int = SHUTDOWN_SECONDS, drain_seconds: int = 0) -> None:
         """`drain_seconds`: how long answers under way may be written on before they are ended in order."""
         super().__init__(uvicorn.Config(
-            app, http=Connection, log_config=None, access_log=False, lifespan="on", server_header=False,
+            app, http=Connection, ws="none", log_config=None, access_log=False, lifespan="on", server_header=False,
             timeout_graceful_shutdown=seconds_to_end, timeout_keep_alive=IDLE_SECONDS,
         ))  # fmt: skip
         self._app = app
