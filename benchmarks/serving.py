@@ -12,6 +12,7 @@ import json
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from nomoat.responder import Responder
 ROOT = Path(__file__).parents[1]
 PREFIX_TOKENS, NEW_TOKENS = 2000, 64
 MANY, SHORT_TOKENS, SECONDS = 64, 40, 15.0
+MANY_PROMPTS, LONG_TOKENS = 20, 1500
 STORY = Request(messages=(Message(role="user", content="Write a story about a lighthouse keeper."),), max_new_tokens=NEW_TOKENS)
 SCHEMA = {
     "type": "object",
@@ -43,10 +45,14 @@ SCHEMA = {
 }
 
 
+def docs_ids(engine: LocalEngine) -> list[int]:
+    """The tokens of all pages of the docs."""
+    return engine.tokenizer.encode("".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))))
+
+
 def prefix(engine: LocalEngine) -> dict[str, Any]:
     """Milliseconds to the first token of prompts that share their first 2,000 tokens: the first one, and the median of the others."""
-    text = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))
-    ids = engine.tokenizer.encode(text)[:PREFIX_TOKENS]
+    ids = docs_ids(engine)[:PREFIX_TOKENS]
     times = []
     for at in range(7):
         tail = engine.tokenizer.encode(f"\n\nQuestion {at}: what is the text above about?")
@@ -106,6 +112,38 @@ def beside_many(engine: Engine) -> dict[str, Any]:
     return found
 
 
+def beside_prompts(engine: LocalEngine) -> dict[str, Any]:
+    """Seconds to the first token of prompts of 1,500 and of 50 tokens: alone, and half a second after twenty of 1,500 of another
+    asker; and until those all have theirs. The same where all count as one asker's."""
+    ids, at = docs_ids(engine), iter(range(10**6))
+
+    def seconds(num_tokens: int, asker: str) -> float:
+        start = next(at) * 307  # of each prompt another, none of which begins as another one does
+        request = Request(prompt_ids=tuple(ids[start : start + num_tokens]), max_new_tokens=1)
+        began = time.perf_counter()
+        with net.asking_for(threading.Event(), asker):
+            Responder("x", engine).complete(request)
+        return time.perf_counter() - began
+
+    def measured(num_tokens: int, asker: str) -> dict[str, float]:
+        with ThreadPoolExecutor(MANY_PROMPTS) as threads:
+            began = time.perf_counter()
+            many = [threads.submit(seconds, LONG_TOKENS, "many") for _ in range(MANY_PROMPTS)]
+            time.sleep(0.5)
+            one = seconds(num_tokens, asker)
+            wait(many)
+            return {"seconds": round(one, 2), "all_of_the_many": round(time.perf_counter() - began, 1)}
+
+    return {
+        f"{num_tokens}_tokens": {
+            "alone": round(float(np.median([seconds(num_tokens, "one") for _ in range(3)])), 2),
+            "beside_another": measured(num_tokens, "one"),
+            "beside_its_own": measured(num_tokens, "many"),
+        }
+        for num_tokens in (LONG_TOKENS, 50)
+    }
+
+
 def speed(engine: Engine, request: Request = STORY) -> float:
     """Decoding, tokens a second, best of three."""
     return round(max(Responder("x", engine).complete(request).usage.decode_tokens_per_second for _ in range(3)), 1)
@@ -150,6 +188,7 @@ def main() -> None:
     found["shared_prefix"] = prefix(engine)
     found["tokens_per_second_at_once"] = {count: at_once(engine, count) for count in (1, 8, 32)}
     found["beside_many"] = beside_many(engine)
+    found["beside_prompts"] = beside_prompts(engine)
     found["schema"] = schema(engine)
     engine.close()
     print(json.dumps(found, indent=1))
