@@ -246,6 +246,15 @@ def test_what_goes_on_in_a_long_chat_never_leaves(texts: list[str], system: str)
     assert engine.decide(said(*long, *texts, *long, system=system)).rule == "private"
 
 
+def test_a_turn_that_calls_and_says_nothing_does_not_part_what_goes_on_in_a_long_chat() -> None:
+    engine = built()[0]
+    first = Message(role="assistant", content="What is a moat? " * (WINDOW // 16) + "card: 5500 0000")
+    calls = CallingTurn(role="assistant", content="", calls=(CALL,)), ToolResult(role="tool", content="ok", call_id=CALL.id)
+    asked = (*said("Go on.").messages, first, *calls, Message(role="assistant", content="0000 0004"))
+    assert engine.decide(Request(messages=asked[:-1])).where == "cloud"
+    assert engine.decide(Request(messages=asked)).rule == "private"
+
+
 def test_decision_names_what_was_found_and_not_the_text() -> None:
     engine, _, _ = built(names=("김철수",))
     decision = engine.decide(said(f"김철수, {PRIVATE}"))

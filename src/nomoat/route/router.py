@@ -486,7 +486,8 @@ def _texts(request: Request, continuations: Sequence[str]) -> tuple[list[str], s
     said, and all of it. Of a long one, all of it comes by itself, and together what the next turn leaves as it is."""
     rows = [*request.rows_of_texts, [text for text in (*request.stop, request.answer_start, *continuations) if text]]
     parts = [text for row in rows for text in row]
-    of_sides = ([message.content for message in request.messages if message.role == role] for role in ("user", "assistant"))
+    said = [message for message in request.messages if message.content]  # a turn that only calls says nothing
+    of_sides = ([message.content for message in said if message.role == role] for role in ("user", "assistant"))
     whole = "\n".join(parts)
     is_long = len(whole) > WINDOW
     together = [text for row in (*of_sides, *(rows if is_long else [parts])) for text in windows(row)]
