@@ -39,7 +39,7 @@ def private_kinds(
 
 def windows(texts: Iterable[str]) -> Iterator[str]:
     """The texts one after another, in pieces of whole texts: what is added at the end changes the last piece alone. Each text is in
-    one with the text before it."""
+    one with the two before it, as a number may have a text for each of three groups."""
     held, length, is_new = deque[str](), 0, False
     for text in texts:
         held.append(text)
@@ -47,7 +47,7 @@ def windows(texts: Iterable[str]) -> Iterator[str]:
         if len(held) > 1 and length >= WINDOW:
             yield "\n".join(held)
             is_new = False
-            while len(held) > 1 and length > OVERLAP:
+            while len(held) > 2 and length > OVERLAP:
                 length -= len(held.popleft())
     if is_new:
         yield "\n".join(held)
