@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from nomoat.route import pii
@@ -45,15 +47,18 @@ def test_texts_that_fill_no_window_are_looked_at_as_one() -> None:
     assert list(windows([])) == []
 
 
-def test_a_further_text_changes_the_last_window_alone_and_each_is_in_one_with_the_two_before_it() -> None:
+def test_a_further_text_changes_the_last_window_alone_and_each_is_in_one_with_the_text_before_it() -> None:
     texts = [f"<{at}" + "-" * (at * 7_919 % 3_000) + ">" for at in range(80)]
     texts[40] += "-" * 3 * WINDOW
     for many in range(1, len(texts)):
         before, after = list(windows(texts[:many])), list(windows(texts[: many + 1]))
         assert before[:-1] == after[: len(before) - 1]
         assert len(after[-1]) < OVERLAP + WINDOW + 2 * 3_000 or texts[40] in after[-1]
-    for at in range(len(texts) - 2):
-        assert any("\n".join(texts[at : at + 3]) in window for window in windows(texts))
+    texts[41:44] = "010", "1234", "5678"
+    assert any("\n".join(texts[40:45]) in window for window in windows(texts))
+    assert sum(texts[40] in window for window in windows(texts)) == 2
+    for one, next_one in pairwise(texts):
+        assert any(f"{one}\n{next_one}" in window for window in windows(texts))
 
 
 def test_what_a_word_says_however_far_from_it_is_looked_for_in_all(looked_at: list[str]) -> None:
