@@ -597,6 +597,28 @@ def test_prompts_that_were_cancelled_count_as_nobodys_turn(fake: tuple[Fake, bat
     assert sum(read_before(model, 1)[text.ids[0]] for text in others) < 4 * 3000
 
 
+def test_prompts_that_were_just_cancelled_do_not_hold_up_what_is_asked_in_their_place(fake: tuple[Fake, batching.Batcher]) -> None:
+    """As an editor does at each key."""
+    model, batcher = fake
+    many = [answer_to(100 + at, 3000, asker="many") for at in range(9)]
+    typed = [answer_to(1 + at, 3000, asker="one") for at in range(5)]
+    for text in many:
+        batcher.submit(text)
+
+    def ask_anew() -> None:
+        if 1 <= (at := len(model.passes)) <= len(typed):
+            for text in typed[: at - 1]:
+                text.tokens.cancel()
+            batcher.submit(typed[at - 1])
+
+    model.before_pass = ask_anew
+    model.may_begin.set()
+    for text in (*many, typed[-1]):
+        list(text.tokens)
+    read = read_before(model, typed[-1].ids[0])
+    assert sum(read[text.ids[0]] for text in many) < 4 * 3000
+
+
 def test_a_few_readings_do_not_wait_for_the_many_of_another_asker(fake: tuple[Fake, batching.Batcher]) -> None:
     model, batcher = fake
     many, few = [reading_of(100 + at, 256, asker="many") for at in range(200)], [reading_of(1, 256, asker="one")]

@@ -246,6 +246,25 @@ def test_what_goes_on_in_a_long_chat_never_leaves(texts: list[str], system: str)
     assert engine.decide(said(*long, *texts, *long, system=system)).rule == "private"
 
 
+@pytest.mark.parametrize(
+    "ends", [said("010", "ok", "1234", "ok", "5678"), replace(said("010-12"), stop=("34-5678",))], ids=["in three turns", "stop"]
+)
+def test_what_goes_on_behind_a_text_that_fills_a_window_never_leaves(ends: Request) -> None:
+    engine, (first, *others) = built()[0], ends.messages
+    long = replace(first, content="What is a moat? " * (WINDOW // 16) + first.content)
+    assert engine.decide(Request(messages=(long, *others[:-1]))).where == "cloud"
+    assert engine.decide(replace(ends, messages=(long, *others))).rule == "private"
+
+
+def test_a_turn_that_calls_and_says_nothing_does_not_part_what_goes_on_in_a_long_chat() -> None:
+    engine = built()[0]
+    first = Message(role="assistant", content="What is a moat? " * (WINDOW // 16) + "card: 5500 0000")
+    calls = CallingTurn(role="assistant", content="", calls=(CALL,)), ToolResult(role="tool", content="ok", call_id=CALL.id)
+    asked = (*said("Go on.").messages, first, *calls, Message(role="assistant", content="0000 0004"))
+    assert engine.decide(Request(messages=asked[:-1])).where == "cloud"
+    assert engine.decide(Request(messages=asked)).rule == "private"
+
+
 def test_decision_names_what_was_found_and_not_the_text() -> None:
     engine, _, _ = built(names=("김철수",))
     decision = engine.decide(said(f"김철수, {PRIVATE}"))

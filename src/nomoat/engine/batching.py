@@ -330,6 +330,7 @@ class Batcher:
                 try:
                     self._drop_cancelled()
                     self._pass()
+                    self._drop_cancelled()  # who asks for something else now is not behind what they no longer want
                 except BaseException as exc:  # noqa: BLE001 - a mistake of ours, or Rust's panic, must not leave anyone waiting for ever
                     self._fail_all(exc, also_waiting=not self._running)
         finally:

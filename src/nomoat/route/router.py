@@ -483,11 +483,15 @@ def _rates(policy: Policy) -> Rates | None:
 
 def _texts(request: Request, continuations: Sequence[str]) -> tuple[list[str], str]:
     """Whatever would leave with a request: each text of it, and together, as a number may go on from one to the next, what either side
-    said, and all of it. Of a long one, all of it comes by itself, and together what the next turn leaves as it is."""
-    rows = [*request.rows_of_texts, [text for text in (*request.stop, request.answer_start, *continuations) if text]]
+    said, and all of it. Of a long one, all of it comes by itself, and together what the next turn leaves as it is, and the end."""
+    ends = [text for text in (*request.stop, request.answer_start, *continuations) if text]
+    rows = [*request.rows_of_texts, ends]
     parts = [text for row in rows for text in row]
-    of_sides = ([message.content for message in request.messages if message.role == role] for role in ("user", "assistant"))
+    said = [message for message in request.messages if message.content]  # a turn that only calls says nothing
+    of_sides = ([message.content for message in said if message.role == role] for role in ("user", "assistant"))
+    raw = (request.prompt or "") + request.suffix
+    last = [text for text in (*(message.content for message in said[-1:]), raw, *ends) if text]
     whole = "\n".join(parts)
     is_long = len(whole) > WINDOW
-    together = [text for row in (*of_sides, *(rows if is_long else [parts])) for text in windows(row)]
-    return [*parts, (request.prompt or "") + request.suffix, *together], whole if is_long else ""
+    together = [text for row in (*of_sides, *((*rows, last) if is_long else [parts])) for text in windows(row)]
+    return [*parts, raw, *together], whole if is_long else ""

@@ -130,6 +130,7 @@ def found(text: str) -> bool:
         "1 Hacker Way, Menlo Park, CA 94025",
         "410 Terry Ave N, Seattle, WA 98109",
         "77 Massachusetts Avenue, Cambridge, MA 02139",
+        "51 Franklin St, Cambridge, MA 02139",
         "100 Queen St W, Toronto, ON M5H 2N2",
         "12 George Street, Sydney NSW 2000",
         "#101-1203, 12 World Cup buk-ro, Mapo-gu, Seoul",

@@ -54,6 +54,9 @@ def test_a_further_text_changes_the_last_window_alone_and_each_is_in_one_with_th
         before, after = list(windows(texts[:many])), list(windows(texts[: many + 1]))
         assert before[:-1] == after[: len(before) - 1]
         assert len(after[-1]) < OVERLAP + WINDOW + 2 * 3_000 or texts[40] in after[-1]
+    texts[41:44] = "010", "1234", "5678"
+    assert any("\n".join(texts[40:45]) in window for window in windows(texts))
+    assert sum(texts[40] in window for window in windows(texts)) == 2
     for one, next_one in pairwise(texts):
         assert any(f"{one}\n{next_one}" in window for window in windows(texts))
 

@@ -205,8 +205,9 @@ HOUSE_NUMBERS = re.compile(
     rf"{led('[1-9]', START)}\d{{0,4}}+(?:-\d{{1,4}}+)?+[^\W\d_]?+,?+\s{{1,2}}+(?=(?i:[a-z])|\d{{1,3}}(?:st|nd|rd|th))"
 )
 # That of the Free Software Foundation, as files of many others name it in their licence's notice.
+TO_TOWN = r"(?!\w)[\w\s,.*#/;-]{1,50}?"
 OF_LICENCES = re.compile(
-    r"(?:51\s+Franklin|59\s+Temple|675\s+Mass)(?!\w)[\w\s,.*#/;-]{1,60}?MA[\s*#/;]{1,9}021\d\d(?:-\d{4})?(?![\d-])"
+    rf"(?:(?:51\s+Franklin|59\s+Temple){TO_TOWN}Boston|675\s+Mass{TO_TOWN}Cambridge)[\s,*#/;]{{1,9}}MA[\s*#/;]{{1,9}}021\d\d(?:-\d{{4}})?(?![\d-])"
 )
 OTHERS = (
     re.compile(r"(?<![A-Za-z])P\.?\s?O\.?\s?Box\s(?:No\.?\s)?\d{1,6}(?!\d)", re.IGNORECASE),

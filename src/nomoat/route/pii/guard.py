@@ -16,7 +16,9 @@ from nomoat.route import pii
 from nomoat.route.pii import Kind
 
 MOST_REMEMBERED = 10_000  # texts, at about 300 bytes each
-WINDOW, OVERLAP = 20_000, 5_000  # characters: of texts that are looked at together, and of those that the next window has, too
+# Characters: of texts that are looked at together, and of those that the next window has, too, where these are whole texts; no fewer
+# than the last, since each group of a number may be a text.
+WINDOW, OVERLAP, LEAST = 20_000, 5_000, 100
 FAR: tuple[Kind, ...] = ("customs_code",)  # a word anywhere says what they are, however far from them
 
 _lock = threading.Lock()
@@ -39,15 +41,15 @@ def private_kinds(
 
 def windows(texts: Iterable[str]) -> Iterator[str]:
     """The texts one after another, in pieces of whole texts: what is added at the end changes the last piece alone. Each text is in
-    one with the text before it."""
+    one with the text before it, and with those between which are fewer than `LEAST` characters."""
     held, length, is_new = deque[str](), 0, False
     for text in texts:
         held.append(text)
         length, is_new = length + len(text), True
-        if len(held) > 1 and length >= WINDOW:
+        if length >= WINDOW and length - len(held[0]) >= LEAST:
             yield "\n".join(held)
             is_new = False
-            while len(held) > 1 and length > OVERLAP:
+            while length > OVERLAP and length - len(held[0]) >= LEAST:
                 length -= len(held.popleft())
     if is_new:
         yield "\n".join(held)

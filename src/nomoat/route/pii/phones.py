@@ -26,7 +26,7 @@ from nomoat.route.pii.numbers import (
 )
 from nomoat.route.pii.orders import NO_ORDER, NO_ORDERS_NUMBER
 from nomoat.route.pii.sought import Near, has_any, led, small_letters
-from nomoat.route.pii.zips import STATES
+from nomoat.route.pii.zips import state_and_zip
 
 # The library wants no Latin letter beside a number, nor more digits behind one; a mobile number is one wherever it stands, also as
 # `O1O`, and from abroad.
@@ -147,10 +147,11 @@ TOO_SHORT = re.compile(r"(?:0|82)\d{0,7}")
 # Nor all digits (`"0123456789"`), or a version and its date, as lists of changes have them: `0.4.1 / 2014-01-16`.
 ALL_DIGITS = "0123456789"
 RELEASE = re.compile(r"[\[(]?\d{1,3}(?:\.\d{1,3}){1,3}[\s/()\[\]-]{1,5}(?:19|20)\d\d-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])")
-# In the USA, behind a state or before the country: `MA 02110-1301`.
-LONG_ZIP, STATE_BEFORE, COUNTRY_BEHIND = (
+# In the USA, behind its state or before the country: `MA 02110-1301`, but `OK 02555-1234`.
+STATE_REACH = 5  # characters before it
+LONG_ZIP, OF_STATE, COUNTRY_BEHIND = (
     re.compile(r"\d{5}-\d{4}"),
-    re.compile(rf"(?<!\w)(?:{STATES})[,\s]{{1,3}}\Z"),
+    re.compile(r"(?<!\w)" + state_and_zip(r"[,\s]{1,3}") + r"\Z"),
     re.compile(r",?\s{1,2}USA"),
 )
 # Of a service (`1588-1234`): in one piece, apart, years that rise and round numbers are everyday ones, unless a word says it. Years
@@ -255,7 +256,8 @@ def _is_everyday(text: str, start: int, number: str) -> bool:
     digits, end = "".join(filter(str.isdecimal, number)), start + len(number)
     service = SERVICE.fullmatch(digits)
     if service is None:
-        is_zip = LONG_ZIP.fullmatch(number) and (has_word_before(STATE_BEFORE, text, start) or COUNTRY_BEHIND.match(text, end))
+        is_of_state = OF_STATE.search(text, max(0, start - STATE_REACH), end)
+        is_zip = LONG_ZIP.fullmatch(number) and (is_of_state or COUNTRY_BEHIND.match(text, end))
         is_none = DECIMALS.fullmatch(number) or TOO_SHORT.fullmatch(digits) or RELEASE.fullmatch(number)
         return bool(is_zip or is_none or number == ALL_DIGITS)
     first, second = int(service[1]), int(service[2])
