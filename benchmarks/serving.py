@@ -8,6 +8,7 @@ Every number is of the engine itself, without HTTP.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import threading
@@ -115,7 +116,7 @@ def beside_many(engine: Engine) -> dict[str, Any]:
 def beside_prompts(engine: LocalEngine) -> dict[str, Any]:
     """Seconds to the first token of prompts of 1,500 and of 50 tokens: alone, and half a second after twenty of 1,500 of another
     asker; and until those all have theirs. The same where all count as one asker's."""
-    ids, at = docs_ids(engine), iter(range(10**6))
+    ids, at = docs_ids(engine), itertools.count()
 
     def seconds(num_tokens: int, asker: str) -> float:
         start = next(at) * 307  # of each prompt another, none of which begins as another one does

@@ -328,9 +328,8 @@ class Batcher:
         try:
             while self._receive():
                 try:
-                    self._drop_cancelled()
                     self._pass()
-                    self._drop_cancelled()  # who asks for something else now is not behind what they no longer want
+                    self._drop_cancelled()  # before what comes next, which is not behind what its asker no longer wants
                 except BaseException as exc:  # noqa: BLE001 - a mistake of ours, or Rust's panic, must not leave anyone waiting for ever
                     self._fail_all(exc, also_waiting=not self._running)
         finally:
@@ -354,7 +353,7 @@ class Batcher:
             text = self._incoming.get()
             if text is None:
                 return False
-            if not self._ends_at_once(text):
+            if not text.cancelled and not self._ends_at_once(text):
                 self._line_of(text).put(text)
         return True
 
