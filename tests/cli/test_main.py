@@ -389,6 +389,34 @@ def test_with_little_room_to_map_a_verb_ends_by_itself(nomoat: Nomoat, kilobytes
     assert done.stderr.splitlines()[-2].startswith("error: ") and "Traceback" not in done.stderr
 
 
+FILLING = """
+import resource
+from nomoat import cli
+
+held = []
+
+def fill():
+    resource.setrlimit(resource.RLIMIT_AS, (400 << 20, 400 << 20))
+    size = 1 << 20
+    while size:
+        try:
+            held.append(bytearray(size))
+        except MemoryError:
+            size //= 2
+    while True:
+        held.append([object()])
+
+cli.app = fill
+cli.main()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone bounds what is mapped")
+def test_where_no_memory_is_left_at_all_the_words_of_the_error_have_some() -> None:
+    done = subprocess.run([sys.executable, "-c", FILLING], capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
+    assert done.returncode == 1 and done.stderr.startswith("error: the system gives no more memory\nhint: "), done.stderr
+
+
 def test_a_password_in_an_address_is_not_shown_again(nomoat: Nomoat) -> None:
     done = nomoat("show", "http://kim:blue42sky@127.0.0.1:1/v1#m")
     told = "error: `http://127.0.0.1:1/v1#m` is asked on its server, and nothing of it is here\n"

@@ -26,6 +26,7 @@ VERBS = (
 )  # fmt: skip
 SECONDS_TO_NEXT_TRY = 0.05
 LITTLE_BYTES = 6 << 30  # two copies of OpenBLAS, of numpy and scipy, map 40 MB for each of up to 64 threads
+KEPT_BACK_BYTES = 4 << 20  # mapped, not used: what the words of an error need where memory ends
 GARBAGE_THRESHOLD = 50_000  # new objects between two looks for garbage: imports make many and drop none
 
 # What people who come from other tools type, and what it is called here.
@@ -179,6 +180,7 @@ def main() -> None:
     gc.set_threshold(GARBAGE_THRESHOLD)
     console.print_what_it_can()
     _map_little()
+    kept_back = bytearray(KEPT_BACK_BYTES)
     try:
         app()
     except SystemExit as end:
@@ -189,6 +191,7 @@ def main() -> None:
     except NomoatError as error:
         _fail(error)
     except (OSError, MemoryError, RuntimeError, ImportError) as exc:
+        del kept_back
         if has_no_stdout and isinstance(exc, OSError) and exc.errno == errno.EBADF:
             lost = "stdout is closed (`>&-`), and what was to be written there is lost"
             _fail(UsageError(lost, hint="where it is not wanted, `>/dev/null`"))
