@@ -211,6 +211,11 @@ def has_vnni() -> bool:
     return bool({"avx512_vnni", "avx_vnni"} & cpu_flags())
 
 
+def has_fast_avx512_bf16() -> bool:
+    """Whether AVX-512 multiplies more numbers in bf16 than in float32: AMD's does, Intel's (without AMX) no more of them."""
+    return "avx512_bf16" in cpu_flags() and "AMD" in cpu_name()
+
+
 def has_dotprod() -> bool:
     """Whether ARM's does the same of bytes that all have a sign."""
     return "asimddp" in cpu_flags()

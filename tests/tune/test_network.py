@@ -199,22 +199,24 @@ def test_products_in_8_bits_are_near_those_in_float32(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("flags", "has_panels", "platform", "precision"),
+    ("name", "flags", "has_panels", "platform", "precision"),
     [
-        ({"avx512_bf16", "avx512_vnni"}, True, "linux", "bfloat16"),
-        ({"amx_bf16"}, True, "win32", "bfloat16"),
-        ({"asimddp", "bf16"}, True, "linux", "bfloat16"),
-        ({"avx2", "avx_vnni"}, True, "linux", "int8"),
-        ({"asimddp"}, True, "linux", "int8"),
-        ({"avx2"}, False, "linux", "float32"),
-        ({"asimddp", "bf16"}, True, "darwin", "float32"),
-        ({"asimddp", "bf16"}, True, "win32", "int8"),
+        ("AMD EPYC 9R14", {"avx512_bf16", "avx512_vnni"}, True, "linux", "bfloat16"),
+        ("Intel(R) Xeon(R) Processor", {"avx512_bf16", "avx512_vnni"}, True, "linux", "int8"),
+        ("Intel(R) Xeon(R) Processor", {"amx_bf16", "avx512_bf16"}, True, "win32", "bfloat16"),
+        ("Neoverse-V1", {"asimddp", "bf16"}, True, "linux", "bfloat16"),
+        ("Intel(R) Core(TM) Ultra 7 155H", {"avx2", "avx_vnni"}, True, "linux", "int8"),
+        ("Neoverse-N1", {"asimddp"}, True, "linux", "int8"),
+        ("Intel(R) Core(TM) i5-6200U CPU @ 2.30GHz", {"avx2"}, False, "linux", "float32"),
+        ("Apple M2", {"asimddp", "bf16"}, True, "darwin", "float32"),
+        ("Snapdragon X Elite", {"asimddp", "bf16"}, True, "win32", "int8"),
     ],
 )
 def test_the_number_format_of_tuning_follows_from_the_cpu_alone(
-    flags: set[str], has_panels: bool, platform: str, precision: str, monkeypatch: pytest.MonkeyPatch
+    name: str, flags: set[str], has_panels: bool, platform: str, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is measured: other programs would sway it, and the same command give other weights."""
+    monkeypatch.setattr(hardware, "cpu_name", lambda: name)
     monkeypatch.setattr(hardware, "cpu_flags", lambda: frozenset(flags))
     monkeypatch.setattr(step_tables, "HAS_PANELS", has_panels)
     monkeypatch.setattr(sys, "platform", platform)

@@ -30,8 +30,6 @@ INT8_ROWS = Form("int8")
 Precision = Literal["float32", "bfloat16", "int8"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}  # of what is multiplied
 BYTES_A_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "int8": 2.125}  # expanded; of int8 the matrix and its transpose
-MULTIPLY_BF16 = frozenset({"amx_bf16", "avx512_bf16"})  # as Linux names them
-MULTIPLY_BF16_LINUX = MULTIPLY_BF16 | {"bf16"}  # ARM's, which PyTorch uses under Linux alone
 PIECE_WEIGHTS = 4_000_000  # in f32 at a time
 TILED = tiles.WHOLE_BYTES
 GROUP = tiles.BLOCKS[TILED][0]
@@ -278,14 +276,17 @@ def fastest_precision() -> hardware.Detected[Precision]:
     """The number format this CPU learns fastest in. A rule, not a measurement, which other programs would sway: the same command is to
     give the same weights.
 
-    In bf16 a step took two thirds of int8's time where CPUs multiply it themselves (Zen 4, Zen 5), in int8 half of f32's on a Xeon
-    with VNNI and without bf16 (docs/log.md). What this does not cover: CPUs with AVX-VNNI or ARM's dotprod have as many products of
+    In bf16 a step took two thirds of int8's time where CPUs are fast at it (Zen 4, Zen 5), in int8 half of f32's on a Xeon with VNNI,
+    and half of bf16's on one that has bf16 in AVX-512 alone (docs/log.md). What this does not cover: CPUs with AVX-VNNI or ARM's dotprod have as many products of
     bytes for each of f32, but were not measured; Macs neither, whose f32 Apple's library multiplies by units that only it can use.
     """
     if sys.platform == "darwin":
         return hardware.Detected("float32", "PyTorch multiplies it by Apple's own units")
-    if hardware.cpu_flags() & (MULTIPLY_BF16_LINUX if sys.platform == "linux" else MULTIPLY_BF16):
+    flags = hardware.cpu_flags()
+    is_arm_linux = "bf16" in flags and sys.platform == "linux"  # where alone PyTorch uses ARM's
+    if "amx_bf16" in flags or hardware.has_fast_avx512_bf16() or is_arm_linux:
         return hardware.Detected("bfloat16", "this CPU multiplies it itself")
     if step_tables.HAS_PANELS:
-        return hardware.Detected("int8", "this CPU multiplies bytes itself, and not bf16")
+        rest = "bf16 no faster than float32" if "avx512_bf16" in flags else "not bf16"
+        return hardware.Detected("int8", f"this CPU multiplies bytes itself, and {rest}")
     return hardware.Detected("float32", "this CPU multiplies neither bf16 nor bytes itself")
