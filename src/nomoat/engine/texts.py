@@ -18,7 +18,7 @@ from nomoat.engine.lookup import Lookup
 from nomoat.engine.pooling import LAST, MEAN
 from nomoat.engine.sampling import Pick, Sampler, with_log_probability
 
-HEARTBEAT_SECONDS = 0.5
+HEARTBEAT_SECONDS = 0.5  # between looks of who waits whether it is still to
 
 Floats = npt.NDArray[np.float32]
 

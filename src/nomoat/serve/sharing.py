@@ -165,7 +165,7 @@ class Idle:
             return self._handed.popleft() if self._handed else None
 
     def close(self) -> None:
-        """Let none wait any more."""
+        """Let none wait any more; no row begins anything then."""
         with self.lock:
             self.is_closed = True
             self.lock.notify_all()
