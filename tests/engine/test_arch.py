@@ -36,13 +36,14 @@ from transformers.models.mpt.modeling_mpt import build_mpt_alibi_tensor
 from nomoat.cli.model_facts import file_need
 from nomoat.engine import arch as architectures
 from nomoat.engine import batching, importer, positions
-from nomoat.engine.batching import Answer, Batcher, Reading
+from nomoat.engine.batching import Batcher
 from nomoat.engine.compiled import CompiledCopy
 from nomoat.engine.local import LocalEngine
 from nomoat.engine.lookup import Lookup
 from nomoat.engine.paged import PagedModel, Row
 from nomoat.engine.sampling import Sampler
 from nomoat.engine.source import open_source
+from nomoat.engine.texts import Answer, Reading
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.records import Request
 

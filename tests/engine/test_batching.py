@@ -30,6 +30,7 @@ from nomoat.engine.local import LocalEngine
 from nomoat.engine.lookup import Lookup
 from nomoat.engine.paged import Row
 from nomoat.engine.sampling import Sampler
+from nomoat.engine.texts import Answer, Reading
 from nomoat.errors import NotEnoughMemoryError, SchemaError, StoppedError, UsageError
 from nomoat.hardware import Detected
 from nomoat.records import Message, Request
@@ -140,14 +141,14 @@ def test_one_requests_failure_is_nobody_elses(
         Request(prompt="the hello", max_new_tokens=40, temperature=0.5, seed=13),
     )
     expected = answer(engine, good)
-    draw = batching.Sampler._draw
+    draw = Sampler._draw
 
-    def fails(self: batching.Sampler, *logits: object) -> int:
+    def fails(self: Sampler, *logits: object) -> int:
         if self._request.seed == 13 and self._random.random() < 2:
             raise error("meant")
         return draw(self, *logits)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(batching.Sampler, "_draw", fails)
+    monkeypatch.setattr(Sampler, "_draw", fails)
     stream = engine.generate(good)
     begun = next(stream).text
     with pytest.raises(error, match="meant"):
@@ -311,7 +312,7 @@ def test_likelihoods_of_many_texts_share_the_logits_of_a_pass(engine: LocalEngin
     def told() -> list[list[float]]:
         return [[pick.log_probability or 0.0 for pick in reading.result.result()[1]] for reading in read()]
 
-    def read() -> list[batching.Reading]:
+    def read() -> list[Reading]:
         return engine._read(rows, top_logprobs=0)
 
     whole = told()
@@ -382,7 +383,7 @@ def test_token_ids_may_be_the_prompt_and_strange_ones_are_refused(engine: LocalE
 
 
 def test_a_prompt_that_takes_long_gives_signs_of_life(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr("nomoat.engine.texts.HEARTBEAT_SECONDS", 0.01)
     batcher = engine._started_batcher()
     run = batcher._model.run
 
@@ -450,15 +451,15 @@ class Fake:
         )
 
 
-def answer_to(first: int, num_tokens: int, *, max_new_tokens: int = 1, asker: str = "") -> batching.Answer:
+def answer_to(first: int, num_tokens: int, *, max_new_tokens: int = 1, asker: str = "") -> Answer:
     """With a prompt of so many tokens."""
     ids = [first] + [1] * (num_tokens - 1)
     sampler = Sampler(Request(prompt="x"), ids)
-    return batching.Answer(ids, sampler, max_new_tokens=max_new_tokens, stop_ids=(), lookup=Lookup([]), asker=asker)
+    return Answer(ids, sampler, max_new_tokens=max_new_tokens, stop_ids=(), lookup=Lookup([]), asker=asker)
 
 
-def reading_of(first: int, num_tokens: int, *, asker: str = "") -> batching.Reading:
-    return batching.Reading([first] + [2] * (num_tokens - 1), asker=asker)
+def reading_of(first: int, num_tokens: int, *, asker: str = "") -> Reading:
+    return Reading([first] + [2] * (num_tokens - 1), asker=asker)
 
 
 @pytest.fixture
@@ -690,7 +691,7 @@ def test_embeddings_do_not_push_out_what_is_kept_of_prompts(fake: tuple[Fake, ba
         batcher.submit(reading)
         reading.result.result(timeout=PATIENCE_SECONDS)
     assert num_kept(1) == 608
-    told = batching.Reading(answer_to(2, 640).ids, top_logprobs=0)
+    told = Reading(answer_to(2, 640).ids, top_logprobs=0)
     batcher.submit(told)
     told.result.result(timeout=PATIENCE_SECONDS)
     assert num_kept(2) == 608
@@ -718,7 +719,7 @@ def test_a_text_of_which_each_tokens_logits_are_wanted_is_cut_alike_too(
 ) -> None:
     model, batcher = fake
     monkeypatch.setattr(model, "alike_from", 24)
-    reading = batching.Reading([1] * 260, top_logprobs=0)
+    reading = Reading([1] * 260, top_logprobs=0)
     batcher.submit(reading)
     model.may_begin.set()
     reading.result.result(timeout=PATIENCE_SECONDS)
@@ -785,7 +786,7 @@ def test_a_mistake_of_ours_leaves_nobody_waiting(
 def test_who_comes_after_the_end_is_told(engine: LocalEngine) -> None:
     batcher = engine._started_batcher()
     engine.close()
-    reading = batching.Reading([1, 2, 3])
+    reading = Reading([1, 2, 3])
     batcher.submit(reading)
     with pytest.raises(StoppedError, match="the model was closed"):
         reading.result.result(timeout=PATIENCE_SECONDS)

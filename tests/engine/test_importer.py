@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,10 +72,6 @@ def test_what_an_older_version_imported_of_the_same_weights_goes(tmp_path: Path,
         baked = importer.import_gguf(path, adapter=write_adapter(tmp_path / "a"))
         patch.setattr(imported, "VERSION", "1")
         first = importer.import_gguf(path, quality="high")
-    told = json.loads((first / "config.json").read_text())
-    for name in ("layout", "adapter_sha256"):  # the first releases said neither
-        del told["nomoat"][name]
-    (first / "config.json").write_text(json.dumps(told))
     with monkeypatch.context() as patch:
         patch.setattr(imported, "VERSION", str(int(imported.VERSION) + 1))
         newer = importer.import_gguf(other)
@@ -85,26 +80,6 @@ def test_what_an_older_version_imported_of_the_same_weights_goes(tmp_path: Path,
     assert [folder.exists() for folder in (old, baked, first, of_other, high, new)] == [False, False, False, False, True, True]
     importer.import_gguf(other)
     assert newer.exists()  # where two versions share a home, neither makes its own anew at each turn
-
-
-@pytest.mark.parametrize("before", [{"add_bos": False}, {}])
-def test_what_an_older_version_imported_without_what_a_start_asks_of_it_is_made_again(
-    tiny_gguf: Path, before: dict[str, bool]
-) -> None:  # fmt: skip
-    """Though it has the same number: it is not told at every start that it is damaged."""
-    folder = importer.import_gguf(tiny_gguf)
-    settings, config = folder / "tokenizer_config.json", folder / "config.json"
-    told, facts = json.loads(settings.read_text()), json.loads(config.read_text())
-    del told["nomoat"]["begin_ids"]
-    told["nomoat"] |= before
-    settings.write_text(json.dumps(told))
-    facts["nomoat"]["files"][settings.name] = settings.stat().st_size
-    facts["nomoat"]["crc32"][settings.name] = zlib.crc32(settings.read_bytes())
-    config.write_text(json.dumps(facts))
-    with pytest.raises(BadFileError, match="is not a whole imported model"):
-        LocalEngine(folder)
-    assert importer.import_gguf(tiny_gguf) == folder
-    LocalEngine(folder).close()
 
 
 def of_gguf(path: Path) -> Path:

@@ -24,11 +24,12 @@ from reference import model_of_gguf, our_logits
 from tiny import CONTEXT, write_adapter, write_tiny_gguf
 
 from nomoat import net
-from nomoat.engine import batching, importer, local
+from nomoat.engine import importer, local
 from nomoat.engine.gguf_tokenizer import from_metadata
 from nomoat.engine.local import LocalEngine
 from nomoat.engine.sampling import Pick
 from nomoat.engine.source import open_source
+from nomoat.engine.texts import Reading, Text
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.engine.weights import Form, quantised, restored
 from nomoat.errors import ContextExceededError, NomoatError, StoppedError
@@ -61,7 +62,7 @@ def test_logits_equal_the_reference_implementation_within_a_thousandth(tmp_path:
 
 def test_a_reading_s_own_timeout_is_raised() -> None:
     """As an OSError of a network disk is one: it is not that of the wait for a result."""
-    reading = batching.Reading([1, 2])
+    reading = Reading([1, 2])
     reading.result.set_exception(TimeoutError("the disk"))
     with pytest.raises(TimeoutError, match="the disk"):
         local._results([reading], None)
@@ -124,7 +125,7 @@ def test_a_closed_stream_frees_its_place_and_others_go_on(engine: LocalEngine) -
 
 def test_a_stream_closed_by_another_thread_ends_for_its_reader(engine: LocalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a server of its own does whose client has gone. The reader waits for a token that does not come."""
-    monkeypatch.setattr(batching, "HEARTBEAT_SECONDS", 60)
+    monkeypatch.setattr("nomoat.engine.texts.HEARTBEAT_SECONDS", 60)
     monkeypatch.setattr(engine._started_batcher(), "submit", lambda text: None)
     stream, read = engine.generate(HELLO), []
     assert isinstance(stream, local._Begun)
@@ -152,7 +153,7 @@ def test_answers_and_readings_are_told_whom_they_are_for(engine: LocalEngine, mo
     batcher = engine._started_batcher()
     submit = batcher.submit
 
-    def noted(text: batching.Text) -> None:
+    def noted(text: Text) -> None:
         submitted.append((type(text).__name__, text.asker))
         submit(text)
 

@@ -40,6 +40,7 @@ from nomoat.engine.program import Program
 from nomoat.engine.sampling import Sampler
 from nomoat.engine.source import open_source
 from nomoat.engine.step_tables import Kind, Step
+from nomoat.engine.texts import Answer
 from nomoat.errors import BadFileError
 from nomoat.records import Request
 from nomoat.responder import load, memory_need
@@ -566,7 +567,7 @@ def test_a_prompt_has_the_same_answer_after_a_shorter_one_with_which_it_begins(
 def _answer_of(batcher: batching.Batcher, ids: list[int]) -> tuple[list[tuple[int, float | None]], int | None]:
     """Its tokens with their log-probabilities, and how many of the prompt's were kept."""
     asked = Request(prompt="x", top_logprobs=0, temperature=1.5, seed=7)
-    answer = batching.Answer(ids, Sampler(asked, ids), max_new_tokens=12, stop_ids=(), lookup=Lookup(ids))
+    answer = Answer(ids, Sampler(asked, ids), max_new_tokens=12, stop_ids=(), lookup=Lookup(ids))
     batcher.submit(answer)
     return [(pick.token, pick.log_probability) for pick in answer.tokens if pick is not None], answer.tokens.num_kept
 

@@ -36,9 +36,10 @@ from starlette.types import Receive, Scope, Send
 import nomoat
 from nomoat import net, responder
 from nomoat.engine import importer
-from nomoat.engine.batching import Answer, Batcher
+from nomoat.engine.batching import Batcher
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.local import LocalEngine
+from nomoat.engine.texts import Answer
 from nomoat.errors import (
     ContextExceededError,
     NomoatError,
@@ -1087,7 +1088,7 @@ def test_chunks_without_a_word_are_no_sign_of_life(start: Start, monkeypatch: py
 def test_a_model_that_reads_a_long_prompt_gives_signs_of_life(start: Start, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A real engine, whose passes begin late."""
     monkeypatch.setattr("nomoat.serve.served.SIGN_SECONDS", 0.3)
-    monkeypatch.setattr("nomoat.engine.batching.HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr("nomoat.engine.texts.HEARTBEAT_SECONDS", 0.01)
     go_on = threading.Event()
     submit = Batcher.submit
 

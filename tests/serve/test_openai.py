@@ -24,12 +24,12 @@ from tiny import TEMPLATE, write_adapter, write_tiny_gguf
 
 from nomoat.catalog import licences
 from nomoat.engine import forked, importer, infill, local, tokenizer, tool_calls
-from nomoat.engine.batching import Reading
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.grammar import Grammars
 from nomoat.engine.local import LocalEngine
 from nomoat.engine.remote import remote_engine
 from nomoat.engine.source import open_source
+from nomoat.engine.texts import Reading
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.engine.tool_call_grammar import ToolCallGrammar
 from nomoat.errors import BadFileError, NomoatError, SettingError

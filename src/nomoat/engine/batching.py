@@ -6,30 +6,25 @@ back and begins again later: that costs time, and what is read anew may be round
 
 Somebody waits for an answer's first word, so answers go before texts that are only read, of which one request may bring hundreds.
 These go on all the same, if slowly: see `Batcher._next` and `Batcher._plan`. Nor does somebody who asks for one thing wait for the
-many of another, until theirs are read (`_Line`) or written (`Batcher._in_turn`).
+many of another, until theirs are read (`line`) or written (`Batcher._in_turn`).
 """
 
 from __future__ import annotations
 
-import bisect
 import queue
 import threading
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
-import numpy as np
-import numpy.typing as npt
-
 from nomoat import footprint, hardware
-from nomoat.engine import KvCache, forked, shutdown
+from nomoat.engine import KvCache, shutdown
 from nomoat.engine.blocks import BLOCK_TOKENS, BlockPool
-from nomoat.engine.lookup import Lookup
+from nomoat.engine.line import Line
 from nomoat.engine.native import NativeModel
 from nomoat.engine.paged import PagedModel, Row
-from nomoat.engine.pooling import LAST, MEAN
-from nomoat.engine.sampling import Pick, Sampler, with_log_probability
 from nomoat.engine.serial import SerialModel
+from nomoat.engine.texts import Answer, Floats, Reading, Text
 from nomoat.errors import CacheExceededError, StoppedError
 
 PASS_TOKENS = 2048  # tokens a pass may read, over all texts
@@ -42,224 +37,11 @@ SHORT_PROMPTS_PART = 2  # one token in so many of those for prompts is for the s
 READINGS_PART = 8  # one token in so many of a pass is for readings, where answers' prompts would take them all
 PASSED_READING = 8  # answers in a row that are let in before a reading that waits
 REMEMBERED_TEXTS = 32  # texts that were read last, the logits after which are kept: as many as end in a pass over short ones
-HEARTBEAT_SECONDS = 0.5
 CACHE_SHARE = 0.5  # of free memory, at most; the system gives it when it is first used
 
-Floats = npt.NDArray[np.float32]
 Model = NativeModel | PagedModel | SerialModel  # what runs rows of texts
 _batchers: list[Batcher] = []  # of this process, which share its cores
 _unfreed: list[Model] = []  # of those that came to their end after the process had begun to end
-
-
-class Tokens:
-    """The tokens of one answer as they are chosen. `cancel` stops the work, and ends them for whoever reads, in any thread; calling it
-    after the end is fine.
-
-    `num_kept`: how many of the prompt's tokens were not read, since their keys and values were kept; None before it is let in.
-    """
-
-    def __init__(self) -> None:
-        self.ready: queue.SimpleQueue[Pick | BaseException | None] = queue.SimpleQueue()
-        self.cancelled = False
-        self.num_kept: int | None = None
-
-    def __iter__(self) -> Iterator[Pick | None]:
-        """None where nothing has come for a while, so that whoever reads may see to something else, such as a client that has gone."""
-        while True:
-            try:
-                item = self.ready.get(timeout=HEARTBEAT_SECONDS)
-            except queue.Empty:
-                forked.require_none()
-                yield None
-                continue
-            if item is None or self.cancelled:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    def cancel(self) -> None:
-        self.cancelled = True
-        self.ready.put(None)
-
-
-class _Text:
-    """Something that is read, and perhaps continued. `done` of its `ids` have their keys and values in `blocks`."""
-
-    def __init__(self, ids: Sequence[int], *, adapter: int | None, asker: str) -> None:
-        self.ids = list(ids)
-        self.adapter = adapter
-        self.asker, self.place = asker, 0  # the second: see `_Line`
-        self.done = 0
-        self.blocks: list[int] = []
-        self.digests: list[bytes] = []
-
-    def begin(self, done: int) -> None:
-        """It is let in, with the blocks of its first `done` tokens, which need not be read."""
-        self.done = done
-
-    def begin_again(self) -> None:
-        """Its blocks were taken away."""
-        self.done = 0
-        self.digests = []
-
-
-class Answer(_Text):
-    """A prompt and its continuation."""
-
-    def __init__(
-        self, ids: Sequence[int], sampler: Sampler, *, max_new_tokens: int, stop_ids: Sequence[int], lookup: Lookup,
-        adapter: int | None = None, asker: str = "",
-    ) -> None:  # fmt: skip
-        super().__init__(ids, adapter=adapter, asker=asker)
-        self.turn = 0  # its last one, see `Batcher._in_turn`
-        self.tokens = Tokens()
-        self.num_prompt_tokens = len(ids)
-        self._sampler = sampler
-        self._end = len(ids) + max_new_tokens
-        self._stop_ids = frozenset(stop_ids)
-        self._lookup = lookup
-        self._guess: list[int] = []
-        self._reading = 0
-
-    @property
-    def cancelled(self) -> bool:
-        return self.tokens.cancelled
-
-    @property
-    def is_one_token(self) -> bool:
-        return self._end == self.num_prompt_tokens + 1
-
-    def next_tokens(self, room: int, guess: int) -> tuple[list[int], int]:
-        """The tokens of its next pass, at most `room` and `guess` of them guessed, and of how many of the last logits are wanted."""
-        ids = self.ids[self.done : self.done + room]
-        self._reading = len(ids)
-        self._guess = []
-        if self.done + len(ids) < len(self.ids):
-            return ids, 0
-        if len(ids) == 1:
-            self._guess = self._lookup.guess(min(guess, room - 1, self._end - len(self.ids) - 1))
-        return ids + self._guess, 1 + len(self._guess)
-
-    def begin(self, done: int) -> None:
-        super().begin(done)
-        if self.tokens.num_kept is None:
-            self.tokens.num_kept = done
-
-    def take(self, logits_WV: Floats, hidden_TD: Floats) -> bool:
-        """What the pass made of them; whether this text has ended. Counts them as done."""
-        self.done += self._reading
-        chosen: list[int] = []
-        right = 0
-        for at, logits_V in enumerate(logits_WV):
-            pick = self._sampler.pick(logits_V)
-            chosen.append(pick.token)
-            self.tokens.ready.put(pick)
-            if pick.token in self._stop_ids or len(self.ids) + len(chosen) >= self._end:
-                self.tokens.ready.put(None)
-                return True
-            if at == len(self._guess) or pick.token != self._guess[at]:
-                break
-            right += 1
-        self.ids += chosen
-        self.done += right
-        self._lookup.extend(chosen)
-        if self._guess:
-            self._lookup.learn(len(self._guess), right)
-        return False
-
-    def fail(self, error: BaseException) -> None:
-        self.tokens.ready.put(error)
-
-
-class Reading(_Text):
-    """A text that is read from its beginning and not continued: for its embedding, or for the likelihoods of its tokens.
-
-    `result` gives a vector of its last hidden states [D], see `pooling`, and for each token after the first a Pick if `top_logprobs`
-    is not None. `goes_on`: whoever asks wants one token more, for which its logits are kept.
-    """
-
-    def __init__(
-        self, ids: Sequence[int], *, top_logprobs: int | None = None, goes_on: bool = False, adapter: int | None = None,
-        pooled: str = MEAN, asker: str = "",
-    ) -> None:  # fmt: skip
-        super().__init__(ids, adapter=adapter, asker=asker)
-        self.result: Future[tuple[Floats, list[Pick]]] = Future()
-        self._top, self._pooled = top_logprobs, pooled
-        self.wants_each, self.goes_on = top_logprobs is not None, goes_on  # the first: of its tokens the logits
-        self.begin_again()
-
-    def begin_again(self) -> None:
-        super().begin_again()
-        self._vector_D: npt.NDArray[np.float64] | float = 0.0
-        self._picks: list[Pick] = []
-
-    @property
-    def cancelled(self) -> bool:
-        return self.result.cancelled()
-
-    def next_tokens(self, room: int, guess: int) -> tuple[list[int], int]:
-        ids = self.ids[self.done : self.done + room]
-        return ids, 1 if self._top is None else len(ids)
-
-    def take(self, logits_WV: Floats, hidden_TD: Floats) -> bool:
-        if self._pooled == MEAN:
-            self._vector_D = self._vector_D + hidden_TD.sum(axis=0, dtype=np.float64) / len(self.ids)
-        elif self._pooled == LAST or self.done == 0:
-            self._vector_D = hidden_TD[-1 if self._pooled == LAST else 0].astype(np.float64)
-        if self._top is not None:
-            following = self.ids[self.done + 1 : self.done + 1 + len(logits_WV)]
-            self._picks += [with_log_probability(row, token, self._top) for row, token in zip(logits_WV, following, strict=False)]
-        self.done += len(hidden_TD)
-        if self.done < len(self.ids):
-            return False
-        if self.result.set_running_or_notify_cancel():
-            self.result.set_result((np.asarray(self._vector_D, np.float32), self._picks))
-        return True
-
-    def fail(self, error: BaseException) -> None:
-        if self.result.set_running_or_notify_cancel():
-            self.result.set_exception(error)
-
-
-Text = Answer | Reading
-
-
-class _Line(deque[Text]):
-    """Texts that wait, in the order in which they are let in and read: askers take turns, by the tokens that they ask to be read.
-
-    A text's place is where its asker's last unread one ends, or what is being read now if that is further, and its own tokens more. So
-    the texts of one asker are read as they come, and who comes while many of another wait is behind as many tokens of theirs as they
-    bring themselves.
-    Source: Golestani 1994, doi:10.1109/INFCOM.1994.337677.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._ends: dict[str, int] = {}  # by asker, the place of the last that is unread
-        self._now = 0
-
-    def put(self, text: Text) -> None:
-        text.place = self._ends[text.asker] = max(self._now, self._ends.get(text.asker, 0)) + len(text.ids)
-        self.insert(bisect.bisect_right(self, text.place, key=_place), text)
-
-    def give_back(self, text: Text) -> None:
-        """It was let in, and waits again: no later than before."""
-        self.insert(bisect.bisect_left(self, text.place, key=_place), text)
-
-    def in_order(self, texts: Sequence[Text]) -> list[Text]:
-        """These, which were let in and are yet to be read, the one whose turn it is first."""
-        ordered = sorted(texts, key=_place)
-        self._now = max([self._now, *(text.place for text in ordered[:1])])
-        return ordered
-
-    def drop_cancelled(self, unread: Sequence[Text]) -> None:
-        """`unread`: those that were let in, in that order."""
-        left = [text for text in self if not text.cancelled]
-        if len(left) < len(self):
-            self.clear()
-            self.extend(left)
-        self._ends = {text.asker: text.place for text in (*unread, *left)}
 
 
 class Batcher:
@@ -271,7 +53,7 @@ class Batcher:
         `cache_bytes`: what keys and values may take, see `_num_blocks`.
         """
         self._incoming: queue.SimpleQueue[Text | None] = queue.SimpleQueue()
-        self._answers, self._readings = _Line(), _Line()  # those that wait
+        self._answers, self._readings = Line(), Line()  # those that wait
         self._running: list[Text] = []  # in the order in which they were let in
         self._num_passed = 0  # answers in a row that were let in before a reading that waits
         self._num_turns = 0  # taken by answers
@@ -375,13 +157,13 @@ class Batcher:
             text.fail(exc)
         return True
 
-    def _line_of(self, text: Text) -> _Line:
+    def _line_of(self, text: Text) -> Line:
         return self._answers if isinstance(text, Answer) else self._readings
 
     def _drop_cancelled(self) -> None:
         for text in [text for text in self._running if text.cancelled]:
             self._leave(text)
-        unread = [text for text in self._running if _num_left(text) > 1]
+        unread = [text for text in self._running if text.num_left > 1]
         for line in (self._answers, self._readings):
             line.drop_cancelled([text for text in unread if self._line_of(text) is line])
 
@@ -405,7 +187,7 @@ class Batcher:
                 self._fail(text, exc)
             else:
                 if self._is_kept(text):
-                    self._pool.keep(text.blocks, text.digests, text.ids, text.done, _salt(text))
+                    self._pool.keep(text.blocks, text.digests, text.ids, text.done, text.salt)
                 if ended:
                     self._leave(text)
                     self._remember(text, logits_WV[w : w + row.wanted])
@@ -435,7 +217,7 @@ class Batcher:
         it would be rounded otherwise than the whole: the same prompt alone gives the same answer, whether its beginning is kept from
         such a prompt or not. What is kept of an answer, or was read beside other texts, is rounded as it was then.
         """
-        owed = sum(max(0, _num_missing(text)) for text in self._running)
+        owed = sum(max(0, text.num_missing) for text in self._running)
         while len(self._running) < (MAX_TEXTS if self._model.takes_many else 1) and (text := self._next()) is not None:
             free = self._pool.num_free - owed
             if self._running and self._turned_away == (text, free):
@@ -445,7 +227,7 @@ class Batcher:
                 text.fail(self._too_long(len(text.ids)))
                 continue
             if isinstance(text, Answer) and self._model.takes_many:
-                text.blocks, text.digests = self._pool.beginning(text.ids, _salt(text), self._model.alike_from)
+                text.blocks, text.digests = self._pool.beginning(text.ids, text.salt, self._model.alike_from)
             if self._running and len(text.ids) // BLOCK_TOKENS + 1 - len(text.blocks) > self._pool.num_free - owed:
                 self._pool.release(text.blocks)
                 self._turned_away, text.digests = (text, free), []
@@ -454,14 +236,14 @@ class Batcher:
             self._num_passed = self._num_passed + 1 if isinstance(text, Answer) and self._readings else 0
             self._running.append(text)
             text.begin(len(text.blocks) * BLOCK_TOKENS + self._copied(text))
-            owed += _num_missing(text)
+            owed += text.num_missing
 
     def _copied(self, text: Text) -> int:
         """How many tokens more need not be read: of a kept block whose last tokens have to be. The text gets a copy of it."""
         known = max(0, len(text.ids) - self._model.alike_from) - len(text.blocks) * BLOCK_TOKENS
         if not isinstance(text, Answer) or not isinstance(self._model, NativeModel) or not 0 < known < BLOCK_TOKENS:
             return 0
-        block = self._pool.following(text.digests, text.ids, _salt(text))
+        block = self._pool.following(text.digests, text.ids, text.salt)
         if block is None or not self._pool.extend(text.blocks, len(text.blocks) * BLOCK_TOKENS + known):
             return 0
         self._model.copy_block(block, text.blocks[-1])
@@ -489,10 +271,10 @@ class Batcher:
         take turns with this one's (see `program`).
         """
         answers = [text for text in self._running if isinstance(text, Answer)]
-        writing = [text for text in answers if _num_left(text) == 1]
+        writing = [text for text in answers if text.num_left == 1]
         if len(writing) > TEXTS_BESIDE_OTHERS and len({text.asker for text in answers}) > 1:
             writing = self._in_turn(writing)
-        prompts = self._answers.in_order([text for text in answers if _num_left(text) > 1])
+        prompts = self._answers.in_order([text for text in answers if text.num_left > 1])
         guess = max(0, GUESSED_TOKENS // len(writing) - 1) if writing and self._model.takes_many else 0
         several = len({text.asker for text in prompts}) > 1
         is_alone = not writing and not several and not any(other._running for other in _batchers if other is not self)
@@ -502,7 +284,7 @@ class Batcher:
         room = self._add(planned, writing, room, guess=guess)
         room -= kept
         for_short = room // SHORT_PROMPTS_PART
-        room -= for_short - self._add(planned, sorted(prompts[1:], key=_num_left), for_short)
+        room -= for_short - self._add(planned, sorted(prompts[1:], key=lambda text: text.num_left), for_short)
         room = self._add(planned, prompts, room) + kept
         readings = self._readings.in_order([text for text in self._running if isinstance(text, Reading)])
         self._add(planned, readings, min(room, PASS_TOKENS_BESIDE_ANSWERS) if prompts else room)
@@ -543,7 +325,7 @@ class Batcher:
         """How many of a text's tokens the next pass may read: so many, and leaving so many, as are computed alike. Where there is no
         room for that, none at all if it may wait; the first of its line may not.
         """
-        left, least = _num_left(text), self._model.alike_from
+        left, least = text.num_left, self._model.alike_from
         if left <= room or left - room >= least <= room:
             return room
         if left - least >= least and room >= left - least:
@@ -587,28 +369,9 @@ def _closed() -> StoppedError:
     return StoppedError("the model was closed while it was answering", hint="close it when all have their answers")
 
 
-def _place(text: Text) -> int:
-    return text.place
-
-
-def _num_left(text: Text) -> int:
-    """How many tokens it has yet to read."""
-    return len(text.ids) - text.done
-
-
 def _num_unread(texts: Sequence[Text]) -> int:
-    """The same of the readings among these together."""
-    return sum(_num_left(text) for text in texts if isinstance(text, Reading))
-
-
-def _num_missing(text: Text) -> int:
-    """How many blocks it needs beside those it has. Below 0 where it has some for guesses."""
-    return -(-len(text.ids) // BLOCK_TOKENS) - len(text.blocks)
-
-
-def _salt(text: Text) -> bytes:
-    """Keys and values of the same tokens differ from adapter to adapter."""
-    return str(text.adapter).encode()
+    """How many tokens the readings among these have yet to read together."""
+    return sum(text.num_left for text in texts if isinstance(text, Reading))
 
 
 def _num_blocks(model: Model, context_tokens: int, cache_bytes: int | None) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -38,8 +38,10 @@ class BlockPool:
         The last `unread` tokens are never among them: the last one's logits are what is asked for. `salt` tells apart what the same
         tokens mean to different adapters.
         """
-        blocks, digests = [], []
-        for digest in _chain(ids[: max(0, len(ids) - unread) // BLOCK_TOKENS * BLOCK_TOKENS], salt):
+        blocks: list[int] = []
+        digests: list[bytes] = []
+        while (len(blocks) + 1) * BLOCK_TOKENS <= len(ids) - unread:
+            digest = _digest_behind(digests, ids, salt)
             block = self._kept.get(digest)
             if block is None:
                 break
@@ -96,18 +98,8 @@ class BlockPool:
         return block
 
 
-def _chain(ids: Sequence[int], digest: bytes) -> Iterator[bytes]:
-    """Of each block of tokens, whose beginning is that of `digest`."""
-    for start in range(0, len(ids), BLOCK_TOKENS):
-        digest = _next_digest(digest, ids[start : start + BLOCK_TOKENS])
-        yield digest
-
-
 def _digest_behind(digests: Sequence[bytes], ids: Sequence[int], salt: bytes) -> bytes:
     """That of the block after those whose digests these are."""
-    start = len(digests) * BLOCK_TOKENS
-    return _next_digest(digests[-1] if digests else salt, ids[start : start + BLOCK_TOKENS])
-
-
-def _next_digest(before: bytes, ids: Sequence[int]) -> bytes:
-    return hashlib.blake2b(before + np.asarray(ids, np.int64).tobytes(), digest_size=16).digest()
+    before, start = digests[-1] if digests else salt, len(digests) * BLOCK_TOKENS
+    tokens = np.asarray(ids[start : start + BLOCK_TOKENS], np.int64).tobytes()
+    return hashlib.blake2b(before + tokens, digest_size=16).digest()

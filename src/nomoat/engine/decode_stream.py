@@ -20,7 +20,7 @@ class DecodeStream:
     those whose text was given out last. `tokenizers` has such a stream, too; it fails for good at bytes that are no text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, before: Sequence[int] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, before: Sequence[int]) -> None:
         self._tokenizer = tokenizer
         self._given = self._end_of(before)
         self._ids: list[int] = []  # whose text is not given out yet

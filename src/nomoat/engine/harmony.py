@@ -118,7 +118,7 @@ class ChannelStream:
     Text that no header comes before is said. A mark within a message that ends none is left out.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int]) -> None:
         """`prompt`: the tokens before the answer, which may end in a header or within a message."""
         ids = {mark: tokenizer.backend.token_to_id(mark) for mark in (START, CHANNEL, CONSTRAIN, MESSAGE, END)}
         self._marks = {token: mark for mark, token in ids.items() if token is not None}
@@ -203,7 +203,7 @@ class ChannelStream:
             return ""
         return self._begin(header) + self._read(text)
 
-    def _begin(self, header: str = "") -> str:
+    def _begin(self, header: str) -> str:
         """How the text of the next message begins, and how the last thought's ends."""
         recipient = RECIPIENT.search(header)
         name = recipient[1] if recipient else ""

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from nomoat.engine.graph import GraphBuilder
 
 CHECKED = (NATIVE, "tokenizer.json", "tokenizer_config.json")
+FACTS = {"digest", "sizes", "num_values", "storage", "files", "crc32"}  # what is asked of an imported model
 ELSEWHERE_FROM_BYTES = 32_000_000  # of weights: less than that is not worth another process's start
 IMPORT = """
 import gc, json
@@ -359,8 +360,7 @@ def _remove_older(source_sha256: str) -> None:
     stays: where both use a home, each finds its own."""
     for folder in cache.folders(cache.IMPORTED):
         facts = _facts_of(folder)
-        version = str(facts.get("layout", 0))  # the first ones did not say it
-        if facts.get("source_sha256") == source_sha256 and version.isdecimal() and int(version) < int(imported.VERSION):
+        if facts.get("source_sha256") == source_sha256 and int(facts["layout"]) < int(imported.VERSION):
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -434,22 +434,16 @@ def _require_few_experts(
 def _facts_if_whole(folder: Path) -> dict[str, Any] | None:
     """What an imported model says of itself, if each file is there as long as it was written: a cache may lose files or their ends.
 
-    What each start reads whole has its checksum, too; the weights and the graph are too long for that. None as well for what another
-    version of nomoat wrote with other dimensions, or other facts of its tokenizer.
+    What each start reads whole has its checksum, too; the weights and the graph are too long for that.
     """
-    from nomoat.engine.tokenizer import special_of
-
-    try:
-        facts = _facts_of(folder)
+    facts = _facts_of(folder)
+    if not facts.keys() >= FACTS:
+        return None
+    with suppress(OSError):
         whole = all((folder / name).stat().st_size == size for name, size in facts["files"].items())
         whole = whole and all(_crc32(folder / name) == crc32 for name, crc32 in facts["crc32"].items())
-        architectures.Dimensions(**facts["sizes"])
-        layout.Storage.from_dict(facts["storage"])
-        special_of(json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8")))
-        known = isinstance(facts["num_values"], int) and isinstance(facts["files"][WEIGHTS], int)
-        return facts if whole and known and isinstance(facts["digest"], str) else None
-    except (OSError, KeyError, TypeError, AttributeError, ValueError):
-        return None
+        return facts if whole else None
+    return None
 
 
 def _crc32(file: Path) -> int:

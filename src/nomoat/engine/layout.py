@@ -170,7 +170,7 @@ def storage(file: ModelSource, sizes: Dimensions, quality: Quality, *, fused: bo
         return Storage(quality, {"": TILES}, fused, "nothing is rounded a second time, at half the memory of int8")
     is_small = file.num_values < footprint.FEW_WEIGHTS
     may_be_tiles = fused and not is_small and footprint.has_native_kernels() and (quality != "high" or sizes.experts)
-    if may_be_tiles and _is_written_by_nomoat(file, sizes):
+    if may_be_tiles and _can_run_native(file, sizes):
         if sizes.experts:
             return Storage(quality, {"": TILES}, fused, "in tiles each token is multiplied by the experts it asks alone")
         why = f"{MEASURED} answers are written fastest from the file's own codes"
@@ -196,10 +196,10 @@ def _smallest(fused: bool) -> Storage:
 
 def stands_beside(file: ModelSource, sizes: Dimensions, stored: Storage) -> bool:
     """Whether adapters can stand beside these weights, so that several share them: in nomoat's own passes, or by paged attention."""
-    return (stored.has_tiles and _is_written_by_nomoat(file, sizes)) or sizes.has_paged_attention
+    return (stored.has_tiles and _can_run_native(file, sizes)) or sizes.has_paged_attention
 
 
-def _is_written_by_nomoat(file: ModelSource, sizes: Dimensions) -> bool:
+def _can_run_native(file: ModelSource, sizes: Dimensions) -> bool:
     """Whether `native` can run this model."""
     arch = _usual_family(file, sizes)
     return arch is not None and architectures.has_usual_attention(arch, sizes)

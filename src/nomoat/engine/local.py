@@ -41,7 +41,7 @@ from nomoat.engine import (
     tool_calls,
 )
 from nomoat.engine.arch import Dimensions
-from nomoat.engine.batching import HEARTBEAT_SECONDS, Answer, Batcher, Model, Reading, Tokens
+from nomoat.engine.batching import Batcher, Model
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.compiled import CompiledCopy
 from nomoat.engine.grammar import Grammar, Grammars
@@ -55,6 +55,7 @@ from nomoat.engine.sampling import Pick, Sampler
 from nomoat.engine.scoring_line import ScoringLine
 from nomoat.engine.serial import SerialModel
 from nomoat.engine.templates import Template
+from nomoat.engine.texts import HEARTBEAT_SECONDS, Answer, Reading, Tokens
 from nomoat.engine.tokenizer import Tokenizer, name_of
 from nomoat.engine.tokenizer import load as load_tokenizer
 from nomoat.engine.tool_call_grammar import ChannelCallGrammar, ToolCallGrammar

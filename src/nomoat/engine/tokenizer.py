@@ -14,7 +14,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -298,13 +298,7 @@ class Tokenizer:
             "tokenizer_class": "PreTrainedTokenizerFast",
             "bos_token": self._token_text(self.special.bos_id) or None,
             "eos_token": self._token_text(self.special.eos_id),
-            "nomoat": {
-                "bos_id": self.special.bos_id,
-                "eos_id": self.special.eos_id,
-                "stop_ids": list(self.special.stop_ids),
-                "begin_ids": list(self.special.begin_ids),
-                "end_ids": list(self.special.end_ids),
-            },
+            "nomoat": asdict(self.special),
             "chat_template": self.chat_template,
             "tool_template": self._tool_template,
         }
@@ -380,12 +374,6 @@ def _letters_of_bytes() -> dict[str, bytes]:
     return {letter: bytes([ord(letter) if ord(letter) < 256 else next(others)]) for letter in letters}
 
 
-def special_of(settings: Mapping[str, Any]) -> SpecialTokens:
-    """Those in the settings that `Tokenizer.save` wrote. Raises KeyError or TypeError for others, as an older nomoat's."""
-    told = settings["nomoat"]
-    return SpecialTokens(**{**told, **{name: tuple(told[name]) for name in ("stop_ids", "begin_ids", "end_ids")}})
-
-
 def load(folder: Path) -> Tokenizer:
     """A tokenizer that `Tokenizer.save` wrote. Raises BadFileError for what is damaged."""
     from tokenizers import Tokenizer as Backend
@@ -394,7 +382,8 @@ def load(folder: Path) -> Tokenizer:
         config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         backend, own = Backend.from_file(str(folder / "tokenizer.json")), config.get("chat_template")
         hardware.give_back_freed_memory()  # as much again as a large vocabulary takes
-        tokenizer = Tokenizer(backend, special_of(config), own, tool_template=config.get("tool_template"))
+        special: dict[str, Any] = {name: tuple(told) if isinstance(told, list) else told for name, told in config["nomoat"].items()}
+        tokenizer = Tokenizer(backend, SpecialTokens(**special), own, tool_template=config.get("tool_template"))
         tokenizer.said_marks = tuple(config.get("infill", ()))  # most files name none
         return tokenizer
     except MemoryError:

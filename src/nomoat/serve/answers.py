@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
 from nomoat import net, system_errors
-from nomoat.errors import NomoatError, StoppedError
+from nomoat.errors import NomoatError
 from nomoat.records import Chunk, Place
 from nomoat.serve.sharing import Idle, Row, stopped
 
@@ -166,11 +166,9 @@ class Answers:
     def __init__(self) -> None:
         self._rows: dict[tuple[str, Place | Literal["work"] | None], Row] = {}  # None: where it is decided, if it is
         self._idle = Idle()
-        self._finding = threading.Lock()
         self._running: dict[Future[Place | None], Answer] = {}
         self._working: dict[Future[Any], threading.Event] = {}
         self._stopped_at: float | None = None
-        self._is_closed = False
 
     @property
     def num_texts(self) -> int:
@@ -233,9 +231,8 @@ class Answers:
         self.stop()
         assert self._stopped_at is not None
         left_seconds = max(0.0, self._stopped_at + CLOSE_SECONDS - time.monotonic())
-        with self._finding:
-            self._is_closed = True
-        for row in self._rows.values():
+        self._idle.close()
+        for row in list(self._rows.values()):
             row.close()
         _, left = concurrent.futures.wait([*list(self._running), *list(self._working)], timeout=left_seconds)
         if left:
@@ -247,11 +244,7 @@ class Answers:
             self._run(answer, at, None)
 
     def _run(self, answer: Answer, at: int, place: Place | None) -> None:
-        try:
-            future = self._submit(answer.model, place, answer.client, answer.run, at)
-        except StoppedError as exc:
-            answer.refuse(at, exc)
-            return
+        future = self._submit(answer.model, place, answer.client, answer.run, at)
         self._running[future] = answer
         answer.futures.add(future)
         # Just now, where this changes threads: `stop` has not found it.
@@ -279,12 +272,8 @@ class Answers:
         if not answer.is_begun(at):
             refuse()
             return
-        try:
-            future = self._submit_work(answer.model, answer.client, refuse, threading.Event())
-        except StoppedError:
-            refuse()
-        else:
-            future.add_done_callback(lambda ended: refuse() if ended.cancelled() or ended.exception() else None)
+        future = self._submit_work(answer.model, answer.client, refuse, threading.Event())
+        future.add_done_callback(lambda ended: refuse() if ended.cancelled() or ended.exception() else None)
 
     def _submit_work(self, model: str, client: str, function: Callable[[], T], stop: threading.Event) -> Future[T]:
         future = self._submit(model, "work", client, function)
@@ -295,11 +284,5 @@ class Answers:
     def _submit(
         self, model: str, place: Place | Literal["work"] | None, client: str, function: Callable[..., T], *given: Any
     ) -> Future[T]:  # fmt: skip
-        """Raises StoppedError once this is closed."""
-        with self._finding:
-            if self._is_closed:
-                raise stopped()
-            row = self._rows.get((model, place))
-            if row is None:
-                row = self._rows[model, place] = Row(model, MAX_TEXTS, self._idle)
+        row = self._rows.setdefault((model, place), Row(model, MAX_TEXTS, self._idle))
         return row.put(client, function, *given)

@@ -69,8 +69,8 @@ class Decisions:
     """
 
     def __init__(
-        self, requests: Sequence[Request], *, num_answers: int, count: Callable[[Decision], None], notes: Sequence[str] = ()
-    ) -> None:  # fmt: skip
+        self, requests: Sequence[Request], *, num_answers: int, count: Callable[[Decision], None], notes: Sequence[str]
+    ) -> None:
         self._requests = requests
         self._num_answers = num_answers
         self._count = count

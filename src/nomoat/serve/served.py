@@ -107,11 +107,11 @@ class Served:
     async def answer(self, request: HttpRequest, call: wire.Call, form: replies.MakeForm = replies.Reply) -> Response:
         """The response to a call, whole or as it is written, in this form."""
         name = self._find(request, call.model, len(call.requests))
-        call, notes = self._shortened(call)
+        call = self._shortened(call)
         asked = [dataclasses.replace(one, max_new_tokens=call.max_new_tokens or None) for one in call.requests]
         if call.max_new_tokens == 0:  # read and counted only, for which likelihoods or at least a tokenizer have to be at hand
             asked = [dataclasses.replace(one, top_logprobs=one.top_logprobs or 0) for one in asked]
-        decisions = self._decisions(request, name, asked, call.n, notes)
+        decisions = self._decisions(request, name, asked, call.n, call.notes)
         makes = [functools.partial(self._counted, name, call, at, decisions, time.perf_counter()) for at in range(len(call.requests))]
         answer = self._answers.start(name, makes, client=client_of(request))
         reply = form(call, name)
@@ -179,15 +179,13 @@ class Served:
             raise
         return name
 
-    def _shortened(self, call: wire.Call) -> tuple[wire.Call, list[str]]:
-        """The call with no longer an answer than this server gives, and its notes, that among them where the client asked for more."""
-        asked, most, notes = call.max_new_tokens, self._max_tokens, list(call.notes)
+    def _shortened(self, call: wire.Call) -> wire.Call:
+        """The call with no longer an answer than this server gives; one that asked for more has a note of it."""
+        asked, most = call.max_new_tokens, self._max_tokens
         if most is None or (asked is not None and asked <= most):
-            return call, notes
-        shortened = dataclasses.replace(call, max_new_tokens=most)
-        if asked is None:
-            return shortened, notes
-        return shortened, [*notes, f"an answer has at most {most:,} tokens on this server"]
+            return call
+        told = () if asked is None else (f"an answer has at most {most:,} tokens on this server",)
+        return dataclasses.replace(call, max_new_tokens=most, notes=(*call.notes, *told))
 
     def _count_failed(self, name: str, error: BaseException) -> None:
         self._metrics.count_request(name, "gone" if isinstance(error, ClientDisconnect) else "error")

@@ -165,7 +165,7 @@ class Idle:
             return self._handed.popleft() if self._handed else None
 
     def close(self) -> None:
-        """Let none wait any more."""
+        """Let none wait any more; no row begins anything then."""
         with self.lock:
             self.is_closed = True
             self.lock.notify_all()
@@ -184,7 +184,6 @@ class Row:
         self._shares = Shares(2 * most)
         self._waiting: OrderedDict[str, OrderedDict[Future[Any], _Job]] = OrderedDict()  # by client, in the order of their turns
         self._lacks_threads = False
-        self._is_closed = False
 
     def put(self, client: str, function: Callable[..., T], *given: Any) -> Future[T]:
         """What the function returns, called in its turn; cancelled before that, it waits no more. It ends in NoThreadError where the
@@ -197,12 +196,11 @@ class Row:
         return future
 
     def close(self) -> None:
-        """End what has not begun, and whatever comes later."""
-        self._is_closed = True
+        """End what has not begun, and whatever comes later in any row with these threads."""
+        self.idle.close()
         with self._lock:
             left = [job for jobs in self._waiting.values() for job in jobs.values()]
             self._waiting.clear()
-        self.idle.close()
         for job in left:
             job.end(stopped())
 
@@ -228,7 +226,7 @@ class Row:
 
     def _next(self, ended: str | None = None) -> _Job | None:
         """The one whose turn has come. `ended`: the client of the one before in this thread, which is idle if there is none."""
-        if self._is_closed or not threading.main_thread().is_alive():
+        if self.idle.is_closed or not threading.main_thread().is_alive():
             self.close()
         with self._lock:
             if ended is not None:
@@ -255,7 +253,7 @@ class Row:
             if self.idle.hand(self, job):
                 return True
             self._shares.give_back(job.client)
-            if self._is_closed or not self._shares.taken:
+            if self.idle.is_closed or not self._shares.taken:
                 return False
             if not job.future.cancelled():  # else `_forget` has been here
                 jobs = self._waiting.setdefault(job.client, OrderedDict())
@@ -268,7 +266,7 @@ class Row:
         return True
 
     def _fail(self, job: _Job, why: RuntimeError) -> None:
-        if self._is_closed:
+        if self.idle.is_closed:
             job.end(stopped())
             return
         log.error("an answer of `%s` cannot begin: %s", self._name, why)
