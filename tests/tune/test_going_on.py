@@ -116,19 +116,6 @@ def test_the_instruction_of_a_table_is_kept_while_it_learns_from_conversations(t
     assert prepared(f"{tiny_gguf}+chats", table).data.lessons[0].messages[0].content.startswith("Which colour?")
 
 
-def test_what_was_learned_when_the_texts_place_meant_nothing_in_an_instruction_is_learned_on(tiny_gguf: Path, table: Path) -> None:
-    path = tune(tiny_gguf, table, "older", settings=A_STEP, instruction="Which colour?") / "provenance.json"
-    path.write_text(path.read_text(encoding="utf-8").replace("Which colour?", "Put {text} in {text}."), encoding="utf-8")
-    question = "Put {text} in {text}.\n\nText: {text}\nLabel:"
-    assert prepared(f"{tiny_gguf}+older", table).survey.question == question
-    tune(f"{tiny_gguf}+older", table, "newer", settings=A_STEP)
-    assert prepared(f"{tiny_gguf}+newer", table).survey.question == question
-    for spelled in (question, question.replace("\n", "\\n")):
-        assert prepared(f"{tiny_gguf}+older", table, instruction=spelled).survey.question == question
-        with pytest.raises(UsageError, match=r"holds `\{text\}` 3 times"):
-            prepared(str(tiny_gguf), table, instruction=spelled)
-
-
 @pytest.mark.parametrize(
     ("learned", "spelled"),
     [(r"Review: {text}\nColour?", "Review: {text}\nColour?"), ("Which colour?", r"Which colour?\n\nText: {text}\nLabel:")],
