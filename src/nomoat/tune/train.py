@@ -96,7 +96,7 @@ def learn(
     ):  # fmt: skip
         adapter.reserve(name, replace=replace, resume=resume)  # again: another training may have ended since
         facts = prepared.facts()  # of the files as they are now
-        checkpoint = adapter.Checkpoint(target, facts, loop.Run.NUMBERS)
+        checkpoint = adapter.Checkpoint(target, facts)
         saved = checkpoint.load() if resume and adapter.can_resume(name) else None
         if resume and not saved:
             others = [f"`{other}`" for other in adapter.resumable() if other != name]
