@@ -379,11 +379,11 @@ def beside_the_base(arguments: argparse.Namespace, split: Split) -> dict[str, An
     }  # fmt: skip
 
 
-def told() -> Callable[[loop.Progress], None]:
+def told() -> Callable[[loop.StageProgress], None]:
     """A line every tenth of a stage."""
     last = [("", -1)]
 
-    def show(progress: loop.Progress) -> None:
+    def show(progress: loop.StageProgress) -> None:
         at = (progress.stage, int(10 * progress.fraction))
         if at != last[0]:
             last[0] = at

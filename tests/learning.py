@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import nomoat
-from nomoat.tune.loop import Progress
+from nomoat.tune.loop import StageProgress
 from nomoat.tune.prepare import Settings
 
 COLUMNS: dict[str, Any] = {"input_column": "text", "label_column": "label"}
@@ -30,10 +30,10 @@ def tune(base: object, table: Path, name: str = "colours", *, settings: Settings
     return nomoat.tune(str(base), table, name=name, **COLUMNS, **asdict(settings or Settings()), **options)
 
 
-def stopping_at(step: int) -> Callable[[Progress], None]:
+def stopping_at(step: int) -> Callable[[StageProgress], None]:
     """Presses Ctrl-C at that step: an `on_progress`."""
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: StageProgress) -> None:
         if progress.step == step:
             raise KeyboardInterrupt
 

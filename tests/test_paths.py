@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -69,30 +67,6 @@ def test_a_home_that_is_there_stays_as_open_as_it_is(empty_home: Path) -> None:
     (empty_home / "runs").chmod(0o750)
     AnswerStore().close()
     assert mode_of(empty_home / "runs") == 0o750
-
-
-@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
-@pytest.mark.usefixtures("usual_umask")
-@pytest.mark.parametrize("is_link", [False, True])
-def test_answers_of_a_home_of_an_older_nomoat_are_closed_to_others_once(
-    empty_home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, is_link: bool
-) -> None:
-    """But where a link leads to them: whose folder that is nobody says."""
-    runs = empty_home / "runs"
-    AnswerStore().close()
-    with closing(sqlite3.connect(runs / "answers.sqlite")) as db:
-        db.execute("PRAGMA user_version = 1")
-    runs.chmod(0o755)
-    if is_link:
-        runs.rename(tmp_path / "elsewhere")
-        runs.symlink_to(tmp_path / "elsewhere")
-    AnswerStore().close()
-    assert (mode_of(empty_home), mode_of(runs)) == (0o700, 0o755 if is_link else 0o700)
-    said = [] if is_link else [f"note: others could look into `{runs}`: it is for its owner alone now"]
-    assert caplog.messages == said
-    runs.chmod(0o750)
-    AnswerStore().close()
-    assert (mode_of(runs), caplog.messages) == (0o750, said)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not ask HOME")

@@ -51,26 +51,18 @@ def kept_question(labels: Sequence[str], instruction: str | None = None) -> str:
 
     `instruction` is used word for word instead of the default one, which names the labels; behind either stands `FRAME`.
     One that holds `TEXT` is the whole question. Where it is a single line, `\\n` in it is a line break, as people write it in a shell.
-    Raises UsageError for one that is no text, or holds `TEXT` more than once, unless it ends with `FRAME` as kept questions do: labels
-    in them, or words in which `TEXT` meant nothing, may hold it, too.
+    Raises UsageError for one that is no text, or holds `TEXT` more than once.
     """
     first = label_instruction(labels) if instruction is None else instruction
     bounds.require_text(first, "`instruction`")
     if instruction is None or TEXT not in first:
         return f"{first}{FRAME}"
-    question = first if "\n" in first else first.replace("\\n", "\n")
-    if not question.endswith(FRAME):
-        require_one_place(question)
-    return question
-
-
-def require_one_place(question: str) -> None:
-    """Raises UsageError for the question of an instruction that holds `TEXT` more than once."""
-    if (count := question.count(TEXT)) > 1:
+    if (count := first.count(TEXT)) > 1:
         raise UsageError(
             f"`instruction` holds `{TEXT}` {count} times: with it an instruction is the whole question, in which the text stands once",
             hint=f"write `{TEXT}` once, where the text goes, or not at all: then the text stands behind the instruction",
         )
+    return first if "\n" in first else first.replace("\\n", "\n")
 
 
 def question_line(question: str) -> str:

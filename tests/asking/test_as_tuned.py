@@ -49,17 +49,6 @@ def test_a_model_that_learned_a_whole_question_is_asked_it_and_told_where_it_is_
     assert question_for(tuned).instruction == "Is {text} good?"
 
 
-def test_a_model_tuned_when_the_texts_place_meant_nothing_in_an_instruction_is_asked_what_it_learned(gold: Path) -> None:
-    tuned = write_adapter("older", "negative", "positive", instruction="Is it good?")
-    path = paths.adapters() / "older" / "provenance.json"
-    path.write_text(path.read_text(encoding="utf-8").replace("Is it good?", "Put {text} in {text}."), encoding="utf-8")
-    question = "Put {text} in {text}.\n\nText: {text}\nLabel:"
-    note = "asked with its labels (negative, positive) and its instruction, as `base+older` was tuned: see `nomoat show base+older`"
-    assert question_for(tuned) == Question(labels=("negative", "positive"), instruction=question, notes=(note,))
-    suite = load_suite(gold, **COLUMNS, instruction=question.replace("\n", "\\n"), models=[tuned])
-    assert (suite.examples[0].messages[0].content, suite.notes) == ("Put {text} in {text}.\n\nText: fine\nLabel:", ())
-
-
 def asked(suite: Suite) -> tuple[tuple[str, ...], str]:
     """The choices, and the first line of the question."""
     (choices,) = {example.choices for example in suite.examples}

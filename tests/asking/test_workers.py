@@ -35,10 +35,10 @@ from nomoat.hardware import Detected
 from nomoat.judge.duel import run_duel
 from nomoat.judge.metrics import Metric
 from nomoat.judge.run import run_suite
-from nomoat.judge.settings import Progress, RunSettings
+from nomoat.judge.settings import RunSettings
 from nomoat.judge.suite import Suite
 from nomoat.judge.verdict import Evaluation
-from nomoat.progress import quiet
+from nomoat.progress import AnswerProgress, quiet
 from nomoat.records import Example, Message, Outcome, Request, Verdict
 
 ray = pytest.importorskip("ray", reason="needs nomoat's `ray` extra")
@@ -65,7 +65,7 @@ def suite_of(metric: Metric, count: int) -> Suite:
     return Suite(name=f"{metric}-{count}", metric=metric, examples=examples, sha256=f"{metric}{count}", max_new_tokens=6)
 
 
-def asked(model: str, suite: Suite, store: Path, workers: Workers | None, progress: Progress = quiet) -> Evaluation:
+def asked(model: str, suite: Suite, store: Path, workers: Workers | None, progress: AnswerProgress = quiet) -> Evaluation:
     with AnswerStore(store) as opened:
         # One answer at a time and worker: a model in 8 bits may write otherwise beside other texts.
         return run_suite(model, suite, RunSettings(store=opened, workers=workers, concurrency=1, progress=progress))

@@ -77,52 +77,19 @@ def test_a_name_too_long_for_a_file_is_no_adapter(empty_home: Path) -> None:
     assert tuned.place_of("a" * 300) is None
 
 
-BY_LABELS = "Classify the text. Answer with one of: ham, spam.\n\nText: {text}\nLabel:"
-
-
-def table(labels: dict[str, int], instruction: str | None = None, **more: Any) -> dict[str, Any]:
-    """What was written of a table before 2026-11-28."""
-    task = {"input_column": "text", "label_column": "label", "instruction": instruction}
-    return {"task": task, "data": {"format": "table of texts and labels", "labels": labels}, **more}
-
-
 @pytest.mark.parametrize(
-    ("provenance", "question"),
-    [
-        (table({"spam": 7, "ham": 52}), BY_LABELS),
-        (table({"spam": 7}, start={"labels": ["ham", "spam"], "instruction": None}), BY_LABELS),
-        (table({"spam": 7, "ham": 52}, "Is {text} spam?"), "Is {text} spam?\n\nText: {text}\nLabel:"),
-        (table({"spam": 7}, "Put {text} in {text}."), "Put {text} in {text}.\n\nText: {text}\nLabel:"),
-        (table({}, "Which colour?"), "Which colour?\n\nText: {text}\nLabel:"),
-        (table({}), None),
-        ({"task": {"input_column": None, "instruction": None}, "data": {"format": "OpenAI chats", "labels": {}}}, None),
-        ({**table({"spam": 7, "ham": 52}), "data": {"question": "Kept: {text}", "labels": {"spam": 7}}}, "Kept: {text}"),
-        ({**table({"spam": 7, "ham": 52}), "data": {"question": None, "labels": {"spam": 7}}}, None),
-        ({}, None),
-    ],
-)  # fmt: skip
-def test_the_question_of_a_table_is_made_of_what_there_was_where_it_was_not_kept(
-    provenance: dict[str, Any], question: str | None
-) -> None:  # fmt: skip
-    assert tuned.question_of(provenance) == question
+    ("data", "question"),
+    [({"question": "Kept: {text}", "labels": {"spam": 7}}, "Kept: {text}"), ({"question": None}, None), ({}, None)],
+)
+def test_the_question_of_a_table_is_the_one_that_was_kept(data: dict[str, Any], question: str | None) -> None:
+    assert tuned.question_of({"task": {"instruction": "Which colour?"}, "data": data}) == question
 
 
-@pytest.mark.parametrize("words", ["Fill {text} in.", "Put {text} in {text}.", r"Is C:\new {text}?"])
-def test_an_instruction_whose_place_of_the_text_meant_nothing_is_told_as_the_question_that_was_learned(words: str) -> None:
-    question = f"{words}\n\nText: {{text}}\nLabel:"
-    kept = table({"spam": 7}, words, data={"question": question, "labels": {"spam": 7}})
-    chats = {"task": {"instruction": None}, "data": {"question": None}, "start": {"instruction": words}}
-    for older in (table({"spam": 7}, words), kept, chats):
-        assert tuned.instruction_of(older) == question
-        again = {"task": {"instruction": question}, "data": {"question": question, "languages": {}}}
-        assert tuned.instruction_of(again) == tuned.question_of(again) == question, "of what went on from it"
-
-
-def test_an_instruction_that_was_the_whole_question_is_told_as_it_was_given() -> None:
-    words = r"Is {text} spam?\n"
-    whole = table({"spam": 7}, words, data={"question": "Is {text} spam?\n", "labels": {"spam": 7}})
-    chats = {"task": {"instruction": None}, "data": {"question": None, "languages": {}}, "start": {"instruction": words}}
-    assert tuned.instruction_of(whole) == tuned.instruction_of(chats) == words
+def test_the_instruction_is_that_of_the_last_table() -> None:
+    before = {"instruction": "Is {text} spam?"}
+    assert tuned.instruction_of({"task": {"instruction": None}, "start": before}) == "Is {text} spam?"
+    assert tuned.instruction_of({"task": {"instruction": "Which colour?"}, "start": before}) == "Which colour?"
+    assert tuned.instruction_of({}) is None
 
 
 def test_a_lora_in_gguf_is_no_adapter_that_is_read(tmp_path: Path) -> None:

@@ -854,41 +854,6 @@ def test_labels_of_another_column_are_not_written_over(nomoat: Shell, tmp_path: 
     assert nomoat(*command, "title").returncode == 0
 
 
-@pytest.mark.parametrize(("name", "count"), [("l.csv", "rows"), ("l.left_out.csv", "cut_off")])
-def test_a_file_of_an_older_nomoat_which_counted_otherwise_is_not_written_over(
-    nomoat: Shell, tmp_path: Path, name: str, count: str
-) -> None:  # fmt: skip
-    (tmp_path / "t.csv").write_text("id,text\n1,WIN a prize\n2,\n")
-    command = ["distil", "fake:", "--out", str(tmp_path / "l.csv"), "--labels", "ham,spam", "--input-column", "text", "--label"]
-    assert nomoat(*command, str(tmp_path / "t.csv")).returncode == 0
-    beside = sidecar.path_of(tmp_path / name)
-    facts = json.loads(beside.read_text())
-    del facts[count]
-    beside.write_text(json.dumps(facts))
-    done = nomoat(*command, str(tmp_path / "t.csv"))
-    said = f"error: `{tmp_path / name}` was written by an older nomoat, which did not count what it holds as this one does\n"
-    assert said in done.stderr
-    assert nomoat(*command, str(tmp_path / "t.csv"), "--replace").returncode == 0
-
-
-@pytest.mark.parametrize("column", [[], ["--input-column", "text"]])
-def test_a_table_of_a_nomoat_that_wrote_fewer_settings_is_said_to_be_of_an_older_one(
-    nomoat: Shell, tmp_path: Path, column: list[str]
-) -> None:
-    """The first one wrote neither `input_column`, whether it was given or not, nor how many rows there are."""
-    texts, out = tmp_path / "t.csv", tmp_path / "l.csv"
-    texts.write_text("text\nWIN a prize\n")
-    command = ["distil", "fake:", "--out", str(out), "--labels", "ham,spam", "--label", str(texts), *column]
-    assert nomoat(*command).returncode == 0
-    facts = json.loads(sidecar.path_of(out).read_text())
-    del facts["settings"]["input_column"], facts["rows"]
-    sidecar.path_of(out).write_text(json.dumps(facts))
-    assert nomoat(*command).stderr.endswith(
-        f"error: `{out}` was written by an older nomoat, which did not count what it holds as this one does\n"
-        "hint: name another file, or --replace it (in Python: `replace`)\n"
-    )
-
-
 def test_terms_of_texts_that_an_older_nomoat_took_for_a_teachers_are_said_not_to_be(nomoat: Shell, tmp_path: Path) -> None:
     texts, teacher = tmp_path / "t.csv", "https://api.openai.com/v1#gpt-4o"
     texts.write_text("text\nWIN a prize\n")

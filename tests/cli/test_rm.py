@@ -7,7 +7,6 @@ import json
 import sqlite3
 import sys
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -203,8 +202,6 @@ def test_rm_answers_removes_what_was_asked_and_answered(empty_home: Path, tmp_pa
     suite.write_text('{"input": "b secret", "target": "secret b"}\n' * 3)
     assert nomoat("eval", "fake:", str(suite)).returncode == 0
     assert b"secret" in b"".join(file.read_bytes() for file in path.parent.iterdir() if file.is_file())
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("PRAGMA user_version = 1")  # of an older nomoat: what goes is not made ready for this version first
     stays = f"`{empty_home / 'router'}` stays: the learned router, with fragments of the prompts it learned from\n"
     removed = "answers: removed, 1 answer and 3 outcomes, 0 kB free again\n"
     assert nomoat("rm", "--answers", "--yes").stderr == removed + stays

@@ -15,6 +15,7 @@ from tiny import write_tiny_gguf
 from nomoat import footprint, hardware
 from nomoat.engine import layout, optimum, step_tables
 from nomoat.judge.suites import load_suite
+from nomoat.labelling import kept_question
 
 Nomoat = Callable[..., Done]
 HUB = "hf:owner/repo/m.gguf"
@@ -99,10 +100,11 @@ def test_the_question_that_show_has_as_json_is_an_instruction_that_asks_it(
 ) -> None:
     path = tuned("own") / "provenance.json"
     assert json.loads(nomoat("show", "openllama-3b+후기", "--json").stdout)["question"] is None
-    words = {"input_column": "text", "label_column": "label", "instruction": r'Say {"label": x} of C:\new {text}.'}
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"task": words, "data": {"labels": {"x": 1, "y": 1}}}))
+    words = r'Say {"label": x} of C:\new.'
+    told = {"task": {"instruction": words}, "data": {"labels": {"x": 1, "y": 1}, "question": kept_question(["x", "y"], words)}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | told))
     question = json.loads(nomoat("show", "openllama-3b+후기", "--json").stdout)["question"]
-    assert question == r'Say {"label": x} of C:\new {text}.' + "\n\nText: {text}\nLabel:"
+    assert question == words + "\n\nText: {text}\nLabel:"
     table = tmp_path / "t.csv"
     table.write_text("text,label\na,x\nb,y\n")
     suite = load_suite(table, input_column="text", label_column="label", instruction=question, models=["openllama-3b+후기"])

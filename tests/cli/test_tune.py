@@ -89,8 +89,8 @@ def test_a_log_says_how_long_it_will_take(
     from nomoat.tune import loop, train
 
     def learn(*_: object, on_progress: Any, **__: object) -> Path:
-        on_progress(loop.Progress(stage="measuring the base", fraction=0.25, seconds_left=seconds))
-        on_progress(loop.Progress(stage="tuning", fraction=0.16, step=1, loss=1.964, tokens_per_second=168, seconds_left=seconds))
+        on_progress(loop.StageProgress(stage="measuring the base", fraction=0.25, seconds_left=seconds))
+        on_progress(loop.StageProgress(stage="tuning", fraction=0.16, step=1, loss=1.964, tokens_per_second=168, seconds_left=seconds))
         return Path("adapters/c")
 
     monkeypatch.setattr(train, "learn", learn)

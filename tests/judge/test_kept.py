@@ -578,19 +578,6 @@ def test_file_that_was_replaced_is_told_and_its_old_answers_are_named_by_digest(
     assert run_suite(f"stored:quiz/{old.digest[:16]}", quiz(8)).side.score == 0.25
 
 
-def test_what_an_older_nomoat_kept_without_its_questions_is_kept_anew_where_it_is_asked_again() -> None:
-    model = versed("m", 4, 0)
-    run_suite(model, quiz(4))
-    with AnswerStore() as store:
-        store._db.connection.execute("UPDATE outcomes SET outcome = json_remove(outcome, '$.answer_key', '$.names')")
-    assert run_suite("stored:quiz/m", quiz(4)).side.score == 1.0
-    with pytest.raises(DataError) as caught:
-        run_suite("stored:quiz/m", reworded(quiz(4)))
-    assert caught.value.hint == "run `nomoat eval` over `quiz` once more, without a judge: nothing that is kept is asked for twice"
-    assert run_suite(model, quiz(4)).side.num_reused == 4
-    assert run_suite("stored:quiz/m", reworded(quiz(4))).side.score == 1.0
-
-
 def test_judge_is_shown_kept_answers_to_other_words() -> None:
     suite = quiz(6, "judge", name="open")
     model, judge = versed("m", 6, 0), Responder("judge", Likes())

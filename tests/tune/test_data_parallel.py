@@ -252,7 +252,7 @@ class TestTwoNodes:
         monkeypatch.setattr(data_parallel.Crew, "find", lambda crew: (crews.append(crew), find(crew)))
         steps: list[int] = []
 
-        def stop(progress: loop.Progress) -> None:
+        def stop(progress: loop.StageProgress) -> None:
             steps.append(progress.step)
             if progress.step == 7:
                 raise KeyboardInterrupt

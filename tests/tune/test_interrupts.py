@@ -14,7 +14,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import learning
-import numpy as np
 import pytest
 import torch
 import typer
@@ -279,7 +278,7 @@ def test_a_training_is_not_resumed_where_the_memory_its_way_needs_is_not_free(
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5])
 def test_a_checkpoint_that_was_cut_is_told_in_words_and_how_to_start_again(share: float) -> None:
-    checkpoint = adapter.Checkpoint(paths.adapters() / "colours", {"base": "b"}, ())
+    checkpoint = adapter.Checkpoint(paths.adapters() / "colours", {"base": "b"})
     checkpoint.save({"weights": torch.zeros(10_000)})
     path = adapter.checkpoint_folder(paths.adapters() / "colours") / adapter.CHECKPOINT_FILE
     os.truncate(path, int(path.stat().st_size * share))
@@ -289,19 +288,8 @@ def test_a_checkpoint_that_was_cut_is_told_in_words_and_how_to_start_again(share
     assert caught.value.hint is not None and caught.value.hint.startswith(f"{adapter.START_AGAIN}; `nomoat rm b+colours` removes")
 
 
-def test_a_whole_checkpoint_of_what_is_not_read_is_not_said_to_be_cut() -> None:
-    """An earlier nomoat wrote numbers of numpy's."""
-    checkpoint = adapter.Checkpoint(paths.adapters() / "colours", {"base": "b"}, ())
-    checkpoint.save({"seed": np.int64(3)})
-    path = adapter.checkpoint_folder(paths.adapters() / "colours") / adapter.CHECKPOINT_FILE
-    with pytest.raises(BadFileError) as caught:
-        checkpoint.load()
-    assert caught.value.message == f"`{path}` holds what no checkpoint of this nomoat does: another has written it"
-    assert caught.value.hint is not None and caught.value.hint.startswith(f"{adapter.START_AGAIN}; `nomoat rm b+colours` removes")
-
-
 def test_a_checkpoint_that_the_system_does_not_give_is_not_to_be_begun_anew() -> None:
-    checkpoint = adapter.Checkpoint(paths.adapters() / "colours", {"base": "b"}, ())
+    checkpoint = adapter.Checkpoint(paths.adapters() / "colours", {"base": "b"})
     path = adapter.checkpoint_folder(paths.adapters() / "colours") / adapter.CHECKPOINT_FILE
     path.mkdir(parents=True)
     with pytest.raises(BadFileError) as caught:
@@ -316,4 +304,4 @@ def test_memory_that_is_short_while_a_checkpoint_is_read_does_not_make_it_a_brok
 
     monkeypatch.setattr(torch, "load", load)
     with pytest.raises(RuntimeError, match="can't allocate memory"):
-        adapter.Checkpoint(paths.adapters() / "colours", {"base": "b"}, ()).load()
+        adapter.Checkpoint(paths.adapters() / "colours", {"base": "b"}).load()

@@ -439,7 +439,7 @@ def test_the_time_left_is_that_of_learning_and_of_the_looks_to_come(
 ) -> None:
     """Of the minute the base takes four seconds of the six it may, 44 are learned in, and three looks take four each."""
     Clock(monkeypatch, step=0.5, evaluation=4)
-    told: list[loop.Progress] = []
+    told: list[loop.StageProgress] = []
     settings = prepare.Settings(rank=4, batch=64, layers=1, epochs=10_000, minutes=1)
     tune(tiny_gguf, table, settings=settings, on_progress=told.append)
     base = next(progress for progress in told if progress.stage == "measuring the base")
@@ -788,7 +788,7 @@ def test_the_callers_own_number_of_threads_is_as_it_was_after_a_training(
 ) -> None:
     learned_with: list[int] = []
 
-    def told(progress: loop.Progress) -> None:
+    def told(progress: loop.StageProgress) -> None:
         learned_with.append(torch.get_num_threads())
         if is_stopped:
             raise KeyboardInterrupt
@@ -812,7 +812,7 @@ def test_a_training_learns_with_all_threads_whatever_another_beside_it_does_with
 ) -> None:
     learned_with = set[int]()
 
-    def told(progress: loop.Progress) -> None:
+    def told(progress: loop.StageProgress) -> None:
         if progress.stage == "tuning":
             learned_with.add(torch.get_num_threads())
         else:

@@ -5,20 +5,15 @@ What this does not cover: a network folder whose locks do not work is no place f
 
 from __future__ import annotations
 
-import logging
-import os
 import sqlite3
-import stat
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from nomoat import paths, system_errors, whole_files
-from nomoat.errors import BadFileError, DamagedError, NomoatError, UsageError
-
-log = logging.getLogger("nomoat.asking")
+from nomoat.errors import BadFileError, DamagedError, UsageError
 
 LOCK_WAIT_SECONDS = 60.0
 DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)  # the last: no such table, no JSON
@@ -30,20 +25,15 @@ class Database:
     """A file of ours, made if it is not there, with a folder for its owner alone. What a turn has written is on the disk at its end,
     but for a `quick_turn`.
 
-    `schema` makes the tables of `version`; `table` is one of them; `if_damaged` says what to do about a damaged file. `reads_old`: a
-    file of the version before it is read, too; `upgrade` makes one of `version` of it, and where that fails, as it may not be written
-    or a part of it is damaged, or without `upgrade`, it stays what it is, and `is_old`.
+    `schema` makes the tables of `version`; `table` is one of them; `if_damaged` says what to do about a damaged file.
     Raises DamagedError, also for an empty file, which was cut, and for what is no SQLite file; BadFileError for a database that is not
     ours, or from a newer nomoat; and NotEnoughDiskError.
     """
 
-    def __init__(
-        self, path: Path, *, schema: str, version: int, table: str, if_damaged: str, reads_old: bool = False,
-        upgrade: Callable[[Database], None] | None = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, path: Path, *, schema: str, version: int, table: str, if_damaged: str) -> None:
         self.path = path
-        self.is_old = self._is_closed = False
-        self._if_damaged, self._reads_old, self._upgrade = if_damaged, reads_old, upgrade
+        self._is_closed = False
+        self._if_damaged = if_damaged
         with system_errors.translate_disk_errors(path):
             paths.make_folder(path.parent, mode=paths.OWNER_ALONE)
             self._make_file(schema, version)
@@ -155,40 +145,16 @@ class Database:
         self._require_ours(version, table)
         self._use_wal()
         self.connection.execute("PRAGMA synchronous = FULL")  # it may be about money: on the disk, not only in the system's cache
-        self._make_newer(version)
         self.connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT 1)")  # a damaged file says so now
 
     def _require_ours(self, version: int, table: str) -> None:
         """Raises BadFileError for what is not, of which nothing is changed."""
-        found = self._version()
+        (found,) = self.connection.execute("PRAGMA user_version").fetchone()
         if found > version:
             raise BadFileError(f"`{self.path}` was written by a newer nomoat", hint="update nomoat, or set NOMOAT_HOME elsewhere")
         has_table = self.connection.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchone()
-        if found < version - self._reads_old or not has_table:
+        if found < version or not has_table:
             raise BadFileError(f"`{self.path}` is no file of nomoat's", hint="move it away, or set NOMOAT_HOME elsewhere")
-
-    def _make_newer(self, version: int) -> None:
-        """Make a file of `version` of one of the version before it, if that can be done; it is of that version once all is done."""
-        if self._version() < version:
-            keep_to_owner(self.path.parent)
-            try:
-                if self._upgrade is not None:
-                    self._raise_version(self._version())  # where nothing can be written, that is told now
-                    self._upgrade(self)
-                    self._raise_version(version)
-            except NomoatError as error:
-                if isinstance(error, DamagedError):
-                    log.warning("note: %s; %s", error.message, error.hint)
-                log.info("`%s` stays as an older nomoat wrote it: %s", self.path, error.message)
-            self.is_old = self._version() < version
-
-    def _raise_version(self, version: int) -> None:
-        with self.transaction() as connection:
-            connection.execute(f"PRAGMA user_version = {max(version, self._version())}")  # another process may have raised it
-
-    def _version(self) -> int:
-        (found,) = self.connection.execute("PRAGMA user_version").fetchone()
-        return int(found)
 
     def _use_wal(self) -> None:
         """Let readers and one writer work at the same time.
@@ -238,17 +204,6 @@ def _file_at(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def keep_to_owner(folder: Path) -> None:
-    """Close `runs` to others in a home from before nomoat made it so. Where a file is of an older version: what its owner opens after
-    that stays open."""
-    with suppress(OSError):
-        facts = folder.lstat()
-        is_mine = hasattr(os, "getuid") and facts.st_uid == os.getuid()  # Windows has no such modes
-        if folder == paths.runs() and stat.S_ISDIR(facts.st_mode) and is_mine and facts.st_mode & ~paths.OWNER_ALONE & 0o777:
-            folder.chmod(stat.S_IMODE(facts.st_mode) & paths.OWNER_ALONE)
-            log.warning("note: others could look into `%s`: it is for its owner alone now", folder)
 
 
 def _make_tables(connection: sqlite3.Connection, schema: str, version: int) -> None:

@@ -28,14 +28,12 @@ UNREADABLE = (IndexError, ValueError, struct.error)
 
 @dataclass(slots=True)
 class DamagedFile:
-    """A file of so many pages; what `rows` has met is counted. `num_bad_rows`: those that are nothing, in pages that were read.
-    `version`: the `user_version` that its head says, whatever that is where the head is damaged, too."""
+    """A file of so many pages; what `rows` has met is counted. `num_bad_rows`: those that are nothing, in pages that were read."""
 
     file: BinaryIO
     log: BinaryIO | None = None
     page_bytes: int = USUAL_PAGE_BYTES
     num_pages: int = 0
-    version: int = 0
     num_pages_read: int = 0
     num_rows: int = 0
     num_bad_rows: int = 0
@@ -50,7 +48,6 @@ class DamagedFile:
         told = int.from_bytes(head[16:18], "big")
         if head.startswith(b"SQLite format 3\0") and told in PAGE_BYTES and not self._logged:  # a log's page size is checked
             self.page_bytes = told
-        self.version = int.from_bytes(head[60:64], "big", signed=True)
         there = max([-(-size // self.page_bytes), *self._logged])
         told_pages = int.from_bytes(head[28:32], "big")
         self.num_pages = told_pages if there <= told_pages <= 1000 * there else there  # more than there are: it was cut

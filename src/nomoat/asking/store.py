@@ -18,7 +18,6 @@ import glob
 import hashlib
 import itertools
 import json
-import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +28,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nomoat import paths, whole_files
 from nomoat.asking import salvage
-from nomoat.asking.database import Database, beside, keep_to_owner
+from nomoat.asking.database import Database, beside
 from nomoat.records import (
     ChoiceScores,
     Completion,
@@ -44,19 +43,15 @@ from nomoat.records import (
     known_fields,
 )
 from nomoat.references import STORED
-from nomoat.words import counted
 
 if TYPE_CHECKING:
     import sqlite3
 
-log = logging.getLogger("nomoat.asking")
-
-SCHEMA_VERSION = 2  # in the first one, rows may have no digest
-ROWS_AT_ONCE = 1_000  # that get one together: what is written meanwhile lies in the file's log, too
+SCHEMA_VERSION = 2
 ANSWER_COLUMNS, OUTCOME_COLUMNS = 5, 6
 SEAL = "digest"  # the name of a row's digest within it
 NO_REQUEST = "null"  # where an answer's request stands, for what is kept beside answers: notes, and calls that brought none
-NAMES = "names"  # in an outcome: see `_names_in`
+NAMES = "names"  # in an outcome: see `_outcome_of`
 OF_OUTCOME = "suite_sha256 = ? AND metric = ? AND model_digest = ? AND example_id = ?"
 OF_SUITE = (
     "json_extract(outcome, '$.suite') = ?1 OR substr(suite_sha256, 1, length(?1)) = ?1 "
@@ -121,16 +116,13 @@ class AnswerStore:
     """The answers of one file. A context manager; several threads may use it.
 
     What a `save_` has kept outlives its process once that returns; a power cut, too, but for likelihoods and answers that were not
-    paid for: those that it loses are computed again. The rows of a first version get digests, but to leave it `as_it_is`.
+    paid for: those that it loses are computed again.
     Raises what `Database` raises.
     """
 
-    def __init__(self, path: str | Path | None = None, *, as_it_is: bool = False) -> None:
+    def __init__(self, path: str | Path | None = None) -> None:
         self.path = default_path() if path is None else paths.expanded(path)
-        upgrade = None if as_it_is else _seal_old
-        self._db = Database(
-            self.path, schema=SCHEMA, version=SCHEMA_VERSION, table="answers", if_damaged=IF_DAMAGED, reads_old=True, upgrade=upgrade
-        )
+        self._db = Database(self.path, schema=SCHEMA, version=SCHEMA_VERSION, table="answers", if_damaged=IF_DAMAGED)
         self._limits: dict[str, tuple[int, set[int]]] = {}  # by model, and as of what others wrote: each look reads all answers
 
     def answer(self, model_digest: str, request: Request) -> Completion | None:
@@ -232,10 +224,10 @@ class AnswerStore:
         with self._db.transaction() as db:
             for one in outcomes:
                 row = (suite_sha256, metric, model_digest, one.example_id)
-                before = db.execute(f"SELECT outcome, unix_seconds FROM outcomes WHERE {OF_OUTCOME}", row).fetchone()
-                names = {}
+                before = db.execute(f"SELECT outcome FROM outcomes WHERE {OF_OUTCOME}", row).fetchone()
+                names = dict[str, float]()
                 with suppress(*UNREADABLE):
-                    names = {} if before is None else _names_in(json.loads(before[0]), before[1])
+                    names = {} if before is None else _outcome_of(before[0])[1]
                 told = dataclasses.asdict(one) | {NAMES: names | {f"{one.suite}/{one.model}": now}}
                 db.execute("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?, ?, ?)", (*row, _dumps(told), now))
 
@@ -271,11 +263,10 @@ class AnswerStore:
         with self._understood():
             with self._db.turn() as db:
                 found = db.execute(
-                    f"SELECT outcome, unix_seconds, suite_sha256, metric, model_digest FROM outcomes WHERE {where}", (value,)
+                    f"SELECT outcome, suite_sha256, metric, model_digest FROM outcomes WHERE {where}", (value,)
                 ).fetchall()
-            for text, unix_seconds, sha256, metric, digest in found:
-                told = json.loads(text)
-                yield known_fields(Outcome, told), _names_in(told, unix_seconds), (sha256, metric, digest)
+            for text, sha256, metric, digest in found:
+                yield *_outcome_of(text), (sha256, metric, digest)
 
     def question(self, key: str) -> tuple[Request, tuple[str, ...]] | None:
         """What the answer under this key is to: a request, and the choices whose likelihoods it is, if it is that. None where there is
@@ -285,7 +276,7 @@ class AnswerStore:
             if row is None:
                 return None
             digest, told, answer = row
-            choices = tuple(self._opened(key, answer).get("choices", ()))
+            choices = tuple(_opened(key, answer).get("choices", ()))
             facts = json.loads(told)
             request = known_fields(Request, facts | {"messages": [known_fields(Message, each) for each in facts["messages"]]})
         return (request, choices) if key == self.key(digest, request, choices) else None
@@ -325,7 +316,7 @@ class AnswerStore:
     def _damaged_rows(self, db: sqlite3.Connection) -> tuple[str, str]:
         """For SQL: where the rows are that cannot be read."""
         self._db.require_whole()
-        db.create_function("is_kept", 2, self._is_kept)
+        db.create_function("is_kept", 2, _is_kept)
         db.create_function("is_outcome", 1, _is_outcome)
         return (
             "FROM answers WHERE NOT json_valid(request) OR NOT is_kept(CAST(key AS BLOB), CAST(answer AS BLOB))",
@@ -333,15 +324,11 @@ class AnswerStore:
         )
 
     def add_from(self, damaged: salvage.DamagedFile) -> tuple[int, int]:
-        """Add the rows of a damaged file that `_whole_row` finds whole; return how many answers and outcomes there are then.
-
-        Where its head does not say that it is of this version, rows without a digest are taken for those of the first one.
-        """
+        """Add the rows of a damaged file that `_whole_row` finds whole; return how many answers and outcomes there are then."""
         with self._db.transaction() as db:
             self._limits.clear()
-            may_be_old = damaged.version != SCHEMA_VERSION
             for row in damaged.rows():
-                if (told := _whole_row(row, may_be_old=may_be_old)) is None:
+                if (told := _whole_row(row)) is None:
                     damaged.num_bad_rows += 1
                 else:
                     table = "answers" if len(told) == ANSWER_COLUMNS else "outcomes"
@@ -373,18 +360,7 @@ class AnswerStore:
     def _get(self, key: str) -> dict[str, Any] | None:
         with self._db.turn() as db:
             row = db.execute("SELECT CAST(answer AS BLOB) FROM answers WHERE key = ?", (key,)).fetchone()
-        return None if row is None else self._opened(key, row[0])
-
-    def _opened(self, key: str, answer: bytes) -> dict[str, Any]:
-        text = answer.decode()
-        return _opened(key, json.loads(_with_digest(key, text) if self._db.is_old else text))
-
-    def _is_kept(self, key: bytes, answer: bytes) -> bool:
-        """Whether this is what was written under the key."""
-        with suppress(*UNREADABLE):
-            self._opened(key.decode(), answer)
-            return True
-        return False
+        return None if row is None else _opened(key, row[0])
 
     def _put(
         self, key: str, model_digest: str, request: Request, value: dict[str, Any], *, is_paid: bool, replace: bool = False
@@ -418,8 +394,6 @@ def save_readable(path: Path | None = None) -> Saved:
         part.unlink(missing_ok=True)  # a store begins as no file, in a folder for its owner alone
         try:
             with AnswerStore(part) as store, salvage.opened(path) as damaged:
-                if damaged.version != SCHEMA_VERSION:
-                    keep_to_owner(path.parent)
                 num_answers, num_outcomes = store.add_from(damaged)
                 num_lost = damaged.num_lost_rows()
         finally:
@@ -465,24 +439,18 @@ def _scores_of(row: Mapping[str, Any]) -> ChoiceScores:
     return ChoiceScores(scores=scores, seconds=row["seconds"])
 
 
-READS: dict[str, Callable[[dict[str, Any]], object]] = {  # each kind of rows by a field that it alone has
-    "text": _completion_of, "scores": _scores_of, "notes": lambda row: (*row["notes"],), "num": lambda row: int(row["num"]),
-}  # fmt: skip
-
-
-def _whole_row(row: Sequence[salvage.Value], *, may_be_old: bool) -> tuple[str | float | None, ...] | None:
+def _whole_row(row: Sequence[salvage.Value]) -> tuple[str | float | None, ...] | None:
     """The row of an answer or an outcome, if it is whole: what is kept under an answer's key is what was written, and the rest of the
-    row, or an outcome, which has no digest, can be read. So can an answer of the first version, which gets its digest here."""
+    row, or an outcome, which has no digest, can be read."""
     if None in row:  # no column may be empty
         return None
     with suppress(*UNREADABLE):
         told = tuple(value.decode() if isinstance(value, bytes) else value for value in row)
         if len(told) == ANSWER_COLUMNS:
-            key, model, request, answer, _ = map(str, told)
+            key, _, request, answer, _ = map(str, told)
             json.loads(request)
-            answer = _with_digest(key, answer) if may_be_old else answer
-            _opened(key, json.loads(answer))
-            return key, model, request, answer, told[4]
+            _opened(key, answer.encode())
+            return told
         if len(told) == OUTCOME_COLUMNS and _is_outcome(str(told[4]).encode()):
             return told
     return None
@@ -490,15 +458,15 @@ def _whole_row(row: Sequence[salvage.Value], *, may_be_old: bool) -> tuple[str |
 
 def _is_outcome(told: bytes) -> bool:
     with suppress(*UNREADABLE):
-        known_fields(Outcome, json.loads(told.decode()))
+        _outcome_of(told.decode())
         return True
     return False
 
 
-def _names_in(told: Mapping[str, Any], unix_seconds: float) -> dict[str, float]:
-    """The names, each SUITE/MODEL, under which an outcome was kept, and when last: those before there were several had one."""
-    names: dict[str, float] = told.get(NAMES) or {f"{told['suite']}/{told['model']}": unix_seconds}
-    return names
+def _outcome_of(text: str) -> tuple[Outcome, dict[str, float]]:
+    """And its names, each SUITE/MODEL, under which it was kept, with when last."""
+    told = json.loads(text)
+    return known_fields(Outcome, told), dict(told[NAMES])
 
 
 def _put_beside(db: sqlite3.Connection, key: str, model_digest: str, value: dict[str, Any]) -> None:
@@ -512,52 +480,20 @@ def _sealed(key: str, value: dict[str, Any]) -> str:
     return _dumps(value | {SEAL: _hashed([key, value])})
 
 
-def _with_digest(key: str, answer: str) -> str:
-    """What the first version kept under a key: with a digest, and an answer with calls, which were not always there.
-
-    Raises one of UNREADABLE for what it did not write.
-    """
-    kept = json.loads(answer)
-    if SEAL in kept:
-        return answer
-    value = {"calls": [], **kept} if "text" in kept else kept
-    (kind,) = READS.keys() & value.keys()
-    READS[kind](value)
-    return _sealed(key, value)
-
-
-def _seal_old(database: Database) -> None:
-    """Give the rows of the first version a digest. What cannot be read stays as it is.
-
-    Some rows at a time: a process that is killed leaves a file of the first version, of whose rows some have one.
-    Raises DamagedError where it is not rows alone that are damaged: such a file stays as it is, and so its rows can be saved.
-    """
-    database.require_whole()
-    with database.turn() as db:
-        keys = [key for (key,) in db.execute("SELECT CAST(key AS BLOB) FROM answers")]
-    if keys:
-        log.warning(
-            "note: %s of an older nomoat are made ready for this version, once: `%s`", counted(len(keys), "row"), database.path
-        )
-    for begin in range(0, len(keys), ROWS_AT_ONCE):
-        with database.transaction() as db:
-            for key in keys[begin : begin + ROWS_AT_ONCE]:
-                _seal_row(db, key)
-
-
-def _seal_row(db: sqlite3.Connection, key: bytes) -> None:
-    with suppress(*UNREADABLE):
-        name = key.decode()
-        (answer,) = db.execute("SELECT CAST(answer AS BLOB) FROM answers WHERE key = ?", (name,)).fetchone()
-        if (sealed := _with_digest(name, answer.decode())).encode() != answer:
-            db.execute("UPDATE answers SET answer = ? WHERE key = ?", (sealed, name))
-
-
-def _opened(key: str, kept: Any) -> dict[str, Any]:
-    """What was kept under a key. Raises ValueError if it is not what was written."""
+def _opened(key: str, answer: bytes) -> dict[str, Any]:
+    """What was kept under a key. Raises one of UNREADABLE if it is not what was written."""
+    kept = json.loads(answer.decode())
     if not isinstance(kept, dict) or kept.pop(SEAL, None) != _hashed([key, kept]):
         raise ValueError("it is not what was written")
     return kept
+
+
+def _is_kept(key: bytes, answer: bytes) -> bool:
+    """Whether this is what was written under the key."""
+    with suppress(*UNREADABLE):
+        _opened(key.decode(), answer)
+        return True
+    return False
 
 
 def _hashed(value: object) -> str:

@@ -12,9 +12,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from nomoat import paths
-from nomoat.catalog.fetch import Progress, fetch
+from nomoat.catalog.fetch import fetch
 from nomoat.errors import UnknownModelError
-from nomoat.progress import quiet
+from nomoat.progress import FileProgress, quiet
 from nomoat.records import Confirmation, Parent, Source
 
 SEEDS = "alpaca-seeds"  # tasks of every kind: what a model makes of them trains a general assistant
@@ -69,7 +69,7 @@ def dataset_files(name: str) -> dict[str, Path]:
     return {source.file_name: folder / source.file_name for source in dataset(name).files}
 
 
-def pull_dataset(name: str, *, progress: Progress = quiet) -> Path:
+def pull_dataset(name: str, *, progress: FileProgress = quiet) -> Path:
     """Fetch what is missing of a data set, or has another size than it should, and return its folder.
 
     Raises UnknownModelError, and what `fetch` raises.

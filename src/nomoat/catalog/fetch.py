@@ -10,7 +10,6 @@ What this does not cover: a file without a known sha256, from a server that prom
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -20,10 +19,8 @@ from nomoat import config, net, paths
 from nomoat.catalog import archive, http, pypi
 from nomoat.catalog.part import Part, part_of
 from nomoat.errors import NotThereError, UsageError
-from nomoat.progress import quiet
+from nomoat.progress import FileProgress, quiet
 from nomoat.records import Source
-
-Progress = Callable[[str, int, int | None], None]  # file name, bytes so far, bytes in all if known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +31,7 @@ class Origin:
     commit: str | None = None
 
 
-def fetch(source: Source, target: Path, *, purpose: net.Purpose, progress: Progress = quiet) -> Origin:
+def fetch(source: Source, target: Path, *, purpose: net.Purpose, progress: FileProgress = quiet) -> Origin:
     """Bring one file to `target`; what is there already is replaced.
 
     Raises ChecksumError, NotEnoughDiskError, OfflineError, DownloadError (NotThereError for a file that its source does not

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nomoat import system_errors, whole_files
-from nomoat.catalog.fetch import Origin, Progress, fetch
+from nomoat.catalog.fetch import Origin, fetch
 from nomoat.catalog.part import busy, require_space
 from nomoat.errors import BadFileError, DownloadError, NotThereError, UnsupportedError
 from nomoat.hub_folder import (
@@ -33,6 +33,7 @@ from nomoat.hub_folder import (
     read_object,
     weight_names,
 )
+from nomoat.progress import FileProgress
 from nomoat.records import Source
 
 STAGE, NOTE = ".pull", ".origin"
@@ -66,7 +67,7 @@ def left_of_pull(folder: Path) -> list[Path]:
     return sorted(path for path in (folder / STAGE).rglob("*") if path.is_file())
 
 
-def pull_folder(repo: str, folder: Path, *, progress: Progress, look_at: Look | None) -> Path:
+def pull_folder(repo: str, folder: Path, *, progress: FileProgress, look_at: Look | None) -> Path:
     """Fetch `owner/repo` into `folder`; a model that is there is replaced when the new one is whole.
 
     `look_at` is shown `config.json` before the weights are asked for, and may raise; weights that came before stay. Raises what
@@ -100,7 +101,7 @@ class _Gathering:
 
     repo: str
     stage: Path
-    progress: Progress
+    progress: FileProgress
     origin: str
 
     def get_all(self) -> None:
@@ -140,7 +141,7 @@ class _Gathering:
         return read_object(self.stage / name, shown=f"hf:{self.repo}/{name}")
 
 
-def _begin(repo: str, stage: Path, progress: Progress) -> _Gathering:
+def _begin(repo: str, stage: Path, progress: FileProgress) -> _Gathering:
     """Go on with what lies in the stage, or fetch `config.json`, which says where all the rest comes from."""
     noted = stage / NOTE
     if not (noted.is_file() and (stage / CONFIG).is_file()):
@@ -153,7 +154,7 @@ def _begin(repo: str, stage: Path, progress: Progress) -> _Gathering:
     return _Gathering(repo=repo, stage=stage, progress=progress, origin=noted.read_text())
 
 
-def _fetch(repo: str, name: str, stage: Path, origin: str, progress: Progress) -> Origin:
+def _fetch(repo: str, name: str, stage: Path, origin: str, progress: FileProgress) -> Origin:
     source = Source(
         url="mirror:" if origin == MIRROR else f"hf:{repo}/{name}",
         file_name=f"{repo}/{name}",

@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 from nomoat import paths, system_errors, whole_files
 from nomoat.catalog import cards, folders, part
-from nomoat.catalog.fetch import Progress, fetch
+from nomoat.catalog.fetch import fetch
 from nomoat.errors import (
     BadFileError,
     DownloadError,
@@ -28,7 +28,7 @@ from nomoat.errors import (
     UnsupportedError,
     UsageError,
 )
-from nomoat.progress import quiet
+from nomoat.progress import FileProgress, quiet
 from nomoat.records import ModelCard, Source
 
 HUB_HINT = "a GGUF file of the hub is named `hf:owner/repo/file.gguf`, a folder of safetensors `hf:owner/repo`"
@@ -69,7 +69,7 @@ class _Place:
 
 
 def pull_model(
-    card_or_ref: ModelCard | str, *, force: bool = False, progress: Progress = quiet, look_at: folders.Look | None = None
+    card_or_ref: ModelCard | str, *, force: bool = False, progress: FileProgress = quiet, look_at: folders.Look | None = None
 ) -> Path:
     """Fetch a model's file or folder and return its path; what is here already is fetched again only with `force`.
 
@@ -105,7 +105,7 @@ def _parts(ref: str) -> list[str]:
     return [f"{folder}{slash}{part}{ref[end:]}" for part in paths.split_names(name)]
 
 
-def _pull_file(place: _Place, *, force: bool, progress: Progress) -> Path:
+def _pull_file(place: _Place, *, force: bool, progress: FileProgress) -> Path:
     here = place.file()
     if here is not None and not force:
         return here

@@ -9,7 +9,6 @@ from typing import Any
 from nomoat import paths
 from nomoat.errors import UnknownModelError
 from nomoat.hub_folder import ADAPTER_CONFIG, read_object
-from nomoat.labelling import FRAME, TEXT, kept_question
 from nomoat.textfiles import as_named
 from nomoat.words import first_few
 
@@ -73,17 +72,9 @@ def provenance_of(adapter: Path) -> dict[str, Any]:
 
 
 def question_of(provenance: dict[str, Any]) -> str | None:
-    """What the texts of a table were asked with, see `labelling.put_question`; None for an adapter that learned otherwise.
-
-    Those tuned before 2026-11-28 do not hold it, but what it was made of. Not covered: a label of theirs whose every row was left out.
-    """
-    data = _part(provenance, "data")
-    if "question" in data:
-        return None if data["question"] is None else str(data["question"])
-    labels, instruction = labels_of(provenance), instruction_of(provenance)
-    if not data or _part(provenance, "task").get("input_column") is None or (instruction is None and not labels):
-        return None
-    return kept_question(labels, instruction)
+    """What the texts of a table were asked with, see `labelling.put_question`; None for an adapter that learned otherwise."""
+    question = _part(provenance, "data").get("question")
+    return None if question is None else str(question)
 
 
 def labels_of(provenance: dict[str, Any]) -> list[str]:
@@ -92,17 +83,9 @@ def labels_of(provenance: dict[str, Any]) -> list[str]:
 
 
 def instruction_of(provenance: dict[str, Any]) -> str | None:
-    """The instruction of the last table an adapter was tuned on, where that was given.
-
-    Until 2026-12-01 `TEXT` in one meant nothing. Of those it is the whole question that was learned, which means the same since.
-    """
-    task, data, before = (_part(provenance, name) for name in ("task", "data", "start"))
-    words = next((part["instruction"] for part in (task, before) if part.get("instruction") is not None), None)
-    if words is None or TEXT not in str(words):
-        return words
-    framed, question = f"{words}{FRAME}", data.get("question")
-    is_older = "languages" not in data if question is None else question == framed  # kept since `TEXT` means something
-    return framed if is_older else words
+    """The instruction of the last table an adapter was tuned on, where that was given."""
+    parts = (_part(provenance, name) for name in ("task", "start"))
+    return next((part["instruction"] for part in parts if part.get("instruction") is not None), None)
 
 
 def template_of(provenance: dict[str, Any]) -> str | None:

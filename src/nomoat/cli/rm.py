@@ -96,7 +96,7 @@ def _remove_answers(yes: bool) -> None:
     console.confirm_removal(f"all stored answers, {paths.shown_size(_size(path))}", yes=yes)
     before = _size(path)
     try:
-        with AnswerStore(as_it_is=True) as store:
+        with AnswerStore() as store:
             counts = " and ".join(map(counted, store.forget(), ("answer", "outcome")))
     except DamagedError:
         console.confirm_removal(f"the damaged file of them ({END_OTHERS})", yes=yes)

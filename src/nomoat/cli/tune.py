@@ -17,7 +17,7 @@ from nomoat.errors import NomoatError, UsageError
 if TYPE_CHECKING:
     from nomoat.catalog.licences import ChainVerdict
     from nomoat.tune.estimate import Estimate
-    from nomoat.tune.loop import Progress
+    from nomoat.tune.loop import StageProgress
     from nomoat.tune.prepare import Prepared
 
 LONGEST_EXAMPLE = 80  # characters of a text that stands in a command
@@ -246,7 +246,7 @@ def learn_with_bar(prepared: Prepared, *, name: str, resume: bool = False, next_
         task = bar.add_task("loading", total=None, info="")
         stage, log = "", console.Tenths(bar)
 
-        def show(progress: Progress) -> None:
+        def show(progress: StageProgress) -> None:
             nonlocal stage, log
             info = f"loss {progress.loss:.3f}, {progress.tokens_per_second:,.0f} tok/s" if progress.step else ""
             left = "" if progress.seconds_left is None else f"{_shown_time(progress.seconds_left)} left"

@@ -69,16 +69,9 @@ def require_own(target: Path, settings: Mapping[str, Any], *, num_rows: int, num
         raise UsageError(f"`{target}` is a pipe or a device, and a file is written", hint="name another file")
     found = sidecar.find(target) if not replace or not num_rows else None
     if not replace:
-        another = f"`{target}` is there already, and not from this teacher with these settings"
-        if not _is_as_written(found):
-            raise UsageError(another, hint=OTHER_OR_REPLACED)
-        try:
-            there = (_num_rows if num_answers is None else _num_answers)(found.facts)
-        except KeyError:
-            message = f"`{target}` was written by an older nomoat, which did not count what it holds as this one does"
-            raise UsageError(message, hint=OTHER_OR_REPLACED) from None
-        if found.facts.get("settings") != json.loads(json.dumps(settings)):
-            raise UsageError(another, hint=OTHER_OR_REPLACED)
+        if not _is_as_written(found) or found.facts.get("settings") != json.loads(json.dumps(settings)):
+            raise UsageError(f"`{target}` is there already, and not from this teacher with these settings", hint=OTHER_OR_REPLACED)
+        there = (_num_rows if num_answers is None else _num_answers)(found.facts)
         if there > (now := num_rows if num_answers is None else num_answers):
             what = f"holds {counted(there, 'row')}, and would hold {now:,}"
             if num_answers is not None:

@@ -114,8 +114,7 @@ def have_room_together(models: Sequence[str | Responder], suite: Suite, settings
 def _likelihoods_are_kept(ref: str, suite: Suite, settings: RunSettings) -> bool:
     """Whether those of all the examples are kept of a model of this name, in the form that it has with the memory of now.
 
-    By names alone, and where outcomes say no key, as those of older versions, without a look at the form: where other weights had the
-    name meanwhile, or another form gave them, a model of the file's own weights is refused once it is asked.
+    By names alone: where other weights had the name meanwhile, a model of the file's own weights is refused once it is asked.
     """
     is_served = importer.fits_exactly(references.find_files(ref).weights) is False
     kept = set()
@@ -123,8 +122,7 @@ def _likelihoods_are_kept(ref: str, suite: Suite, settings: RunSettings) -> bool
         for one in store.outcomes(suite_sha256=suite.sha256, model=ref):
             digest, key = served_scores_digest(one.model_digest) if is_served else one.model_digest, one.outcome.answer_key
             asked = store.question(key)
-            is_it = store.key(digest, *asked) == key if asked else not (key or is_served)
-            if one.metric == "choice" and is_it:
+            if one.metric == "choice" and asked is not None and store.key(digest, *asked) == key:
                 kept.add(one.outcome.example_id)
     return {example.id for example in suite.examples} <= kept
 

@@ -24,13 +24,13 @@ from nomoat.judge.opened import given, opened, opened_store
 from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation, stored_evaluation
 from nomoat.judge.run import asked_in_turn, drawn, warn_of_unlearned
 from nomoat.judge.sequential import Watch
-from nomoat.judge.settings import Progress, RunSettings
+from nomoat.judge.settings import RunSettings
 from nomoat.judge.stored_reviews import StoredReviews, load_reviews
 from nomoat.judge.suite import Suite
 from nomoat.judge.suites import load_suite
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, compare, in_common, range_of_differences
 from nomoat.pool import DEFAULT_CONCURRENCY
-from nomoat.progress import quiet
+from nomoat.progress import AnswerProgress, quiet
 from nomoat.records import Effort, Example, Request, Verdict
 from nomoat.references import STORED
 from nomoat.responder import Responder, ref_of
@@ -56,7 +56,7 @@ def duel(
     rope: float | None = None,
     seed: int = 0,
     concurrency: int = DEFAULT_CONCURRENCY,
-    progress: Progress = quiet,
+    progress: AnswerProgress = quiet,
     spending: Spending | None = None,
     template: str | None = None,
     max_new_tokens: int | None = None,

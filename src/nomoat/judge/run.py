@@ -22,12 +22,12 @@ from nomoat.judge.kept import kept_first, unasked_note
 from nomoat.judge.new_suite import metric_of
 from nomoat.judge.opened import given, opened, opened_store
 from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
-from nomoat.judge.settings import Progress, RunSettings
+from nomoat.judge.settings import RunSettings
 from nomoat.judge.suite import Suite
 from nomoat.judge.suites import load_suite
 from nomoat.judge.verdict import Evaluation, in_common
 from nomoat.pool import DEFAULT_CONCURRENCY
-from nomoat.progress import quiet
+from nomoat.progress import AnswerProgress, quiet
 from nomoat.records import Effort, Outcome
 from nomoat.responder import Responder, ref_of
 from nomoat.rows import Given
@@ -60,7 +60,7 @@ def evaluate(
     limit: int | None = None,
     seed: int = 0,
     concurrency: int = DEFAULT_CONCURRENCY,
-    progress: Progress = quiet,
+    progress: AnswerProgress = quiet,
     spending: Spending | None = None,
     template: str | None = None,
     max_new_tokens: int | None = None,

@@ -13,10 +13,8 @@ from nomoat.asking.workers import Workers
 from nomoat.engine import templates
 from nomoat.errors import UsageError
 from nomoat.pool import DEFAULT_CONCURRENCY, some
-from nomoat.progress import quiet
+from nomoat.progress import AnswerProgress, quiet
 from nomoat.records import Effort
-
-Progress = Callable[[str, int, int], None]  # model, answers so far, answers in all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +31,7 @@ class RunSettings:
     limit: int | None = None
     seed: int = 0
     concurrency: int = DEFAULT_CONCURRENCY
-    progress: Progress = quiet
+    progress: AnswerProgress = quiet
     store: AnswerStore | None = None
     spending: Spending = field(default_factory=Spending)
     workers: Workers | None = None

@@ -6,7 +6,7 @@ import errno
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -233,10 +233,10 @@ def _as_peft_has_it(learned: Mapping[str, torch.Tensor], arch: Architecture, siz
 class Checkpoint:
     """The last good state of a training that has not ended. Written whole or not at all."""
 
-    def __init__(self, target: Path, facts: dict[str, Any], numbers: Iterable[str]) -> None:
-        """`facts`: what it is of, see `Prepared.facts`. `numbers`: the names of what a state has beside the weights."""
+    def __init__(self, target: Path, facts: dict[str, Any]) -> None:
+        """`facts`: what it is of, see `Prepared.facts`."""
         self._folder = checkpoint_folder(target)
-        self._facts, self._numbers = facts, set(numbers)
+        self._facts = facts
         self.name, self._has_adapter = target.name, target.exists()
 
     def save(self, state: dict[str, Any]) -> None:
@@ -257,12 +257,6 @@ class Checkpoint:
         BadFileError if it cannot be read.
         """
         state = self._read()
-        known, written = _names(self._facts) | self._numbers, _names(state["origin"]) | {*state["numbers"]}
-        if known != written:
-            raise UsageError(
-                f"the interrupted training of `{self.name}` was begun by {'an older' if known - written else 'a newer'} nomoat",
-                hint=self._start_again,
-            )
         now, then = _each_by_name(self._facts), _each_by_name(state["origin"])
         changed = [key for key in now if now[key] != then.get(key)]
         if changed:
@@ -277,7 +271,7 @@ class Checkpoint:
                 f"the interrupted training of `{self.name}` was begun {begun}",
                 hint=self._start_again if name == "nomoat" else f"give the same arguments as then, or {START_AGAIN}",
             )
-        if self._facts[LESSONS] != state["origin"][LESSONS]:
+        if self._facts[LESSONS] != state["origin"].get(LESSONS):
             raise UsageError(
                 f"the interrupted training of `{self.name}` was begun with other tokens, or with other lessons held out, though its "
                 "files and settings are the same",
@@ -296,7 +290,6 @@ class Checkpoint:
 
     def _read(self) -> dict[str, Any]:
         import pickle
-        import zipfile
 
         import torch
 
@@ -308,10 +301,6 @@ class Checkpoint:
                 raise cannot_read(path, exc, if_absent=START_AGAIN) from exc
             if isinstance(exc, RuntimeError) and not str(exc).startswith(BROKEN_ZIP):
                 raise
-            if isinstance(exc, pickle.UnpicklingError) and zipfile.is_zipfile(path):
-                raise BadFileError(
-                    f"`{path}` holds what no checkpoint of this nomoat does: another has written it", hint=self._start_again
-                ) from exc
             raise BadFileError(f"`{path}` is not a whole checkpoint: it was cut off or changed", hint=self._start_again) from exc
         return state
 
@@ -330,11 +319,6 @@ class Checkpoint:
         import shutil
 
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _names(facts: dict[str, Any]) -> set[str]:
-    """What a nomoat writes of every training; another one may write more, or less."""
-    return {*facts, *facts["settings"], *facts["task"]} - {f"{which}_sha256" for which in OTHERS}
 
 
 def _each_by_name(facts: dict[str, Any]) -> dict[str, Any]:

@@ -280,7 +280,7 @@ class DataParallelRun(loop.Run):
             self.seconds_reading = read_before + max(reading)
             yield found
 
-    def train(self, checkpoint: adapter.Checkpoint, on_progress: Callable[[loop.Progress], None] | None, say: Say) -> None:
+    def train(self, checkpoint: adapter.Checkpoint, on_progress: Callable[[loop.StageProgress], None] | None, say: Say) -> None:
         """As of `Run`; when a worker dies, the last whole step is kept, too."""
         try:
             super().train(checkpoint, on_progress, say)

@@ -62,7 +62,7 @@ Stage = Literal["measuring the base", "tuning"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class StageProgress:
     """What the user is told after each batch of a stage. `fraction` of the stage done lies in 0..1. `seconds_left` of the stage: as
     fast as it went so far, None before anything can tell. "tuning" alone has the rest.
     """
@@ -206,7 +206,7 @@ class Run:
 
     # ---------------------------------------------------------------- work
     def train(
-        self, checkpoint: adapter.Checkpoint, on_progress: Callable[[Progress], None] | None, say: Callable[[str], None]
+        self, checkpoint: adapter.Checkpoint, on_progress: Callable[[StageProgress], None] | None, say: Callable[[str], None]
     ) -> None:
         """Train to the end. A checkpoint is written every half minute, at the end, and when the work is stopped by Ctrl-C."""
         batches: list[list[Sample]] = []
@@ -225,7 +225,7 @@ class Run:
                 self.seconds = time.perf_counter() - started
                 if on_progress:
                     on_progress(
-                        Progress(
+                        StageProgress(
                             stage="tuning", step=self.step, fraction=self.fraction, loss=loss, seconds=self.seconds,
                             tokens_per_second=self.tokens / self.seconds, seconds_left=self._seconds_left,
                         )
@@ -305,7 +305,7 @@ class Run:
     def _mean(self, losses: Sequence[float]) -> float:
         return sum(losses) / sum(sample.num_learned for sample in self.validation)
 
-    def measure_base(self, on_progress: Callable[[Progress], None] | None, say: Callable[[str], None]) -> None:
+    def measure_base(self, on_progress: Callable[[StageProgress], None] | None, say: Callable[[str], None]) -> None:
         """The look before anything is learned. Where it would take too much of the minutes, this and all later ones are at some of the
         lessons held out, as many as there is time for: a few at least, however long they take.
         """
@@ -317,7 +317,7 @@ class Run:
                 passed = self.seconds_looking + time.perf_counter() - began
                 fraction = max((done + part * more) / num, min(1.0, passed / most))
                 left = passed * (1 - fraction) / fraction if fraction else None
-                on_progress(Progress(stage="measuring the base", fraction=fraction, seconds_left=left))
+                on_progress(StageProgress(stage="measuring the base", fraction=fraction, seconds_left=left))
 
         while more := num_next(done, num, self.seconds_looking, most):
             self.look_at(self._held_out(done, done + more))

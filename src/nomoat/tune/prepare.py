@@ -388,8 +388,6 @@ def _read_other(which: str, given: Given, data: Data, **how: Any) -> Data:
 def _read(path: Source, start: Start | None, beside: Sidecar | None, **how: Any) -> Data:
     """The data, with the labels its adapter knows already named beside its own, and those that its teacher had to choose from."""
     data = read(path, labels=start.labels if start and start.labels else None, **how)
-    if data.question is not None and how["instruction"] is not None and not (start and start.instruction):
-        labelling.require_one_place(data.question)
     own = {lesson.label for lesson in data.lessons if lesson.label is not None}
     given = _labels_of(beside)
     named = {*data.labels, *own, *(given if own <= given else ())}  # else another column is learned, or labels were changed since

@@ -11,11 +11,11 @@ import safetensors.torch  # noqa: F401 - `adapter.save` needs it, hours later
 
 from nomoat import bounds, config
 from nomoat.engine import forked
-from nomoat.progress import Progress as Reading
+from nomoat.progress import Progress
 from nomoat.rows import Given
 from nomoat.tune import adapter, execution, interrupts, kernels, loop, prepare, verdict
 from nomoat.tune.execution import ExecutionPlan
-from nomoat.tune.loop import Progress
+from nomoat.tune.loop import StageProgress
 from nomoat.tune.surveying import survey_lines
 from nomoat.uncut import uncut
 from nomoat.words import first_few
@@ -31,7 +31,7 @@ def tune(
     epochs: float | None = None, rank: int | None = None, layers: int | None = None, learning_rate: float | None = None,
     batch: int | None = None, noise: float | None = None, seed: int = 0, resume: bool = False, replace: bool = False,
     workers: int | None = None, ray: str | None = None,
-    on_progress: Callable[[Progress], None] | None = None, on_message: Callable[[str], None] | None = None,
+    on_progress: Callable[[StageProgress], None] | None = None, on_message: Callable[[str], None] | None = None,
 ) -> Path:  # fmt: skip
     """Tune `base` on a file, or on rows (a list of dicts, a data frame), and write the adapter `name`; from then on `BASE+NAME`
     answers. Returns the adapter's folder.
@@ -67,7 +67,7 @@ def tune(
     )  # fmt: skip
 
 
-def _telling_of_reading(say: Callable[[str], None]) -> Reading:
+def _telling_of_reading(say: Callable[[str], None]) -> Progress:
     """Says at each new tenth how far reading is, once it has taken SILENT_SECONDS."""
     began, tenths = time.monotonic(), 0
 
@@ -83,7 +83,7 @@ def _telling_of_reading(say: Callable[[str], None]) -> Reading:
 def learn(
     prepared: prepare.Prepared, *, name: str, resume: bool = False, replace: bool = False,
     workers: int | None = None, ray: str | None = None,
-    on_progress: Callable[[Progress], None] | None = None, on_message: Callable[[str], None] | None = None,
+    on_progress: Callable[[StageProgress], None] | None = None, on_message: Callable[[str], None] | None = None,
 ) -> Path:  # fmt: skip
     """`tune`, with the data prepared already."""
     _require_told(workers, on_progress, on_message)
@@ -96,7 +96,7 @@ def learn(
     ):  # fmt: skip
         adapter.reserve(name, replace=replace, resume=resume)  # again: another training may have ended since
         facts = prepared.facts()  # of the files as they are now
-        checkpoint = adapter.Checkpoint(target, facts, loop.Run.NUMBERS)
+        checkpoint = adapter.Checkpoint(target, facts)
         saved = checkpoint.load() if resume and adapter.can_resume(name) else None
         if resume and not saved:
             others = [f"`{other}`" for other in adapter.resumable() if other != name]
