@@ -17,6 +17,9 @@ nomoat.judge.run              run_suite: as evaluate, with everything a report n
 nomoat.judge.duel             run_duel, run_duels: as duel, with everything a report needs
 nomoat.judge.judged           run_graded, run_judged_duel, run_judged_table: with another model as the judge
 nomoat.judge.table            run_table: a leaderboard
+nomoat.judge.settings         RunSettings: limit, seed and the like for these
+nomoat.judge.verdict          Rules: when a winner is named
+nomoat.judge.evidence         circumstances, items: what a result was made with, and all answers
 nomoat.judge.report           write_evaluation_report, write_duel_report, write_table_report
 nomoat.distil.label           label: a teacher's labels for texts
 nomoat.distil.instructions    distil: new tasks that a teacher writes

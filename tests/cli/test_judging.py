@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import typer
-from tiny import write_adapter
 
-from nomoat.cli import console, evidence, judging
+from nomoat.cli import console, judging
 from nomoat.errors import BudgetReachedError
 from nomoat.records import Side
 
@@ -150,20 +147,3 @@ def test_a_side_whose_name_is_too_long_for_its_column_is_broken_at_a_sign(
     judging.print_sides(out, "exact", sides)
     shown = [line.strip() for line in capsys.readouterr().out.splitlines()]
     assert shown[: len(heads)] == heads and shown[len(heads)].startswith("score ")
-
-
-def test_what_a_result_was_made_with_names_the_content_of_each_model_s_files(
-    tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    adapter = write_adapter(tmp_path / "lora")
-    tuned = f"{tiny_gguf}+{adapter}"
-    sha256, of_adapter = (hashlib.sha256(path.read_bytes()).hexdigest() for path in (tiny_gguf, adapter / "adapter_model.safetensors"))
-    rows = [
-        {"model": str(tiny_gguf), "file": tiny_gguf.name, "sha256": sha256, "adapter_sha256": None, "likelihoods": "float32"},
-        {"model": tuned, "file": tiny_gguf.name, "sha256": sha256, "adapter_sha256": of_adapter, "likelihoods": "float32"},
-    ]
-    models = [str(tiny_gguf), tuned, str(tiny_gguf), "stored:quiz/a", "http://127.0.0.1:1/v1#m"]
-    assert evidence.circumstances(models, are_here=True)["weights"] == rows
-    assert evidence.circumstances(models, are_here=False)["weights"] == []
-    monkeypatch.setattr("nomoat.engine.importer.fits_exactly", lambda _path: False)
-    assert evidence.circumstances(models, are_here=True)["weights"] == [{**row, "likelihoods": "as it answers"} for row in rows]

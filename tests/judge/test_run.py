@@ -23,15 +23,17 @@ from nomoat.asking.store import AnswerStore
 from nomoat.engine.fake import FakeEngine
 from nomoat.engine.gguf import GGUFFile
 from nomoat.engine.stored import StoredEngine
-from nomoat.errors import DataError, UnsupportedError, UsageError
+from nomoat.errors import DataError, UnknownModelError, UnsupportedError, UsageError
 from nomoat.judge import choices, sandbox
 from nomoat.judge.asking import Asking
 from nomoat.judge.duel import run_duel
 from nomoat.judge.groups import groups_of
+from nomoat.judge.judged import run_graded, run_judged_duel, run_judged_table
 from nomoat.judge.metrics import Metric
 from nomoat.judge.run import Outcomes, evaluate, run_suite
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.stats import clustered_score_interval
+from nomoat.judge.table import run_table
 from nomoat.judge.verdict import Rules, in_common, score_interval
 from nomoat.records import Chunk, Completion, ContinuationScore, Message, Outcome, Request, Usage
 from nomoat.responder import Responder
@@ -82,6 +84,20 @@ def test_settings_hold_no_other_store_and_no_number_of_workers(given: dict[str, 
     (name,) = given
     with pytest.raises(UsageError, match=f"(?m)^`{name}` is .*, of the type {kind}$"):
         RunSettings(**given)
+
+
+def test_whatever_asks_a_model_takes_its_path(tmp_path: Path) -> None:
+    absent, suite = tmp_path / "absent.gguf", quiz(1)
+    for ask in (
+        lambda: run_suite(absent, suite),
+        lambda: run_duel(absent, "fake:", suite),
+        lambda: run_table([absent, "fake:"], suite),
+        lambda: run_graded("fake:", suite, absent),
+        lambda: run_judged_duel("fake:", absent, suite, "fake:"),
+        lambda: run_judged_table([absent, "fake:"], suite, "fake:"),
+    ):
+        with pytest.raises(UnknownModelError, match="no file at"):
+            ask()
 
 
 def test_an_outcome_keeps_the_answer_as_it_was_written() -> None:
@@ -229,6 +245,15 @@ def test_model_without_likelihoods_writes_its_choice_and_the_verdict_says_so() -
     assert evaluation.notes == ("`m` gives no likelihoods: it wrote its choice; 1 of 3 answers were none of them",)
 
 
+def test_answers_given_before_are_read_without_letters_they_never_saw_and_cost_what_is_not_known() -> None:
+    suite = quiz(3, "choice", choices=("no", "yes"))
+    assert choices.by_letter(suite)
+    engine = StoredEngine({"question 0": "Yes.", "question 1": "A", "question 2": "no"}, name="theirs")
+    verdict = nomoat.duel(Responder("openai:gpt-4o of May", engine), "fake:", suite, stop_early=False)
+    assert (verdict.left.score, verdict.left.price, verdict.left.cost_usd) == (pytest.approx(1 / 3), "answered before", None)
+    assert "`openai:gpt-4o of May` gives no likelihoods: it wrote its choice; 1 of 3 answers were none of them" in verdict.notes
+
+
 def test_no_likelihoods_of_a_server_are_looked_up(serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AnswerStore, "choice_scores", lambda *_: pytest.fail("a server gives none"))
     evaluation = run_suite(f"{serving(thinking('yes', 0)).url}#m", quiz(2, "choice", choices=("no", "yes")))
@@ -238,10 +263,15 @@ def test_no_likelihoods_of_a_server_are_looked_up(serving: Callable[..., Server]
 
 def test_a_written_choice_is_scored_as_the_notes_count_it() -> None:
     """Its draft is taken off once: what stands behind may look like another."""
+
+    class WithoutLikelihoods(FakeEngine):
+        def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+            raise UnsupportedError("no likelihoods", hint="")
+
     suite = quiz(1, "choice", choices=("no", "yes"))
     question = choices.written_question(suite.examples[0], lettered=True)[-1].content
     letter = "A" if "A. yes" in question else "B"
-    engine = StoredEngine({question: f"<think>a</think>\n{letter}\n</think>\n"}, name="stored:s/m")
+    engine = WithoutLikelihoods(answers={question: f"<think>a</think>\n{letter}\n</think>\n"})
     evaluation = run_suite(Responder("m", engine), suite)
     assert evaluation.outcomes[0].score == 1.0
     assert evaluation.notes == ("`m` gives no likelihoods: it wrote a letter",)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from nomoat.catalog import prices
 from nomoat.engine.budget import Budget, Meter, Rates
 from nomoat.engine.remote import RemoteEngine
+from nomoat.engine.stored import StoredEngine
 from nomoat.errors import UsageError
 from nomoat.money import dollars
 from nomoat.providers import is_remote
@@ -155,10 +156,10 @@ class Spending:
 
     def may_cost(self, model: Responder) -> bool:
         """Whether asking this model takes money, or may: where no price is known. Weights on workers take nobody's price."""
-        return self.pricing(model).rates != FREE and not model.ref.startswith(STORED) and not names_weights(model.ref)
+        return self.pricing(model).rates != FREE and not _has_answered(model) and not names_weights(model.ref)
 
     def _price(self, model: Responder) -> Pricing:
-        if model.ref.startswith(STORED):
+        if _has_answered(model):
             return Pricing(rates=None, note="answered before")
         if self._given is not None and is_remote(model.ref):
             self.require_one_server([model.ref])
@@ -246,6 +247,11 @@ class Spending:
             )
         if rates != FREE:
             model.engine.meter = Meter(rates=rates, budget=self.budget)
+
+
+def _has_answered(model: Responder) -> bool:
+    """Whether its answers were given before: nobody is asked now, and what they cost then is not known."""
+    return model.ref.startswith(STORED) or isinstance(model.engine, StoredEngine)
 
 
 def _per_million(rates: Rates) -> str:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from nomoat import __version__, commands, config, system_errors
-from nomoat.cli import console, evidence
+from nomoat import commands, system_errors
+from nomoat.cli import console
 from nomoat.errors import NomoatError, UsageError
 from nomoat.records import Side
 
@@ -192,13 +192,14 @@ def show_result(
 
 def _repeatable(context: typer.Context, result: Any, sides: Sequence[Evaluation]) -> dict[str, Any]:
     """A result as an object, with what the command would need to be given again, what it was made with, and every item."""
+    from nomoat.judge import evidence
+
     fields = result if isinstance(result, dict) else {each.name: getattr(result, each.name) for each in dataclasses.fields(result)}
     settings = {name: value for name, value in context.params.items() if name not in NOT_AGAIN}
-    run = {"nomoat": __version__, "command": again(context), **settings, "quality": config.quality().value}
     judge = settings.get("judge")
     named = [*(settings.get("models") or [settings["model"]]), *([judge] if judge else [])]
-    made = evidence.circumstances(named, are_here=not settings.get("ray"))
-    return {**fields, "run": run | made, "items": evidence.items(sides)}
+    made = evidence.circumstances([] if settings.get("ray") else named)  # a cluster's machines have files of their own
+    return {**fields, "run": {"command": again(context), **settings, **made}, "items": evidence.items(sides)}
 
 
 def end(partial: str, hint: str = "") -> None:

@@ -23,7 +23,10 @@ ANSWER_PREFIX = "answer_"
 
 
 class StoredEngine(Engine):
-    """Answers a conversation of one user message with what was stored for its text. `name` is for error messages."""
+    """Answers a conversation of one user message with what was stored for its text. `name` is for error messages.
+
+    In a `Responder` it stands in a duel for what a model of the caller's answered: see docs/python.md.
+    """
 
     is_local = True
     context_tokens: int | None = None

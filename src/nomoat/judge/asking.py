@@ -14,6 +14,7 @@ from nomoat.asking.room import asked_with_other, with_room
 from nomoat.asking.store import Answered, AnswerStore
 from nomoat.engine import templates
 from nomoat.engine.remote import RemoteEngine
+from nomoat.engine.stored import StoredEngine
 from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
 from nomoat.judge import asked_notes, choices, code, sandbox
 from nomoat.judge.askable import require_context, template_of
@@ -78,7 +79,9 @@ class Asking:
 
     def __post_init__(self) -> None:
         self.groups = groups_in(self.suite)
-        self.lettered = self.suite.metric == "choice" and choices.by_letter(self.suite)
+        # Answers that were given before know nothing of our letters.
+        is_asked = self.suite.metric == "choice" and not isinstance(self.model.engine, StoredEngine)
+        self.lettered = is_asked and choices.by_letter(self.suite)
 
     def ask(self, examples: Sequence[Example]) -> list[Outcome]:
         """Ask these, and keep what they are worth, which is returned: here, and in the store, where `route` finds it.

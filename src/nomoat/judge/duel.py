@@ -86,8 +86,8 @@ def duel(
 
 
 def run_duel(
-    left: str | Responder,
-    right: str | Responder,
+    left: str | Path | Responder,
+    right: str | Path | Responder,
     suite: str | Path | Suite | None = None,
     settings: RunSettings | None = None,
     *,
@@ -102,7 +102,7 @@ def run_duel(
     independent draws.
     """
     bounds.require_flag("stop_early", stop_early)
-    settings = settings or RunSettings()
+    left, right, settings = given(left), given(right), settings or RunSettings()
     asked = suite_of(left, right, suite=suite)
     if asked.metric == "review":
         return _replay(left, right, asked, settings, rules)
@@ -141,8 +141,8 @@ def run_duel(
 
 
 def run_duels(
-    left: str | Responder,
-    right: str | Responder,
+    left: str | Path | Responder,
+    right: str | Path | Responder,
     suites: Sequence[str | Suite],
     settings: RunSettings | None = None,
     *,

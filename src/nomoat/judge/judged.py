@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from pathlib import Path
 
 from nomoat.asking.store import AnswerStore
 from nomoat.judge import agreement, judge_prompts, wording
@@ -13,7 +14,7 @@ from nomoat.judge.groups import group_names
 from nomoat.judge.kept import is_kept
 from nomoat.judge.metrics import Metric
 from nomoat.judge.model_judge import Conversation, Judge, Pair, PairVerdict
-from nomoat.judge.opened import opened, opened_store
+from nomoat.judge.opened import given, opened, opened_store
 from nomoat.judge.run import in_turn
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suite import Suite
@@ -30,10 +31,10 @@ ANSWER_TOKENS = 512  # where a suite was not made to be judged by what is writte
 
 
 def run_judged_duel(
-    left: str | Responder,
-    right: str | Responder,
+    left: str | Path | Responder,
+    right: str | Path | Responder,
     suite: Suite,
-    judge: str | Responder,
+    judge: str | Path | Responder,
     settings: RunSettings | None = None,
     *,
     check: str | None = None,
@@ -48,10 +49,10 @@ def run_judged_duel(
 
 
 def run_judged_duels(
-    left: str | Responder,
-    right: str | Responder,
+    left: str | Path | Responder,
+    right: str | Path | Responder,
     suites: Sequence[Suite],
-    judge: str | Responder,
+    judge: str | Path | Responder,
     settings: RunSettings | None = None,
     *,
     check: str | None = None,
@@ -63,9 +64,9 @@ def run_judged_duels(
 
 
 def run_judged_table(
-    models: Sequence[str | Responder],
+    models: Sequence[str | Path | Responder],
     suite: Suite,
-    judge: str | Responder,
+    judge: str | Path | Responder,
     settings: RunSettings | None = None,
     *,
     check: str | None = None,
@@ -75,8 +76,9 @@ def run_judged_table(
 
     A model's score is its share of wins over all its pairs. Raises what `run_judged_duel` raises, UsageError as `run_table` does.
     """
-    require_different(models)
-    judged = _judged(models, suite, judge, settings or RunSettings(), check=check, rules=rules)
+    named = [given(model) for model in models]
+    require_different(named)
+    judged = _judged(named, suite, judge, settings or RunSettings(), check=check, rules=rules)
     return ordered(judged.sides, judged.duels, rules, judged.notes)
 
 
@@ -93,19 +95,20 @@ class _Judged:
 
 
 def _judged(
-    models: Sequence[str | Responder],
+    models: Sequence[str | Path | Responder],
     suite: Suite,
-    judge: str | Responder,
+    judge: str | Path | Responder,
     settings: RunSettings,
     *,
     check: str | None,
     rules: Rules,
 ) -> _Judged:
     """Let all models answer, one after another, and the judge compare each two of them on each example."""
-    meetings = list(combinations(range(len(models)), 2))
+    named, judge = [given(model) for model in models], given(judge)
+    meetings = list(combinations(range(len(named)), 2))
     with opened_store(settings) as store:
         settings = replace(settings, store=store)
-        sides, unasked = in_turn(models, asked_for_a_judge(suite), settings, judge=judge)
+        sides, unasked = in_turn(named, asked_for_a_judge(suite), settings, judge=judge)
         settings.spending.begin_stage(ref_of(judge))
         with opened(judge, settings) as model:
             judging = _judge(model, store, settings)
@@ -125,7 +128,7 @@ def _judged(
             left = _scored(sides[one], PAIRS, known, scores, judging)
             right = _scored(sides[other], PAIRS, known, [1 - score for score in scores], judging)
             duels[one, other] = duel_of(left, right, rules=rules, notes=notes)
-        means = mean_sides(duels, len(models), rules)
+        means = mean_sides(duels, len(named), rules)
         for side in [side for side in means if not side.side.model.startswith(STORED)]:
             _keep(side, store)
     return _Judged(duels=duels, sides=means, notes=notes)
@@ -148,9 +151,9 @@ def _pairs(sides: Sequence[Evaluation], meetings: Sequence[tuple[int, int]]) -> 
 
 
 def run_graded(
-    responder: str | Responder,
+    responder: str | Path | Responder,
     suite: Suite,
-    judge: str | Responder,
+    judge: str | Path | Responder,
     settings: RunSettings | None = None,
     *,
     check: str | None = None,
@@ -159,7 +162,7 @@ def run_graded(
 
     Answers whose grade cannot be read are left out, and counted.
     """
-    settings = settings or RunSettings()
+    responder, judge, settings = given(responder), given(judge), settings or RunSettings()
     with opened_store(settings) as store:
         settings = replace(settings, store=store)
         (graded,), unasked = in_turn([responder], asked_for_a_judge(suite), settings, judge=judge)

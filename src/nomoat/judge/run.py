@@ -102,9 +102,9 @@ def warn_of_unlearned(suite: Suite) -> None:
         warnings.warn(note, stacklevel=3)
 
 
-def run_suite(responder: str | Responder, suite: str | Path | Suite, settings: RunSettings | None = None) -> Evaluation:
+def run_suite(responder: str | Path | Responder, suite: str | Path | Suite, settings: RunSettings | None = None) -> Evaluation:
     """As `evaluate`, with everything a report needs. Outcomes are kept in the store, where `route` finds them."""
-    settings = settings or RunSettings()
+    responder, settings = given(responder), settings or RunSettings()
     suite, notes = drawn(load_suite(suite), settings.limit, settings.seed)
     if has_recorded_scores(suite):
         return recorded_evaluation(ref_of(responder), suite, notes=notes, seed=settings.seed)

@@ -19,7 +19,7 @@ from nomoat.judge.askable import require_scorable
 from nomoat.judge.duel import run_duel, suite_of
 from nomoat.judge.groups import groups_of
 from nomoat.judge.metrics import mean_score
-from nomoat.judge.opened import opened_store
+from nomoat.judge.opened import given, opened_store
 from nomoat.judge.recorded import has_recorded_scores, recorded_evaluation
 from nomoat.judge.run import drawn, in_turn
 from nomoat.judge.settings import RunSettings
@@ -49,7 +49,7 @@ class Table:
 
 
 def run_table(
-    models: Sequence[str | Responder],
+    models: Sequence[str | Path | Responder],
     suite: str | Path | Suite | None = None,
     settings: RunSettings | None = None,
     *,
@@ -61,25 +61,25 @@ def run_table(
     2 models or one named twice, UnsupportedError if two halves of the models were never compared.
     """
     settings = settings or RunSettings()
-    models = bounds.several(models, "models are put in order", one=str | Responder)
-    require_different(models)
-    asked = suite_of(*models, suite=suite)
+    named = [given(model) for model in bounds.several(models, "models are put in order", one=str | Responder)]
+    require_different(named)
+    asked = suite_of(*named, suite=suite)
     if asked.metric == "review":
-        return _reviewed_table(models, asked, settings, rules)
+        return _reviewed_table(named, asked, settings, rules)
     notes: list[str] = []
     if has_recorded_scores(asked):
         planned, drawing = drawn(asked, settings.limit, settings.seed)
-        evaluations = [recorded_evaluation(ref_of(one), planned, notes=drawing, seed=settings.seed) for one in models]
+        evaluations = [recorded_evaluation(ref_of(one), planned, notes=drawing, seed=settings.seed) for one in named]
     else:
         require_scorable(asked)
         with opened_store(settings) as store:
-            evaluations, notes = in_turn(models, asked, replace(settings, store=store))
+            evaluations, notes = in_turn(named, asked, replace(settings, store=store))
     evaluations = [_scored(each, [outcome.score for outcome in each.outcomes], rules) for each in evaluations]
     duels = {
         (one, other): Duel(
             verdict=compare(evaluations[one], evaluations[other], rules=rules), left=evaluations[one], right=evaluations[other]
         )
-        for one, other in combinations(range(len(models)), 2)
+        for one, other in combinations(range(len(named)), 2)
     }
     return ordered(evaluations, duels, rules, notes)
 

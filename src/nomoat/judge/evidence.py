@@ -1,46 +1,43 @@
-"""What `eval --json` and `duel --json` hold beside a result: when, with what and on what it was made, and each answer behind it."""
+"""What a result is told with: when, with what and on what it was made, and each answer behind it. `--json` prints both."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from importlib import metadata
+from typing import Any
 
-if TYPE_CHECKING:
-    from nomoat.judge.verdict import Evaluation
+from nomoat import __version__, config, hardware, references
+from nomoat.engine import importer
+from nomoat.hub_folder import ADAPTER_WEIGHTS
+from nomoat.judge.verdict import Evaluation
 
 MEASURED_BY = ("openvino", "numba", "numpy", "scipy")  # what answers and what intervals are reckoned with
 
 
-def circumstances(models: Iterable[str], *, are_here: bool) -> dict[str, Any]:
-    """Date (UTC), machine, versions, and the files of the models among these that are files of this machine.
+def circumstances(models: Iterable[str]) -> dict[str, Any]:
+    """Version, date (UTC), machine, `quality`, versions of others, and the files of these models where they are of this machine.
 
-    `are_here`: whether they answered here, and not on the machines of a cluster.
+    Raises what finding these files raises.
     """
-    from datetime import UTC, datetime
-    from importlib import metadata
-
-    from nomoat import hardware, references
-
     versions = {"python": platform.python_version()}
     for name in MEASURED_BY:
         with suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
     return {
+        "nomoat": __version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": hardware.summary(),
+        "quality": config.quality().value,
         "versions": versions,
-        "weights": [_weights(ref) for ref in dict.fromkeys(models) if are_here and references.names_weights(ref)],
+        "weights": [_weights(ref) for ref in dict.fromkeys(models) if references.names_weights(ref)],
     }
 
 
 def _weights(ref: str) -> dict[str, Any]:
     """The files that a model was loaded from, by their content, and what its likelihoods are computed in."""
-    from nomoat import references
-    from nomoat.engine import importer
-    from nomoat.hub_folder import ADAPTER_WEIGHTS
-
     files = references.find_files(ref)
     return {
         "model": ref,

@@ -1,0 +1,48 @@
+"""What a result is told with: what it was made with, and each answer behind it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from quiz import knowing, quiz
+from tiny import write_adapter
+
+import nomoat
+from nomoat.judge import evidence
+from nomoat.judge.duel import run_duel
+from nomoat.judge.run import run_suite
+
+
+def test_what_a_result_was_made_with_names_the_content_of_each_model_s_files(
+    tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = write_adapter(tmp_path / "lora")
+    tuned = f"{tiny_gguf}+{adapter}"
+    sha256, of_adapter = (hashlib.sha256(path.read_bytes()).hexdigest() for path in (tiny_gguf, adapter / "adapter_model.safetensors"))
+    rows = [
+        {"model": str(tiny_gguf), "file": tiny_gguf.name, "sha256": sha256, "adapter_sha256": None, "likelihoods": "float32"},
+        {"model": tuned, "file": tiny_gguf.name, "sha256": sha256, "adapter_sha256": of_adapter, "likelihoods": "float32"},
+    ]
+    models = [str(tiny_gguf), tuned, str(tiny_gguf), "stored:quiz/a", "http://127.0.0.1:1/v1#m"]
+    assert evidence.circumstances(models)["weights"] == rows
+    monkeypatch.setattr("nomoat.engine.importer.fits_exactly", lambda _path: False)
+    assert evidence.circumstances(models)["weights"] == [{**row, "likelihoods": "as it answers"} for row in rows]
+
+
+def test_a_duel_is_told_from_python_with_every_answer_and_what_it_was_made_with() -> None:
+    found = run_duel(knowing("a", 2), knowing("b", 1), quiz(3), stop_early=False)
+    items, made = evidence.items((found.left, found.right)), evidence.circumstances([])
+    told = json.loads(json.dumps({**dataclasses.asdict(found.verdict), "run": made, "items": items}, default=dataclasses.asdict))
+    assert (told["run"]["nomoat"], told["run"]["quality"], told["run"]["weights"]) == (nomoat.__version__, "default", [])
+    assert [row["answers"] for row in told["items"]] == [["yes", "yes"], ["yes", "no"], ["no", "no"]]
+
+
+def test_likelihoods_of_choices_become_json() -> None:
+    (row,) = evidence.items([run_suite("fake:", quiz(1, "choice", choices=("no", "yes")))])
+    assert [{*each} for each in json.loads(json.dumps(row, default=dataclasses.asdict))["likelihoods"]] == [
+        {"log_probability", "num_tokens"}
+    ] * 2
