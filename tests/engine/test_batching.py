@@ -535,6 +535,20 @@ def test_many_answers_of_one_asker_take_turns_while_another_asks(fake: tuple[Fak
     assert len(model.passes[last + 1]) == 30  # nobody else asks any more
 
 
+def test_a_long_answer_goes_on_beside_short_ones_of_its_asker_that_never_end_coming(fake: tuple[Fake, batching.Batcher]) -> None:
+    """As of a chat beside questions that are answered by yes or no, from one machine, while somebody asks from another."""
+    model, batcher = fake
+    long, other = answer_to(1, 3, max_new_tokens=40, asker="many"), answer_to(2, 3, max_new_tokens=400, asker="one")
+    names = itertools.count(100)
+    model.before_pass = lambda: [batcher.submit(answer_to(next(names), 3, max_new_tokens=2, asker="many")) for _ in range(8)] and None
+    for text in (long, other):
+        batcher.submit(text)
+    model.may_begin.set()
+    assert list(long.tokens)
+    model.before_pass = lambda: None
+    assert max(at for at, passed in enumerate(model.passes) if 1 in passed) < 200
+
+
 def read_before(model: Fake, first: int) -> Counter[int]:
     """How many tokens of each other text were read before this one's last part."""
     last = max(at for at, passed in enumerate(model.passes) if first in passed)

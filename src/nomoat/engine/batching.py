@@ -89,7 +89,7 @@ class _Text:
     def __init__(self, ids: Sequence[int], *, adapter: int | None, asker: str) -> None:
         self.ids = list(ids)
         self.adapter = adapter
-        self.asker, self.place = asker, 0  # the second: see `_Line`
+        self.asker, self.place, self.turn = asker, 0, 0  # the second: see `_Line`, the last: see `Batcher._in_turn`
         self.done = 0
         self.blocks: list[int] = []
         self.digests: list[bytes] = []
@@ -112,7 +112,6 @@ class Answer(_Text):
         adapter: int | None = None, asker: str = "",
     ) -> None:  # fmt: skip
         super().__init__(ids, adapter=adapter, asker=asker)
-        self.turn = 0  # its last one, see `Batcher._in_turn`
         self.tokens = Tokens()
         self.num_prompt_tokens = len(ids)
         self._sampler = sampler
@@ -458,6 +457,7 @@ class Batcher:
             self._line_of(text).popleft()
             self._num_passed = self._num_passed + 1 if isinstance(text, Answer) and self._readings else 0
             self._running.append(text)
+            text.turn = self._num_turns  # behind those that are being written
             text.begin(len(text.blocks) * BLOCK_TOKENS + self._copied(text))
             owed += _num_missing(text)
 
