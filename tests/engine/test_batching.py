@@ -26,6 +26,7 @@ from reference import model_of_gguf
 
 from nomoat import footprint, hardware
 from nomoat.engine import batching, importer, layout
+from nomoat.engine.line import Line
 from nomoat.engine.local import LocalEngine
 from nomoat.engine.lookup import Lookup
 from nomoat.engine.paged import Row
@@ -536,6 +537,20 @@ def test_many_answers_of_one_asker_take_turns_while_another_asks(fake: tuple[Fak
     assert len(model.passes[last + 1]) == 30  # nobody else asks any more
 
 
+def test_a_long_answer_goes_on_beside_short_ones_of_its_asker_that_never_end_coming(fake: tuple[Fake, batching.Batcher]) -> None:
+    """As of a chat beside questions that are answered by yes or no, from one machine, while somebody asks from another."""
+    model, batcher = fake
+    long, other = answer_to(1, 3, max_new_tokens=40, asker="many"), answer_to(2, 3, max_new_tokens=400, asker="one")
+    names = itertools.count(100)
+    model.before_pass = lambda: [batcher.submit(answer_to(next(names), 3, max_new_tokens=2, asker="many")) for _ in range(8)] and None
+    for text in (long, other):
+        batcher.submit(text)
+    model.may_begin.set()
+    assert list(long.tokens)
+    model.before_pass = lambda: None
+    assert max(at for at, passed in enumerate(model.passes) if 1 in passed) < 200
+
+
 def read_before(model: Fake, first: int) -> Counter[int]:
     """How many tokens of each other text were read before this one's last part."""
     last = max(at for at, passed in enumerate(model.passes) if first in passed)
@@ -575,6 +590,40 @@ def test_short_prompts_do_not_wait_in_line_for_the_many_of_another_asker(fake: t
     for text in (*many, *few):
         list(text.tokens)
     assert sum(read_before(model, 3).values()) < 2 * 3000
+
+
+@pytest.mark.parametrize("at", [250, 700])  # passes: some of the many begin again, and wait for room; some of them have ended
+def test_one_answer_is_not_held_up_by_the_many_of_another_asker_that_fill_the_cache(
+    fake: tuple[Fake, batching.Batcher], at: int
+) -> None:
+    model, batcher = fake
+    assert batcher._pool.extend([], 32 * (batcher._pool.num_free - 200))
+    many = [answer_to(100 + number, 30, max_new_tokens=600, asker="many") for number in range(30)]  # a third have room to their end
+    one = answer_to(1, 30, max_new_tokens=200, asker="one")
+    for text in many:
+        batcher.submit(text)
+    model.before_pass = lambda: batcher.submit(one) if len(model.passes) == at else None
+    model.may_begin.set()
+    for text in (*many, one):
+        assert list(text.tokens)
+    took_part = [number for number, passed in enumerate(model.passes) if 1 in passed]
+    assert took_part == list(range(at + 1, at + 201))
+
+
+def test_what_begins_again_is_before_its_askers_others_and_behind_as_much_of_another_as_it_is_to_read() -> None:
+    first, second, other, more = (
+        answer_to(number, length, asker=asker) for number, (length, asker) in enumerate([(50, "a"), (30, "a"), (60, "b"), (60, "b")])
+    )
+    line = Line()
+    for text in (first, second):
+        line.put(text)
+    assert line.popleft() is first
+    line.in_order([first])
+    first.ids += [0] * 50
+    line.give_back(first)
+    for text in (other, more):
+        line.put(text)
+    assert list(line) == [other, first, more, second]
 
 
 def test_prompts_that_were_cancelled_count_as_nobodys_turn(fake: tuple[Fake, batching.Batcher]) -> None:

@@ -1,8 +1,8 @@
 """Answers, embeddings and likelihoods of many texts at once: one thread, one model, a pass at a time over whatever is waiting.
 
 A pass holds the next token of each answer under way (with a guess of what may follow, see `lookup`) and as much of the prompts that
-are waiting as fits. A text may join at any pass and leave at any pass. When the cache is full, the latest to come gives its blocks
-back and begins again later: that costs time, and what is read anew may be rounded otherwise.
+are waiting as fits. A text may join at any pass and leave at any pass. When the cache is full, the latest to come, of whoever has most
+under way, gives its blocks back and begins again later: that costs time, and what is read anew may be rounded otherwise.
 
 Somebody waits for an answer's first word, so answers go before texts that are only read, of which one request may bring hundreds.
 These go on all the same, if slowly: see `Batcher._next` and `Batcher._plan`. Nor does somebody who asks for one thing wait for the
@@ -235,6 +235,7 @@ class Batcher:
             self._line_of(text).popleft()
             self._num_passed = self._num_passed + 1 if isinstance(text, Answer) and self._readings else 0
             self._running.append(text)
+            text.turn = self._num_turns  # behind those that are being written
             text.begin(len(text.blocks) * BLOCK_TOKENS + self._copied(text))
             owed += text.num_missing
 
@@ -333,12 +334,15 @@ class Batcher:
         return 0 if may_wait else room
 
     def _make_room(self, text: Text, num_tokens: int, planned: list[Text]) -> bool:
-        """Blocks for so many tokens, if need be those of the latest to come. False: this text itself is that, and has to wait.
+        """Blocks for so many tokens, if need be those of the latest to come, of whoever has most under way. False: this text itself is
+        that, and has to wait.
 
         Somebody goes on in each pass: the first of those under way waits for none but those that take part in it.
         """
         while not self._pool.extend(text.blocks, num_tokens):
-            latest = next((other for other in reversed(self._running) if other not in planned), text)
+            counts = Counter(other.asker for other in self._running)
+            others = [other for other in reversed(self._running[1:]) if other not in planned]
+            latest = max(others, key=lambda other: counts[other.asker], default=text)
             if latest is text:
                 if len(self._running) == 1:
                     self._fail(text, self._too_long(max(num_tokens, len(text.ids))))

@@ -31,8 +31,14 @@ class Line(deque[Text]):
         self.insert(bisect.bisect_right(self, text.place, key=_place), text)
 
     def give_back(self, text: Text) -> None:
-        """It was let in, and waits again: no later than before."""
-        self.insert(bisect.bisect_left(self, text.place, key=_place), text)
+        """It was let in, and waits again, before all else that its asker has here, whose turns begin anew with what it is to read."""
+        own = [text, *(other for other in self if other.asker == text.asker)]
+        others = [other for other in self if other.asker != text.asker]
+        self.clear()
+        self.extend(others)
+        self._ends.pop(text.asker, None)
+        for one in own:
+            self.put(one)
 
     def in_order(self, texts: Sequence[Text]) -> list[Text]:
         """These, which were let in and are yet to be read, the one whose turn it is first."""

@@ -61,7 +61,7 @@ class _Text:
     def __init__(self, ids: Sequence[int], *, adapter: int | None, asker: str) -> None:
         self.ids = list(ids)
         self.adapter = adapter
-        self.asker, self.place = asker, 0  # the second: see `line`
+        self.asker, self.place, self.turn = asker, 0, 0  # the second: see `line`, the last: see `Batcher._in_turn`
         self.done = 0
         self.blocks: list[int] = []
         self.digests: list[bytes] = []
@@ -99,7 +99,6 @@ class Answer(_Text):
         adapter: int | None = None, asker: str = "",
     ) -> None:  # fmt: skip
         super().__init__(ids, adapter=adapter, asker=asker)
-        self.turn = 0  # its last one, see `Batcher._in_turn`
         self.tokens = Tokens()
         self.num_prompt_tokens = len(ids)
         self._sampler = sampler
