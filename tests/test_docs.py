@@ -30,6 +30,7 @@ from patience import PATIENCE_SECONDS
 
 from nomoat import config
 from nomoat.catalog import prices
+from nomoat.tables import read_table
 
 ROOT = Path(__file__).parents[1]
 DEPENDS_ON_THE_DATA = ("`", "note:", "whenever", "repeated:")  # of the README's session: the verdict, what is said of some data
@@ -117,6 +118,20 @@ def test_the_python_of_a_page_runs_on_the_engine_of_tests(name: str, empty_home:
     exec(re.sub(r'"(smollm2-135m|openai:)[^"]*"', '"fake:"', "\n".join(code)), {})
     told = {"run.md": "moat? a is What\n", "duel.md": "8 items"}.get(name, "")
     assert told in capsys.readouterr().out
+
+
+def test_the_table_that_a_page_makes_two_of_leaves_a_test_without_personal_data(tmp_path: Path) -> None:
+    (code,) = [text for text in blocks(ROOT / "docs" / "tune.md", "python") if "all.csv" in text]
+    rows = [{"text": f"{n}\nmine is {'010-1234-5678' if n % 2 else 'blue'}", "label": "ab"[n % 2]} for n in range(400)]
+    with (tmp_path / "all.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    with contextlib.chdir(tmp_path):
+        exec(code, {})
+    test, learned = (read_table(tmp_path / name) for name in ("test.csv", "reviews.csv"))
+    assert len(learned) == 100 and {row["label"] for row in test} == {"a"}
+    assert all(row in rows for row in test + learned) and not any(row in learned for row in test)
 
 
 @pytest.mark.data

@@ -74,7 +74,8 @@ class Responder:
         notes: tuple[str, ...] = (), question: str | None = None,
     ) -> None:  # fmt: skip
         """`template`: the name of the chat template in use and why it is, where one is used by its name. `notes`: see there.
-        `question`: what a model tuned on a table learned to answer, see `labelling.kept_question`."""
+        `question`: what a model tuned on a table learned to answer, see `labelling.kept_question`; of `auto` the model on this
+        machine."""
         self.ref = ref
         self.engine = engine
         self.licence = licence
@@ -131,6 +132,8 @@ class Responder:
         return (*self._notes, *self._other_words(request), *self.engine.notes_on(request))
 
     def _other_words(self, request: Request) -> tuple[str, ...]:
+        if self.ref == references.AUTO:  # of its two models the tuned one says so, where it is the one that answers
+            return ()
         said = [request.prompt or "", *(message.content for message in request.messages if message.role == "user")]
         if self.question is None or request.prompt_ids is not None or labelling.is_put(self.question, said[-1]):
             return ()

@@ -329,6 +329,7 @@ def test_which_models_have_to_be_asked_in_a_table_s_words_is_said_once_and_curl_
         "note: t was tuned on a table, and has to be asked in its words, which `nomoat show MODEL` prints and `v1/models` has as "
         "`question`; an answer to other words says so in the header `x-nomoat-notes`"
     ]
+    assert said(auto=question)[-1].startswith("note: the model that `auto` answers with here was tuned on a table, and has to be")
     assert said(plain=None, **{f"t{at}": question for at in range(7)})[-1].startswith(
         "note: t0, t1, t2, t3, t4 and 2 more were each tuned on a table, and have to be asked in its words"
     )

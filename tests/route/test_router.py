@@ -549,6 +549,17 @@ class FailingOnce(Failing):
         return FakeEngine().generate(request) if self.told else super().generate(request)
 
 
+def test_auto_has_the_question_of_its_tuned_model_which_says_where_it_is_asked_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    question = "Text: {text}\nLabel:"
+    write_policy('local = "fake:"')
+    monkeypatch.setattr(responder, "load", lambda ref, **_: Responder("tuned", FakeEngine(), question=question))
+    with router.load_auto() as auto:
+        assert auto.question == question
+        (note,) = auto.notes_on("x")
+        assert note.startswith("`tuned` was tuned on a table, and asked in other words than it learned")
+        assert auto.notes_on("Text: x\nLabel:") == ()
+
+
 def test_notes_are_those_of_the_model_that_answered() -> None:
     engine, _ = failing(FailingOnce(error=RemoteError("gone")), Noting(), if_cloud_fails="local")
     assert engine.notes_on(said("a b")) == ("of the cloud",)  # who would be asked

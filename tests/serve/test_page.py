@@ -844,6 +844,7 @@ def test_a_model_tuned_on_a_table_is_told_and_asked_by_itself_in_its_words_unles
     assert not page.find("#as-tuned").is_selected()
     ask("y", 2)
     assert engine.conversations == [[whole], ["y"]]
+    assert [request.temperature for request in engine.asked] == [0, 0.7]
 
 
 def test_a_text_that_looks_as_a_question_of_no_words_is_put_into_it(page: Page, start: Start) -> None:

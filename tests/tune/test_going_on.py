@@ -12,6 +12,7 @@ from typing import Any
 import learning
 import pytest
 import torch
+from homes import write_policy
 from learning import COLUMNS, facts_of, stopping_at, weights
 from tiny import ADAPTED, LAYERS, TEMPLATE, write_adapter, write_tiny_gguf
 from typer.testing import CliRunner
@@ -348,11 +349,13 @@ def test_run_asks_about_a_text_as_the_table_was_asked_where_it_is_told_to(tiny_g
     folder = tune(tiny_gguf, table, "colours", settings=A_STEP, instruction="Which colour?")
     question = facts_of(folder)["data"]["question"]
 
-    def run(*arguments: str) -> Any:
-        return json.loads(CliRunner().invoke(app, ["run", ref, *arguments, "--json", "-n", "2"]).stdout)
+    def run(*arguments: str, model: str = ref) -> Any:
+        return json.loads(CliRunner().invoke(app, ["run", model, *arguments, "--json", "-n", "2"]).stdout)
 
-    whole, short = run(question.replace("{text}", "x 1")), run("--as-tuned", " x 1 ")
-    assert (short["text"], short["usage"]["prompt_tokens"]) == (whole["text"], whole["usage"]["prompt_tokens"])
+    write_policy(f"local = {json.dumps(ref)}")
+    whole, short, routed = run(question.replace("{text}", "x 1")), run("--as-tuned", " x 1 "), run("--as-tuned", "x 1", model="auto")
+    for asked in (short, routed):
+        assert (asked["text"], asked["usage"]["prompt_tokens"]) == (whole["text"], whole["usage"]["prompt_tokens"])
     assert short["usage"]["prompt_tokens"] > run("x 1")["usage"]["prompt_tokens"]
     told = [CliRunner().invoke(app, ["run", ref, "-n", "2", *more]).stderr for more in (["x 1"], ["x 1", "--as-tuned"])]
     assert [said.count(f"note: `{tiny_gguf.name}+colours` was tuned on a table, and asked in other words") for said in told] == [1, 0]

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -82,12 +83,14 @@ def test_what_has_stopped_early_learns_no_more_when_its_end_is_made_up_for(
         return [loss * sample.num_learned for sample in run.validation], [False] * len(run.validation)
 
     monkeypatch.setattr(loop.Run, "evaluate", evaluated)
+    settings = replace(SETTINGS, epochs=2)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(adapter, "save", stop)
-        tune(tiny_gguf, table)
+        tune(tiny_gguf, table, settings=settings)
     steps: list[int] = []
     said: list[str] = []
-    tune(tiny_gguf, table, resume=True, on_progress=lambda progress: steps.append(progress.step), on_message=said.append)
+    told = {"on_progress": lambda progress: steps.append(progress.step), "on_message": said.append}
+    tune(tiny_gguf, table, settings=settings, resume=True, **told)
     assert steps == []
     assert "stopped early: 2 looks at the lessons held out were clearly worse than the best" in said
 

@@ -84,7 +84,15 @@ def test_the_survey_counts_all_that_is_said_in_conversations(
     assert (prepared.survey.duplicates, prepared.survey.contradictions) == (3, 2)
     assert prepared.survey.scripts == {"Latin": 0.571, "Korean": 0.429}
     say_survey(prepared)
-    assert "repeated: 3 lessons ask what an earlier one asks, 2 of them with another answer\n" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "repeated: 3 lessons ask what an earlier one asks, 2 of them with another answer\n  line 1, line 3: ab\n" in told
+
+
+def test_which_rows_contradict_each_other_is_said(tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [("hot", "good"), ("hot", "good"), ("not\n hot", "bad"), ("hot", "bad"), ("Not hot", "good")]
+    say_survey(prepare(str(tiny_gguf), write(tmp_path / "t.csv", *rows), **COLUMNS))
+    told = capsys.readouterr().err
+    assert "with another label\n  line 2 good, line 6 bad: hot\n  line 4 bad, line 7 good: Not hot\n" in told
 
 
 def test_the_survey_tells_languages_of_the_same_script_apart(

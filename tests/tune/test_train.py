@@ -1035,8 +1035,13 @@ def test_the_best_look_is_kept_and_learning_stops_when_it_no_longer_helps(
     assert (folder / "training.svg").read_text().count("<svg") == 1
 
 
+@pytest.mark.parametrize(
+    ("batch", "ends"),
+    [(64, loop.STOPPED_EARLY), (2, "warning: the time was over before every lesson was learned once, after ")],
+    ids=["each was learned", "a few were learned: worse looks say nothing yet"],
+)
 def test_who_stopped_learning_as_the_time_ended_is_not_told_that_more_time_helps(
-    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, batch: int, ends: str
 ) -> None:
     Clock(monkeypatch, step=10.0, evaluation=0.0)
     losses = iter([9.0, 9.0, 2.0, 1.0, 7.0, 8.0])  # of the base twice: at a few lessons, and at the others
@@ -1047,11 +1052,12 @@ def test_who_stopped_learning_as_the_time_ended_is_not_told_that_more_time_helps
 
     monkeypatch.setattr(loop.Run, "evaluate", evaluated)
     told: list[str] = []
-    settings = prepare.Settings(rank=4, batch=64, layers=1, epochs=1000, minutes=1.0)
+    settings = prepare.Settings(rank=4, batch=batch, layers=1, epochs=1000, minutes=1.0)
     history = facts_of(tune(tiny_gguf, table, settings=settings, on_message=told.append))["metrics"]["history"]
     assert [round(look["held_out"], 3) for look in history] == [2.0, 1.0, 7.0, 8.0]
     assert history[-1]["fraction"] == 1
-    assert loop.STOPPED_EARLY in told and not any("time was over" in line for line in told)
+    assert [line for line in told if line.startswith(ends)]
+    assert (loop.STOPPED_EARLY in told) != any("time was over" in line for line in told)
 
 
 @pytest.mark.parametrize(

@@ -180,10 +180,16 @@ def _in_its_words(ref: str, text: str) -> str:
     """The question a tuned model was taught to answer, about this text. Raises UsageError if it was taught none."""
     from nomoat import labelling, references
 
-    question = references.find_files(ref).question if references.names_weights(ref) else None
+    tuned = ref
+    if ref == references.AUTO:
+        from nomoat.route.policy import load_policy
+        from nomoat.route.router import require_loadable
+
+        tuned = require_loadable(load_policy())
+    question = references.find_files(tuned).question if references.names_weights(tuned) else None
     if question is None:
         raise UsageError(
-            f"`--as-tuned` asks in the words of a table, and nothing here says that `{ref}` was tuned on one",
+            f"`--as-tuned` asks in the words of a table, and nothing here says that `{tuned}` was tuned on one",
             hint="name BASE+NAME of a table's adapter, or a file that was exported of one and has its .provenance.json beside it; "
             "or write the whole question and leave out `--as-tuned`",
         )

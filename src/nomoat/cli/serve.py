@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nomoat import commands, config, labelling
+from nomoat import commands, config, labelling, references
 from nomoat.cli import answering, completion, console, options
 from nomoat.cli.loading import load_sharing_with_bar
 from nomoat.errors import UsageError
@@ -93,7 +93,7 @@ def serve(
     other servers (http://...) are asked with the key in NOMOAT_UPSTREAM_API_KEY, never with the one clients send. Keys are variables,
     or lines of keys.toml in NOMOAT_HOME.
     """
-    from nomoat import extras, references, responder
+    from nomoat import extras, responder
 
     with extras.needed_for("`nomoat serve`"):
         from nomoat.serve import app, auth, sharing
@@ -181,7 +181,8 @@ def _say_ready(url: str, models: Models, key_from: str | None) -> None:
     if key_from not in (None, "environment"):
         console.say(f"  KEY: the one of {key_from}")
     if questions:
-        answering.say_notes([_ask_as_tuned(list(questions))])
+        tuned = [name for name in questions if name != references.AUTO]
+        answering.say_notes([_ask_as_tuned(tuned or ["the model that `auto` answers with here"])])
     if without_chat:
         answering.say_notes([_ask_for_texts(without_chat)])
 

@@ -437,7 +437,7 @@ def load_auto(
         engine = RouterEngine(policy, local, cloud, learned=load_router(), on_decision=on_decision, file=file)
         loaded.pop_all()  # the engine closes them from now on
     licence = local.licence if cloud is None else f"local: {local.licence}; cloud: {cloud.licence}"
-    return Responder(references.AUTO, engine, licence=licence, template=local.template)
+    return Responder(references.AUTO, engine, licence=licence, template=local.template, question=local.question)
 
 
 def _most_usd(rules: InForce, request: Request) -> float:

@@ -299,6 +299,9 @@ class Run:
             self.average[name].lerp_(parameter.detach(), share)
 
     def _has_stopped_learning(self) -> bool:
+        """Not before every lesson was learned once: until then a worse look is no sign of learning by heart."""
+        if self.lessons_done < len(self.training):
+            return False
         before, since = self.history[:-PATIENCE], self.history[-PATIENCE:]
         return bool(before) and all(is_clearly_worse(each, before, len(self.validation)) for each in since)
 

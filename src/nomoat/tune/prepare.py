@@ -7,7 +7,7 @@ import json
 import unicodedata
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -429,7 +429,7 @@ def _shared(data: Data, others: Data, *, with_beginnings: bool = False) -> dict[
         asked = list(answered(lesson))
         places = [at for at, question in asked if question in theirs or (question == asked[-1][1] and question in earlier)]
         if places:
-            found[lesson.where] = f"{lesson.where}: {_text_of(lesson, places[-1])}"
+            found[lesson.where] = f"{lesson.where}: {text_of(lesson, places[-1])}"
     return found
 
 
@@ -530,16 +530,7 @@ def _encoded(
 def _survey(data: Data, samples: Sequence[Sample], *, are_named: bool, **rest: Any) -> Survey:
     """`are_named`: the question names the labels; otherwise they may be answers of any kind, which differ from row to row."""
     lengths = np.array([len(sample) for sample in samples])
-    learned = dict[bytes, dict[bytes, str]]()
-    duplicates = contradictions = 0
-    for lesson in data.lessons:
-        messages = lesson.messages
-        answers = {question: messages[at].content for at, question in questions.asked(lesson)}
-        last = next(reversed(answers))
-        earlier = learned.get(last, {})
-        duplicates += last in learned
-        contradictions += any(earlier.get(question, answer) != answer for question, answer in answers.items())
-        learned[last] = answers | earlier
+    is_other = [other for _, _, other in repetitions(data.lessons)]
     labels = Counter(lesson.label for lesson in data.lessons if lesson.label is not None)
     are_labels = len(labels) <= labelling.MAX_LABELS and (are_named or 2 * len(labels) <= labels.total())
     labels.update(dict.fromkeys(data.labels, 0))
@@ -552,8 +543,8 @@ def _survey(data: Data, samples: Sequence[Sample], *, are_named: bool, **rest: A
         p95_tokens=int(np.percentile(lengths, 95)),
         longest_tokens=int(lengths.max()),
         labels=dict(labels.most_common()) if are_labels else {},
-        duplicates=duplicates,
-        contradictions=contradictions,
+        duplicates=len(is_other),
+        contradictions=sum(is_other),
         scripts=_scripts(data.lessons),
         languages=language_shares(_said(data.lessons)),
         question=data.question,
@@ -561,7 +552,19 @@ def _survey(data: Data, samples: Sequence[Sample], *, are_named: bool, **rest: A
     )
 
 
-def _text_of(lesson: Lesson, end: int) -> str:
+def repetitions(lessons: Iterable[Lesson]) -> Iterator[tuple[Lesson, Lesson, bool]]:
+    """Each lesson that asks what an earlier one asks, behind the first that does, and whether it learns another label or answer."""
+    learned = dict[bytes, tuple[Lesson, dict[bytes, str]]]()
+    for lesson in lessons:
+        answers = {question: lesson.messages[at].content for at, question in questions.asked(lesson)}
+        last = next(reversed(answers))
+        first, earlier = learned.get(last, (lesson, {}))
+        if earlier:
+            yield first, lesson, any(earlier.get(question, answer) != answer for question, answer in answers.items())
+        learned[last] = first, answers | earlier
+
+
+def text_of(lesson: Lesson, end: int) -> str:
     """A row's text, or what the user says before the turn `end`."""
     return lesson.text if lesson.text is not None else "\n".join(m.content for m in lesson.messages[:end] if m.role == "user")
 

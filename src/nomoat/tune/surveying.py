@@ -7,12 +7,13 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
+from itertools import islice
 
 from nomoat import labelling, matching
 from nomoat.catalog import licences
 from nomoat.languages import shares_in_words
 from nomoat.tune.adapter import Start
-from nomoat.tune.prepare import Prepared, most_held_out, split
+from nomoat.tune.prepare import Prepared, most_held_out, repetitions, split, text_of
 from nomoat.tune.samples import Sample, count_lessons, count_texts
 from nomoat.words import LONGEST_NAME, apart, counted, first_few, in_sight, is_blank, places_in_signs
 
@@ -20,6 +21,7 @@ MANY_LABELS = 8
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
 NO_VALUE = re.compile(r"(?i)nan|null|none|n/a|<na>|nat|#(?:n/a|null!|div/0!|value!|ref!|name\?|num!)")
 EXAMPLES_SHOWN = 3
+LONGEST_SHOWN = 100  # characters of each
 ONE_TEXT = "one text held out says nothing about chance"
 
 
@@ -59,17 +61,29 @@ def survey_lines(prepared: Prepared) -> Iterator[str]:
         contradicting = f", {survey.contradictions:,} of them with another {answer}" if survey.contradictions else ""
         ask = "asks" if survey.duplicates == 1 else "ask"
         yield f"repeated: {counted(survey.duplicates, 'lesson')} {ask} what an earlier one asks{contradicting}"
+        yield from islice(_contradictions(prepared), EXAMPLES_SHOWN)
     if survey.shared_with_test:
         what = f"{counted(survey.dropped, 'lesson')} dropped" if survey.dropped else "kept, and a test on them proves little"
         yield f"asked in the test file, too: {counted(len(survey.shared_with_test), 'text')}; {what}"
-        for text in prepared.shared_texts[:EXAMPLES_SHOWN]:
-            yield f"  {text[:100]}"
+        yield from map(_in_a_line, prepared.shared_texts[:EXAMPLES_SHOWN])
     yield from _held_out(prepared)
     if survey.too_long:
         yield f"too long for the model, left out: {len(survey.too_long):,} ({', '.join(survey.too_long[:EXAMPLES_SHOWN])}, ...)"
     steps = f"{counted(settings.epochs, 'epoch')}, {counted(settings.batch, 'lesson')} a step"
     yield f"settings: {steps}, rank {settings.rank}, learning rate {settings.learning_rate:g}"
     yield from _terms(prepared)
+
+
+def _contradictions(prepared: Prepared) -> Iterator[str]:
+    """The two places of each, with their labels, and the text."""
+    for *both, is_other in repetitions(prepared.data.lessons):
+        if is_other:
+            places = ", ".join(" ".join(filter(None, (lesson.where, lesson.label))) for lesson in both)
+            yield _in_a_line(f"{places}: {text_of(both[1], len(both[1].messages))}")
+
+
+def _in_a_line(text: str) -> str:
+    return f"  {' '.join(text.split())[:LONGEST_SHOWN]}"
 
 
 def _terms(prepared: Prepared) -> Iterator[str]:

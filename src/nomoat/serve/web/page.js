@@ -557,7 +557,9 @@ function conversations() {
 
 // The answer to the last question, in place of the one `before`, if that is given.
 async function answer(before) {
-  const messages = said(turns.at(-1).isAlone ? turns.slice(-1) : conversations()[0]);
+  const { isAlone } = turns.at(-1);
+  const messages = said(isAlone ? turns.slice(-1) : conversations()[0]);
+  const temperature = isAlone ? "0" : at("temperature").value; // of a table's labels the likeliest is the answer, as in `duel`
   const turn = { role: "assistant", content: "", isWhole: false, before };
   const article = show(turn);
   turns.push(turn);
@@ -565,7 +567,7 @@ async function answer(before) {
   writing = new AbortController();
   showWriting(true);
   try {
-    await write(article, messages);
+    await write(article, messages, temperature);
   } catch (error) {
     turn.where = error.where ?? turn.where;
     if (error.name !== "AbortError") turn.wrong = error.message;
@@ -590,12 +592,12 @@ function end(turn) {
   Object.assign(turn, before, { wrong });
 }
 
-async function write(article, messages) {
+async function write(article, messages, temperature) {
   const { turn } = article;
   const asked = {
     model: at("model").value,
     messages,
-    ...(at("temperature").value && { temperature: Number(at("temperature").value) }),
+    ...(temperature && { temperature: Number(temperature) }),
     ...(at("limit").value && { max_tokens: Number(at("limit").value) }),
     stream: true,
     stream_options: { include_usage: true },
