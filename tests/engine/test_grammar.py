@@ -115,6 +115,13 @@ def test_a_number_comes_to_an_end(allows: Allows) -> None:
     assert allows({"type": "object"}, '{"n":1}') and not allows({"type": "object"}, f'{{"n":{"1" * 21}}}')
 
 
+def test_an_object_of_the_models_own_names_has_the_spaces_that_it_writes_and_one_of_a_schemas_has_none(allows: Allows) -> None:
+    anything = {"type": "object"}
+    assert allows(anything, '{"a": 1}') and allows(anything, '{\n  "a": [\n    1\n  ]\n}') and allows(anything, '{"a":1}')
+    assert not allows(anything, '{  "a": 1}') and not allows(anything, '{\n\n"a": 1}')  # a small model goes on with them
+    assert not allows(CITY, '{"city": "Paris"}') and allows(CITY, '{"city":"Paris"}')
+
+
 def test_digits_of_a_text_and_those_that_a_schema_wants_are_not_counted(allows: Allows) -> None:
     assert allows({}, '"' + "1" * 40 + '"') and allows({}, '["\\"' + "1" * 40 + '","\\\\",1]')
     assert not allows({}, '["\\\\",' + "1" * 21 + "]")

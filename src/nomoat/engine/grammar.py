@@ -23,8 +23,10 @@ OPTIONS = {
     # `\uc774` for 이, as `json.dumps` writes a prompt's data: a model copies it. Else only control characters may follow `\u`.
     "json_allow_general_unicode_escapes": True,
 }
-SPACE = r" |\n {0,16}"  # in a call as a model writes it by itself: it goes on as it has learned, on one line or on several
+# In JSON whose names are the model's own, and in a call as it writes it by itself: as it has learned, on one line or on several.
+SPACE = r" |\n {0,16}"
 SPACED = {**OPTIONS, "whitespace_flexible": True, "whitespace_pattern": SPACE}
+ANY_OBJECT = {"type": "object"}
 MAX_KEPT = 16  # grammars of calls: conversations go on with the same functions
 # A small model's number may go on for ever. These are digits in a row: as many as whole numbers of 64 bits take, and of an exponent.
 MAX_DIGITS, MAX_EXPONENT_DIGITS = 20, 3
@@ -113,7 +115,9 @@ class Grammars:
         moved: dict[str, str] = {}
         try:
             narrowed, moved = json_schema.narrowed(json.loads(schema))
-            grammar = LLMatcher.grammar_from_json_schema(json.dumps(narrowed), defaults=OPTIONS)
+            # Made to write without spaces, a small model leaves out names that its prompt asked for.
+            options = SPACED if narrowed == ANY_OBJECT else OPTIONS
+            grammar = LLMatcher.grammar_from_json_schema(json.dumps(narrowed), defaults=options)
             if grammar_check.may_take_long(narrowed):
                 grammar_check.require_short(grammar)
             matcher = LLMatcher(self.ll_tokenizer(), grammar, log_level=0)
