@@ -184,6 +184,13 @@ def test_what_a_model_learned_to_answer_is_known_before_it_is_loaded_and_what_is
     assert models.questions(models.names) == {"a": "{text}!"}
 
 
+def test_auto_tells_what_its_model_on_this_machine_learned_while_it_is_not_in_memory(tiny_gguf: Path, tmp_path: Path) -> None:
+    adapter = tiny.write_adapter(tmp_path / "table")
+    (adapter / "provenance.json").write_text('{"data": {"question": "{text}?"}}', encoding="utf-8")
+    models = from_references(["fake:", "auto"], load=lambda refs: [], auto_local=f"{tiny_gguf}+{adapter}")
+    assert models.questions(models.names) == {"auto": "{text}?"}
+
+
 def test_whether_a_model_chats_is_known_before_it_is_loaded(tmp_path: Path) -> None:
     base = tiny.write_tiny_gguf(tmp_path / "base.gguf", template=None)
     chat = tiny.write_tiny_gguf(tmp_path / "chat.gguf")

@@ -83,7 +83,7 @@ def from_references(
     needs = [need for need, _ in foreseen]
     spare_bytes = _spare_bytes([need.total_bytes for need in needs if need is not None], memory_bytes)
     loaders = []
-    for group, (need, own) in zip(groups, foreseen, strict=True):
+    for group, ref, (need, own) in zip(groups, held, foreseen, strict=True):
         names = tuple(references.shown_name(ref) for ref in group)
         refs_of = dict(zip(names, group, strict=True))
         planned, cache = 0, None
@@ -95,7 +95,7 @@ def from_references(
             names=names, planned_bytes=planned, cache_bytes=cache, is_local=functools.partial(references.is_local, group[0]),
             load=functools.partial(_load_what_can_be, load, group),
             chats=functools.partial(_chats, refs_of, template, own),
-            question=functools.partial(_question, refs_of),
+            question=functools.partial(_question, refs_of | {names[0]: ref}),
         )  # fmt: skip
         loaders.append(loader)
     return Models(loaders=loaders, memory_bytes=memory_bytes)
