@@ -12,6 +12,7 @@ from quiz import knowing, quiz
 from tiny import write_adapter
 
 import nomoat
+from nomoat.errors import UsageError
 from nomoat.judge import evidence
 from nomoat.judge.duel import run_duel
 from nomoat.judge.run import run_suite
@@ -27,8 +28,10 @@ def test_what_a_result_was_made_with_names_the_content_of_each_model_s_files(
         {"model": str(tiny_gguf), "file": tiny_gguf.name, "sha256": sha256, "adapter_sha256": None, "likelihoods": "float32"},
         {"model": tuned, "file": tiny_gguf.name, "sha256": sha256, "adapter_sha256": of_adapter, "likelihoods": "float32"},
     ]
-    models = [str(tiny_gguf), tuned, str(tiny_gguf), "stored:quiz/a", "http://127.0.0.1:1/v1#m"]
+    models = [str(tiny_gguf), tuned, tiny_gguf, "stored:quiz/a", "http://127.0.0.1:1/v1#m"]
     assert evidence.circumstances(models)["weights"] == rows
+    with pytest.raises(UsageError, match="several models are told of, and this is one str"):
+        evidence.circumstances(tuned)
     monkeypatch.setattr("nomoat.engine.importer.fits_exactly", lambda _path: False)
     assert evidence.circumstances(models)["weights"] == [{**row, "likelihoods": "as it answers"} for row in rows]
 

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
-from nomoat import __version__, config, hardware, references
+from nomoat import __version__, bounds, config, hardware, references
 from nomoat.engine import importer
 from nomoat.hub_folder import ADAPTER_WEIGHTS
 from nomoat.judge.verdict import Evaluation
@@ -17,11 +18,12 @@ from nomoat.judge.verdict import Evaluation
 MEASURED_BY = ("openvino", "numba", "numpy", "scipy")  # what answers and what intervals are reckoned with
 
 
-def circumstances(models: Iterable[str]) -> dict[str, Any]:
+def circumstances(models: Iterable[str | Path]) -> dict[str, Any]:
     """Version, date (UTC), machine, `quality`, versions of others, and the files of these models where they are of this machine.
 
-    Raises what finding these files raises.
+    Raises UsageError for one model in place of several, and what finding these files raises.
     """
+    named = dict.fromkeys(map(references.named, bounds.several(models, "models are told of")))
     versions = {"python": platform.python_version()}
     for name in MEASURED_BY:
         with suppress(metadata.PackageNotFoundError):
@@ -32,7 +34,7 @@ def circumstances(models: Iterable[str]) -> dict[str, Any]:
         "machine": hardware.summary(),
         "quality": config.quality().value,
         "versions": versions,
-        "weights": [_weights(ref) for ref in dict.fromkeys(models) if references.names_weights(ref)],
+        "weights": [_weights(ref) for ref in named if references.names_weights(ref)],
     }
 
 
