@@ -252,6 +252,8 @@ def test_answers_given_before_are_read_without_letters_they_never_saw_and_cost_w
     verdict = nomoat.duel(Responder("openai:gpt-4o of May", engine), "fake:", suite, stop_early=False)
     assert (verdict.left.score, verdict.left.price, verdict.left.cost_usd) == (pytest.approx(1 / 3), "answered before", None)
     assert "`openai:gpt-4o of May` gives no likelihoods: it wrote its choice; 1 of 3 answers were none of them" in verdict.notes
+    again = run_suite("stored:quiz/openai:gpt-4o of May", suite)
+    assert again.side.score == verdict.left.score and not any("other words" in note for note in again.notes)
 
 
 def test_no_likelihoods_of_a_server_are_looked_up(serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from nomoat.records import Chunk, ContinuationScore, Request, Usage
 from nomoat.textfiles import read_jsonl
 
 ANSWER_PREFIX = "answer_"
+DIGEST_BEGINS = "stored-"
 
 
 class StoredEngine(Engine):
@@ -35,7 +36,7 @@ class StoredEngine(Engine):
         self._answers = dict(answers)
         self._name = name
         content = json.dumps(self._answers, sort_keys=True).encode()
-        self.digest: str = "stored-" + hashlib.sha256(content).hexdigest()
+        self.digest: str = DIGEST_BEGINS + hashlib.sha256(content).hexdigest()
 
     def generate(self, request: Request) -> Iterator[Chunk]:
         if request.prompt_ids is not None:

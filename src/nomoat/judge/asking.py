@@ -12,9 +12,8 @@ from nomoat import matching
 from nomoat.asking.answers import FailuresInARow, Question, collect, collect_scores, count_earlier, failure_of, kept_scores
 from nomoat.asking.room import asked_with_other, with_room
 from nomoat.asking.store import Answered, AnswerStore
-from nomoat.engine import templates
+from nomoat.engine import stored, templates
 from nomoat.engine.remote import RemoteEngine
-from nomoat.engine.stored import StoredEngine
 from nomoat.errors import BudgetReachedError, ContextExceededError, DataError, NomoatError, UnsupportedError, UsageError
 from nomoat.judge import asked_notes, choices, code, sandbox
 from nomoat.judge.askable import require_context, template_of
@@ -79,8 +78,8 @@ class Asking:
 
     def __post_init__(self) -> None:
         self.groups = groups_in(self.suite)
-        # Answers that were given before know nothing of our letters.
-        is_asked = self.suite.metric == "choice" and not isinstance(self.model.engine, StoredEngine)
+        # Answers that were given before know nothing of our letters, nor do those of them that are kept.
+        is_asked = self.suite.metric == "choice" and not self.model.digest.startswith(stored.DIGEST_BEGINS)
         self.lettered = is_asked and choices.by_letter(self.suite)
 
     def ask(self, examples: Sequence[Example]) -> list[Outcome]:
