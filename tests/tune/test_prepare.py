@@ -95,6 +95,15 @@ def test_which_rows_contradict_each_other_is_said(tiny_gguf: Path, tmp_path: Pat
     assert "with another label\n  line 2 good, line 6 bad: hot\n  line 4 bad, line 7 good: Not hot\n" in told
 
 
+def test_which_rows_contradict_each_other_is_said_whatever_length_labels_have(
+    tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write(tmp_path / "t.csv", ("hot", "a" * 120), ("cold", '"b, or\nc"'), ("hot", "c"), ("cold", "a"))
+    say_survey(prepare(str(tiny_gguf), table, **COLUMNS, instruction="{text}"))
+    told = capsys.readouterr().err
+    assert f"\n  line 2 {'a' * 80}…, line 5 c: hot\n  line 3 `b, or⟨U+000A⟩c`, line 6 a: cold\n" in told
+
+
 def test_the_survey_tells_languages_of_the_same_script_apart(
     tiny_gguf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

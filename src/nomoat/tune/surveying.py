@@ -65,7 +65,7 @@ def survey_lines(prepared: Prepared) -> Iterator[str]:
     if survey.shared_with_test:
         what = f"{counted(survey.dropped, 'lesson')} dropped" if survey.dropped else "kept, and a test on them proves little"
         yield f"asked in the test file, too: {counted(len(survey.shared_with_test), 'text')}; {what}"
-        yield from map(_in_a_line, prepared.shared_texts[:EXAMPLES_SHOWN])
+        yield from (f"  {_in_a_line(text)}" for text in prepared.shared_texts[:EXAMPLES_SHOWN])
     yield from _held_out(prepared)
     if survey.too_long:
         yield f"too long for the model, left out: {len(survey.too_long):,} ({', '.join(survey.too_long[:EXAMPLES_SHOWN])}, ...)"
@@ -78,12 +78,12 @@ def _contradictions(prepared: Prepared) -> Iterator[str]:
     """The two places of each, with their labels, and the text."""
     for *both, is_other in repetitions(prepared.data.lessons):
         if is_other:
-            places = ", ".join(" ".join(filter(None, (lesson.where, lesson.label))) for lesson in both)
-            yield _in_a_line(f"{places}: {text_of(both[1], len(both[1].messages))}")
+            places = [lesson.where if lesson.label is None else f"{lesson.where} {apart(lesson.label)}" for lesson in both]
+            yield f"  {', '.join(places)}: {_in_a_line(text_of(both[1], len(both[1].messages)))}"
 
 
 def _in_a_line(text: str) -> str:
-    return f"  {' '.join(text.split())[:LONGEST_SHOWN]}"
+    return " ".join(text.split())[:LONGEST_SHOWN]
 
 
 def _terms(prepared: Prepared) -> Iterator[str]:
