@@ -61,7 +61,7 @@ def survey_lines(prepared: Prepared) -> Iterator[str]:
         contradicting = f", {survey.contradictions:,} of them with another {answer}" if survey.contradictions else ""
         ask = "asks" if survey.duplicates == 1 else "ask"
         yield f"repeated: {counted(survey.duplicates, 'lesson')} {ask} what an earlier one asks{contradicting}"
-        yield from islice(_contradictions(prepared), EXAMPLES_SHOWN)
+        yield from islice(_contradictions(prepared), min(EXAMPLES_SHOWN, survey.contradictions))  # none behind the last is looked for
     if survey.shared_with_test:
         what = f"{counted(survey.dropped, 'lesson')} dropped" if survey.dropped else "kept, and a test on them proves little"
         yield f"asked in the test file, too: {counted(len(survey.shared_with_test), 'text')}; {what}"
