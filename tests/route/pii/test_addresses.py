@@ -769,7 +769,7 @@ def test_address_is_seen_by_default_and_only_where_it_is_asked_for() -> None:
 
 
 def test_long_text_takes_no_time() -> None:
-    """A fifth of a second each, or less. A pattern that goes over its text again and again takes five at the least."""
+    """A tenth of a second each, or less. A pattern that goes over its text again and again takes 1.25 at the least."""
     pieces = [
         "시 ", "로 1", "로 1 ", "1", "1 ", "1 Aa Aa ", "Aa ", "1 aa aa ", "서울시 ", "서울 ", "마포구", "서울시 가동 ",
         "서울시가로1", "가", "가로", "가1", "주소 ", "주소로 1", "101동 ", "101동 1호 ", "아파트 ", "아파트 101-", "12 rue a, ",
@@ -784,12 +784,12 @@ def test_long_text_takes_no_time() -> None:
         "강남구 1", "강남구 1.1", "강남구 1가", "강남구 APEC", "강남구 1가 1", "강남구 1.1로 ", "강남구 가가신도시 ",
     ]  # fmt: skip
     for text in (
-        *((piece * 100_000)[:100_000] for piece in pieces),
-        *(f"{start}{' ' * 100_000}1" for start in ("서울시", "1 Main St", "가로")),
+        *((piece * 50_000)[:50_000] for piece in pieces),
+        *(f"{start}{' ' * 50_000}1" for start in ("서울시", "1 Main St", "가로")),
     ):
         started = time.process_time()
         holds_address(text)
-        assert time.process_time() - started < 5, text[:20]
+        assert time.process_time() - started < 1.25, text[:20]
 
 
 def test_each_state_has_its_zip() -> None:
