@@ -109,10 +109,14 @@ def test_serve_answers_as_the_line_for_curl_asks_and_ends_on_ctrl_c_with_a_word_
     assert server.interrupt() == (0, "", "stopped\n")
 
 
-def test_the_longest_answer_is_told_to_the_server() -> None:
+def test_what_the_server_is_told() -> None:
+    """What it does with that is in `tests/serve/test_app.py`."""
+    pages = ["https://chat.example", "app://obsidian.md"]
     with mock.patch.object(app, "serve") as begun:
-        shell.nomoat("serve", "fake:", "--max-tokens", "500")
-    assert begun.call_args.kwargs["max_tokens"] == 500
+        shell.nomoat("serve", "fake:", "fake:", "--max-tokens", "500", "--api-key", "k", "--cors", pages[0], "--cors", pages[1])
+    (models,), told = begun.call_args
+    assert models.names == ["fake:"]
+    assert (told["max_tokens"], told["api_key"], told["cors"]) == (500, "k", pages)
 
 
 @sends
@@ -236,14 +240,6 @@ def test_key_that_is_found_opens_to_other_machines_and_is_never_printed(
     assert "s3cret-key" not in "".join(server.said) + err
 
 
-def test_web_pages_that_are_named_may_ask_with_the_key(served: Callable[..., Served]) -> None:
-    named = "https://chat.example", "app://obsidian.md"
-    server = served("fake:", "--port", "0", "--api-key", "k", "--cors", named[0], "--cors", named[1])
-    for origin in named:
-        headers = {"origin": origin, "access-control-request-method": "POST", "access-control-request-headers": "authorization"}
-        assert httpx.options(f"{server.url}/chat/completions", headers=headers).headers["access-control-allow-origin"] == origin
-
-
 def test_key_of_clients_is_not_sent_to_the_server_behind(
     served: Callable[..., Served], serving: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,11 +304,6 @@ def test_lines_of_its_log_have_time_and_level(served: Callable[..., Served]) -> 
     assert re.fullmatch(r"loaded auto in \d+\.\d s\n", server.before[-1])
     assert re.fullmatch(r"the policy `.*` sets `threshold` to 2; nothing is sent .*; give a number from 0 .*", written[0])
     assert written[1:] == ["stopped"]
-
-
-def test_two_models_are_served_under_their_names(served: Callable[..., Served]) -> None:
-    server = served("fake:", "fake:", "--port", "0")
-    assert [row["id"] for row in httpx.get(f"{server.url}/models").json()["data"]] == ["fake:"]
 
 
 def test_which_models_have_to_be_asked_in_a_table_s_words_is_said_once_and_curl_does(capsys: pytest.CaptureFixture[str]) -> None:

@@ -354,8 +354,9 @@ def test_web_pages_may_read_with_the_key_whether_they_want_a_body_or_not(start: 
 
 
 def test_other_web_pages_need_the_key_and_to_be_named(start: Start) -> None:
-    url = f"{start(fake(), api_key='s3cret', cors=['https://chat.example'])}/models"
-    for origin, allowed in (("https://chat.example", "https://chat.example"), ("https://evil.example", None)):
+    named = ["https://chat.example", "app://obsidian.md"]
+    url = f"{start(fake(), api_key='s3cret', cors=named)}/models"
+    for origin, allowed in ((named[0], named[0]), (named[1], named[1]), ("https://evil.example", None)):
         assert ahead(url, origin).headers.get("access-control-allow-origin") == allowed
         answer = httpx.get(url, headers={"origin": origin, "authorization": "Bearer s3cret"})
         assert (answer.status_code, answer.headers.get("access-control-allow-origin")) == (200, allowed)
