@@ -211,8 +211,10 @@ def test_files_in_other_types_need_an_environment_that_can_write_them(tmp_path: 
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vaderSentiment") is not None, reason="vaderSentiment is there")
-def test_vader_that_is_not_there_is_named() -> None:
-    assert "environment that has nomoat and vaderSentiment" in ended("vader.py")
+def test_vader_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["vader.py"])
+    with pytest.raises(SystemExit, match="environment that has nomoat and vaderSentiment"):
+        importlib.import_module("vader").main()
 
 
 def test_what_was_found_is_written_where_no_folder_was(tmp_path: Path) -> None:
