@@ -355,10 +355,10 @@ def test_ctrl_c_ends_the_workers_and_keeps_the_answers(workers: Workers, tiny_gg
     assert 3 <= int(rest.side.facts["reused answers"]) < 50
 
 
-def test_more_workers_than_nodes_share_them(cluster: str) -> None:
-    with started_workers(3, cluster) as started:
-        assert started is not None
-        places = [hand.place for hand in started._hands]
+def test_more_workers_than_nodes_share_them() -> None:
+    """That workers who share a node start is shown below."""
+    node = {"Alive": True, "Resources": {"CPU": 1.0}, "NodeManagerAddress": "127.0.0.1", "NodeManagerHostname": "h"}
+    places = ray_cluster.places(types.SimpleNamespace(nodes=lambda: [node | {"NodeID": name} for name in "ab"]), 3)
     assert sorted((place.share, place.wave, place.cpus) for place in places) == [(1, 0, 1), (2, 0, 0.5), (2, 1, 0.5)]
 
 
