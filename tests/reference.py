@@ -711,10 +711,13 @@ def model_of_gguf(path: Path) -> Any:
 
 
 def reference_values(model: Any, prompt: list[int], rows: list[list[int]]) -> list[float]:
-    """What `transformers` gives each row after the prompt, each whole text read alone."""
-    found = []
-    for row in rows:
+    """What `transformers` gives each row after the prompt, each whole text read alone; what begins another is read with it."""
+    found: dict[tuple[int, ...], float] = {}
+    for row in sorted(rows, key=len, reverse=True):
+        if tuple(row) in found:
+            continue
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([prompt + row]), use_cache=False).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
-        found.append(float(logits.gather(1, torch.tensor(row)[:, None]).sum()))
-    return found
+        values = logits.gather(1, torch.tensor(row)[:, None])[:, 0].cumsum(0).tolist()
+        found |= {tuple(row[: at + 1]): value for at, value in enumerate(values)}
+    return [found[tuple(row)] for row in rows]

@@ -133,18 +133,23 @@ def answered(batcher: Batcher, prompts: list[list[int]]) -> list[tuple[list[int]
 
 
 @pytest.fixture(scope="module")
-def batcher(made: tuple[Any, Path]) -> Iterator[Batcher]:
+def copy(made: tuple[Any, Path], tmp_path_factory: pytest.TempPathFactory) -> CompiledCopy:
+    """Where our model is kept as compiled, once for all who ask it."""
+    return CompiledCopy(tmp_path_factory.mktemp("copy") / "copy", EXACT)
+
+
+@pytest.fixture(scope="module")
+def batcher(made: tuple[Any, Path], copy: CompiledCopy) -> Iterator[Batcher]:
     """One for all who ask it: what one has asked is no beginning of what another asks."""
     _, folder = made
-    batcher = Batcher(lambda: PagedModel(folder, EXACT), context_tokens=CONTEXT)
+    batcher = Batcher(lambda: PagedModel(folder, EXACT, copy=copy), context_tokens=CONTEXT)
     yield batcher
     batcher.close()
 
 
 @pytest.mark.parametrize("made", PAGED, indirect=True)
-def test_a_compiled_model_read_back_from_disk_gives_the_same_bits(made: tuple[Any, Path], tmp_path: Path) -> None:
+def test_a_compiled_model_read_back_from_disk_gives_the_same_bits(made: tuple[Any, Path], copy: CompiledCopy) -> None:
     _, folder = made
-    copy = CompiledCopy(tmp_path / "copy", EXACT)
     given = []
     for model in (PagedModel(folder, EXACT, copy=copy), PagedModel(folder, EXACT, copy=copy)):
         model.allocate(8)

@@ -23,7 +23,6 @@ from reference import (
     CASES,
     CONTEXT,
     FIRST_CONTEXT,
-    FOLDER_CASES,
     GPTOSS_YARN,
     HIDDEN,
     LLAMA_LIKE,
@@ -80,8 +79,9 @@ def assert_logits_equal(model: Any, folder: Path) -> None:
     np.testing.assert_allclose(our_logits(importer.import_gguf(folder), rows, cut_at=9), expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", CASES | FOLDER_CASES | MIXTURES)
+@pytest.mark.parametrize("name", CASES | MIXTURES)
 def test_logits_of_a_folder_equal_the_reference_within_a_thousandth(name: str, tmp_path: Path) -> None:
+    """Families that have folders alone are compared in `test_arch.py`."""
     assert_logits_equal(*write_folder(tmp_path / "model", name))
 
 
