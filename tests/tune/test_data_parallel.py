@@ -233,13 +233,17 @@ class TestTwoNodes:
         assert two["history"][0]["held_out"] < two["validation_loss_before"]
 
     @pytest.mark.usefixtures("elsewhere")
-    def test_going_on_from_an_adapter_begins_where_it_ended(self, cluster: str, tiny_gguf: Path, table: Path) -> None:
-        """A worker's node has not that adapter; this process sends what it knows."""
+    def test_a_single_worker_elsewhere_goes_on_from_an_adapter_where_it_ended(
+        self, cluster: str, tiny_gguf: Path, table: Path
+    ) -> None:
+        """Its node has not that adapter; this process sends what it knows."""
         tune(tiny_gguf, table, "first", settings=prepare.Settings(rank=4, epochs=1))
-        base, settings = f"{tiny_gguf}+first", prepare.Settings(epochs=1)
+        base, settings, said = f"{tiny_gguf}+first", prepare.Settings(epochs=1), list[str]()
         alone, spread_out = (
-            tune(base, table, f"second{at}", settings=settings, ray=address, workers=1) for at, address in enumerate((None, cluster))
+            tune(base, table, f"second{at}", settings=settings, ray=address, workers=1, on_message=said.append)
+            for at, address in enumerate((None, cluster))
         )
+        assert "the lessons are sent to those machines of your Ray cluster" in said
         assert metrics(spread_out)["validation_loss_before"] == pytest.approx(metrics(alone)["validation_loss_before"], rel=1e-4)
         assert_close(weights(spread_out), weights(alone))
 
@@ -301,15 +305,6 @@ class TestTwoNodes:
         settings = prepare.Settings(rank=4, learning_rate=1e30)
         with pytest.raises(UsageError, match="the loss is no number any more"):
             tune(tiny_gguf, table, "broken", ray=cluster, workers=1, settings=settings)
-
-    @pytest.mark.usefixtures("elsewhere")
-    def test_a_single_worker_elsewhere_learns_there(
-        self, cluster: str, tiny_gguf: Path, table: Path, uninterrupted: Callable[..., Path]
-    ) -> None:
-        said: list[str] = []
-        there = tune(tiny_gguf, table, "there", settings=SHORT, ray=cluster, workers=1, on_message=said.append)
-        assert "the lessons are sent to those machines of your Ray cluster" in said
-        assert_close(weights(there), weights(uninterrupted(SHORT)))
 
 
 def test_one_worker_here_is_this_process(cluster: str, tiny_gguf: Path, table: Path, uninterrupted: Callable[..., Path]) -> None:
