@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nomoat.engine.stored import StoredEngine, stored_engine
-from nomoat.errors import DataError, UnknownModelError, UnsupportedError
+from nomoat.errors import DataError, UnknownModelError, UnsupportedError, UsageError
 from nomoat.records import Message, Request
 from nomoat.responder import Responder
 
@@ -75,6 +76,15 @@ def test_answers_have_no_likelihoods_and_no_tokenizer() -> None:
     with pytest.raises(UnsupportedError, match="no tokenizer") as uncounted:
         engine.count_tokens(asking("a"))
     assert unscored.value.hint and uncounted.value.hint
+
+
+@pytest.mark.parametrize(("answer", "type_name"), [(1, "int"), (None, "NoneType"), (b"yes", "bytes")])
+def test_an_answer_that_is_no_text_is_named_with_its_question(answer: Any, type_name: str) -> None:
+    """Classifiers predict numbers, and an API that refuses to answer gives nothing."""
+    with pytest.raises(UsageError) as caught:
+        StoredEngine({"Why?": "So.", "Who?": answer}, name="mine")
+    assert caught.value.message == f"the answer of `mine` to `Who?` is of the type {type_name}, not a text"
+    assert caught.value.hint == 'give `str(answer)`, and "" where there is none'
 
 
 def test_digest_follows_the_answers() -> None:

@@ -16,6 +16,7 @@ from nomoat.errors import UsageError
 from nomoat.judge import evidence
 from nomoat.judge.duel import run_duel
 from nomoat.judge.run import run_suite
+from nomoat.judge.settings import RunSettings
 
 
 def test_what_a_result_was_made_with_names_the_content_of_each_model_s_files(
@@ -42,6 +43,19 @@ def test_a_duel_is_told_from_python_with_every_answer_and_what_it_was_made_with(
     told = json.loads(json.dumps({**dataclasses.asdict(found.verdict), "run": made, "items": items}, default=dataclasses.asdict))
     assert (told["run"]["nomoat"], told["run"]["quality"], told["run"]["weights"]) == (nomoat.__version__, "default", [])
     assert [row["answers"] for row in told["items"]] == [["yes", "yes"], ["yes", "no"], ["no", "no"]]
+
+
+def test_models_asked_one_by_one_are_told_together_of_what_all_answered() -> None:
+    """Each drew others of the eight: row by row another question's score would stand beside the first one's."""
+    one, other = (
+        run_suite(knowing(name, {2}), quiz(8), RunSettings(limit=limit, seed=seed)) for name, limit, seed in (("a", 5, 0), ("b", 4, 1))
+    )
+    ids = [[outcome.example_id for outcome in side.outcomes] for side in (one, other)]
+    items = evidence.items([one, other])
+    assert ids[0] != ids[1] and [row["id"] for row in items] == [name for name in ids[0] if name in ids[1]]
+    assert all(row["scores"] == [float(row["id"] == "2")] * 2 for row in items)
+    with pytest.raises(UsageError, match="several evaluations are told of, and this is one Evaluation"):
+        evidence.items(one)  # type: ignore[arg-type]
 
 
 def test_likelihoods_of_choices_become_json() -> None:

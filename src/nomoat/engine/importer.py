@@ -360,7 +360,7 @@ def _remove_older(source_sha256: str) -> None:
     stays: where both use a home, each finds its own."""
     for folder in cache.folders(cache.IMPORTED):
         facts = _facts_of(folder)
-        if facts.get("source_sha256") == source_sha256 and int(facts["layout"]) < int(imported.VERSION):
+        if facts.get("source_sha256") == source_sha256 and int(facts.get("layout", 0)) < int(imported.VERSION):
             shutil.rmtree(folder, ignore_errors=True)
 
 

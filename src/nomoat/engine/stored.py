@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nomoat.engine import Engine
 from nomoat.engine.recorded import is_recorded, read_recorded
-from nomoat.errors import DataError, UnknownModelError, UnsupportedError
+from nomoat.errors import DataError, UnknownModelError, UnsupportedError, UsageError
 from nomoat.records import Chunk, ContinuationScore, Request, Usage
 from nomoat.textfiles import read_jsonl
 
@@ -26,7 +26,8 @@ DIGEST_BEGINS = "stored-"
 class StoredEngine(Engine):
     """Answers a conversation of one user message with what was stored for its text. `name` is for error messages.
 
-    In a `Responder` it stands in a duel for what a model of the caller's answered: see docs/python.md.
+    In a `Responder` it stands in a duel for what a model of the caller's answered: see docs/python.md. Raises UsageError for an answer
+    that is no text, such as a classifier's number.
     """
 
     is_local = True
@@ -35,6 +36,12 @@ class StoredEngine(Engine):
     def __init__(self, answers: Mapping[str, str], *, name: str) -> None:
         self._answers = dict(answers)
         self._name = name
+        for text, answer in self._answers.items():
+            if not isinstance(answer, str):
+                raise UsageError(
+                    f"the answer of `{name}` to {_shortened(text)} is of the type {type(answer).__name__}, not a text",
+                    hint='give `str(answer)`, and "" where there is none',
+                )
         content = json.dumps(self._answers, sort_keys=True).encode()
         self.digest: str = DIGEST_BEGINS + hashlib.sha256(content).hexdigest()
 

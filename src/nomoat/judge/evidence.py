@@ -51,11 +51,16 @@ def _weights(ref: str) -> dict[str, Any]:
 
 
 def items(sides: Sequence[Evaluation]) -> list[dict[str, Any]]:
-    """Every item with its score and what it was for; of several models lists, in their order."""
+    """Every item with its score and what it was for; of several models lists, in their order, of the items that all answered.
+
+    Raises UsageError for one evaluation in place of several.
+    """
+    sides = bounds.several(sides, "evaluations are told of", one=Evaluation)
+    first, *others = ({outcome.example_id: outcome for outcome in side.outcomes} for side in sides)
     examples = {example.id: example for example in sides[0].suite.examples}
     rows = []
-    for together in zip(*(side.outcomes for side in sides), strict=True):
-        example = examples[together[0].example_id]
+    for name in [name for name in first if all(name in other for other in others)]:
+        together, example = [first[name], *(other[name] for other in others)], examples[name]
         row: dict[str, Any] = {"id": example.id}
         row |= _of_each("score", "scores", [outcome.score for outcome in together])
         row |= {"target": example.target} | ({"other_targets": example.other_targets} if example.other_targets else {})
