@@ -31,7 +31,7 @@ COMPOSES = ("qwen2", "mpt")  # letters and their accents become one (NFC) before
 # These read a token before a text, unless the file says otherwise (as in llama-vocab.cpp).
 BEGINS_TEXTS = ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken")
 # Of these a word that is a token needs no merges: of GLM-4's there are some, such as " 王", that none lead to.
-WHOLE_WORDS_FIRST = (*BEGINS_TEXTS, "glm4", "chatglm-bpe")
+WHOLE_WORDS_FIRST = (*BEGINS_TEXTS, "glm4", "chatglm-bpe", "minicpm5")
 
 
 def from_metadata(

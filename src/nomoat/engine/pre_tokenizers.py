@@ -20,6 +20,7 @@ GPT4O_SPLIT = TEKKEN_SPLIT.replace(f"{LOWER}+|", f"{LOWER}+{ENGLISH}?|").replace
 BLOOM_SPLIT = r" ?[^(\s|.,!?…。，、।۔،)]+"
 SEED_CODER_SPLIT = QWEN2_SPLIT.replace(r" ?[^\s\p{L}\p{N}]+[\r\n]*", r" ?[^\s\p{L}\p{N}]+")
 # several: each splits what the one before it left
+MINICPM5_SPLITS = (r"\p{N}{1,3}", LLAMA3_SPLIT)  # not that alone: spaces before a number stay together
 IDEOGRAPHS = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
 DEEPSEEK_CODER_SPLITS = (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", IDEOGRAPHS, r"\p{N}")
 DEEPSEEK3_SPLITS = (
@@ -35,7 +36,8 @@ PRE_TOKENIZERS = {
     **dict.fromkeys(("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"), "digits and words"),
     **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"), LLAMA3_SPLIT),
     **dict.fromkeys(("smaug-bpe", "dbrx", "glm4", "chatglm-bpe"), LLAMA3_SPLIT),
-    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "stablelm2", "megrez", "kormo", "hunyuan", "solar-open"), QWEN2_SPLIT),
+    **dict.fromkeys(("qwen2", "deepseek-r1-qwen", "stablelm2", "megrez", "kormo", "hunyuan", "solar-open", "f2llmv2"), QWEN2_SPLIT),
+    "minicpm5": MINICPM5_SPLITS,
     "mellum2": "digits and words",
     "tekken": TEKKEN_SPLIT,
     **dict.fromkeys(("gpt-4o", "llama4", "kanana2", "talkie"), GPT4O_SPLIT),
