@@ -119,29 +119,44 @@ def read(path: Source) -> Chats:
 def lessons_of(found: Entries, path: Source) -> Chats:
     """As `read`, of the entries that were found in a file."""
     where, first = found[0]
-    read_one: Any
-    form: Form
-    if "conversations" in first:
-        form, read_one = ("OpenAI chats", _open_ai) if _has_roles(first) else ("ShareGPT conversations", _share_gpt)
-    elif "instruction" in first:
-        form, read_one = "Alpaca instructions", _alpaca
-    elif "messages" in first:
-        form, read_one = "OpenAI chats", _open_ai
-    elif is_prompt(first):
-        form, read_one = "prompts and completions", _prompted
-    else:
+    form = _form_of(first)
+    if form is None:
         _require_learnable(first, path, where)
         keys = first_few([_shown(key) for key in first], NAMED_KEYS) or "none"
         raise DataError(f"`{path}`, {where}: no conversation; its keys are: {keys}", hint=f"write {listed(FORMS, last='or')}")
+    readers = {
+        "OpenAI chats": _open_ai, "ShareGPT conversations": _share_gpt, "Alpaca instructions": _alpaca,
+        "prompts and completions": _prompted,
+    }  # fmt: skip
+    read_one = readers[form]
     lessons, faults = list[Lesson](), list[DataError]()
     for where, value in found:
         try:
             _require_learnable(value, path, where)
             lessons.append(read_one(value, path, where))
         except DataError as exc:
-            faults.append(exc)
+            faults.append(_other_form(value, form, path, where) or exc)
     require_none(faults)
     return Chats(form=form, lessons=lessons, notes=tuple(_notes(found, form, lessons)))
+
+
+def _form_of(entry: Mapping[str, Any]) -> Form | None:
+    if "conversations" in entry:
+        return "OpenAI chats" if _has_roles(entry) else "ShareGPT conversations"
+    if "instruction" in entry:
+        return "Alpaca instructions"
+    if "messages" in entry:
+        return "OpenAI chats"
+    return "prompts and completions" if is_prompt(entry) else None
+
+
+def _other_form(entry: Mapping[str, Any], form: Form, path: Source, where: str) -> DataError | None:
+    """What to say of an entry that could not be read, as it is of another form than the first."""
+    its = _form_of(entry)
+    if its in (None, form):
+        return None
+    hint = "keep each form in a file of its own, or write all entries in one"
+    return DataError(f"`{path}`, {where}: one of {its}, and the first is one of {form}", hint=hint)
 
 
 def require_none(faults: Sequence[DataError]) -> None:
@@ -268,7 +283,7 @@ def _is_one_object(text: str) -> bool:
     return False
 
 
-def _has_roles(value: dict[str, Any]) -> bool:
+def _has_roles(value: Mapping[str, Any]) -> bool:
     """Whether the turns of `conversations` are OpenAI's messages, as many files on the hub have them."""
     turns = value["conversations"]
     return isinstance(turns, list) and bool(turns) and isinstance(turns[0], dict) and "role" in turns[0]

@@ -270,7 +270,7 @@ def test_numbers_are_answers_of_instructions(tmp_path: Path) -> None:
         ({"messages": said("hi")}, "no message of the assistant to learn from"),
         ({"messages": [{"role": "system", "content": "Begin."}, {"role": "assistant", "content": "ho"}]},
          "before its last answer to learn the system speaks, and a suite's question ends with what the user says"),
-        ({"instruction": "hi", "output": "ho"}, "no list of `messages`"),
+        ({"instruction": "hi", "output": "ho"}, "one of Alpaca instructions, and the first is one of OpenAI chats"),
         ({"messages": said("hi", "ho"), "tools": [{"type": "function"}]},
          "it has `tools`, and nomoat learns what is said, not how tools are called"),
     ],

@@ -279,6 +279,17 @@ def test_a_conversation_in_which_nothing_is_answered_says_what_a_lesson_is(tmp_p
     assert caught.value.hint == "a lesson is what is said to the assistant, and its answer"
 
 
+def test_an_entry_of_another_form_than_the_first_is_named_as_one(tmp_path: Path) -> None:
+    said = {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]}
+    mixed = [{"messages": CHAT}, said, {"messages": CHAT}, {"instruction": "hi", "output": "ho"}]
+    with pytest.raises(DataError) as caught:
+        read_lessons(write(tmp_path / "c.jsonl", "".join(f"{json.dumps(entry)}\n" for entry in mixed)))
+    assert caught.value.message == (
+        f"`{tmp_path / 'c.jsonl'}`, line 2: one of ShareGPT conversations, and the first is one of OpenAI chats (1 more like it)"
+    )
+    assert caught.value.hint == "keep each form in a file of its own, or write all entries in one"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
