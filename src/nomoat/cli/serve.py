@@ -64,10 +64,13 @@ def serve(
             metavar="MODEL...", help="Models to serve, each under the name given here.", autocompletion=completion.models_here
         ),
     ],
-    host: Annotated[str, typer.Option(help="Address to bind. Anything but this machine's own needs --api-key.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to bind. Anything but this machine's own needs a key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=config.MOST_PORT, help="Port to bind; 0 takes a free one.")] = 8080,
     api_key: Annotated[
-        str | None, typer.Option(show_default=False, help="What clients must send as a bearer key; without it, NOMOAT_API_KEY.")
+        str | None,
+        typer.Option(
+            show_default=False, help="What clients must send; without it NOMOAT_API_KEY, which other users of the machine do not see."
+        ),
     ] = None,
     cors: Annotated[
         list[str] | None,
@@ -86,7 +89,7 @@ def serve(
     Examples:
       nomoat serve smollm2-135m
       nomoat serve smollm2-135m smollm2-135m+spam --port 9000
-      nomoat serve smollm2-135m --host 0.0.0.0 --api-key "$(openssl rand -hex 16)"
+      NOMOAT_API_KEY=what-others-send nomoat serve smollm2-135m --host 0.0.0.0
 
     The first model is loaded at once, the others when they are first asked for. What has been idle the longest is unloaded when the
     memory is needed. Several adapters of one base share its weights. Ctrl-C stops it. No prompt and no answer is logged. Models on

@@ -159,7 +159,8 @@ def clustered_score_interval(
     Groups are moved apart until they vary as much as the mean does (`_between_groups`). The added value is of as many values as the
     mean has fewer of for it, and of a group at most. Where values of a group are no more alike than others, each is drawn by itself.
     Of one group alone it is `mean_interval` of its mean.
-    Returns (low, high) between `lowest` and `highest`. Close to its confidence, and no bound: `docs/duel.md` has how often it held.
+    Returns (low, high) between `lowest` and `highest`. Close to its confidence, and no bound: how often it
+    held is in `docs/statistics.md`.
     What it misses is a rare score far from all that are there, or a rare group.
     Source: Rubin 1981, doi:10.1214/aos/1176345338; the added value, there a whole one: as in `mean_interval`.
     Raises ValueError for no values, or one outside the scale.
@@ -241,7 +242,8 @@ def clustered_difference_interval(
     of `largest` is half a win. So it is about as wide in units of what differs, however small that is for the scale; a rare difference
     far larger than all others is not in it.
     Where nothing differs it is `mean_interval` of as many values as there are groups.
-    Returns (low, high) within [-largest, largest]. Close to its confidence, and no bound: `docs/duel.md` has how often it held.
+    Returns (low, high) within [-largest, largest]. Close to its confidence, and no bound: how often it
+    held is in `docs/statistics.md`.
     Source: Tango 1998, Statistics in Medicine 17, 891-908; for groups: Yang, Sun and Hardin 2012, Pharmaceutical Statistics 11,
     386-393; the number of pairs and t: Korn and Graubard 1998, Survey Methodology 24, 193-201.
     """
