@@ -234,6 +234,28 @@ def test_variables_by_which_numba_compiles_nothing_for_this_cpu_are_refused(tmp_
         ]
 
 
+DENYING = """
+import ctypes, sys
+PR_SET_MDWE, REFUSE_EXEC_GAIN = 65, 1
+if ctypes.CDLL(None).prctl(PR_SET_MDWE, REFUSE_EXEC_GAIN, 0, 0, 0) != 0:
+    sys.exit("not here")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's")
+def test_where_nothing_written_may_run_it_is_an_error_that_says_so(tmp_path: Path) -> None:
+    """As systemd's MemoryDenyWriteExecute has it: LLVM says nothing, and the first call was a segmentation fault."""
+    env = os.environ | {"NOMOAT_HOME": str(tmp_path)}
+    assert used(USE, **env).stdout.split()[1:] == ["5", "True", "True"]  # kept, as in all starts but the first
+    done = subprocess.run([sys.executable, "-c", DENYING + USE], env=env, capture_output=True, text=True, check=False)
+    if "not here" in done.stderr:
+        pytest.skip("Linux before 6.3 does not know it")
+    assert done.stderr.splitlines()[-2:] == [
+        "nomoat.errors.SettingError: the system lets this process run no code that is made for this CPU: Permission denied",
+        "hint: in a unit of systemd's leave out MemoryDenyWriteExecute; under SELinux allow execmem",
+    ]
+
+
 def test_what_was_compiled_for_another_place_is_no_mark_that_all_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine_code, "FOLDER", tmp_path / "cache" / cache.KERNELS / "of another CPU")
     machine_code.compile_elsewhere("all", "")

@@ -12,6 +12,7 @@ import importlib
 import importlib.util
 import json
 import logging
+import mmap
 import os
 import signal
 import sys
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nomoat import cache, child_process, hardware, paths, system_errors, whole_files
-from nomoat.errors import NomoatError, NotWritableError
+from nomoat.errors import NomoatError, NotWritableError, SettingError
 from nomoat.progress import Progress
 
 log = logging.getLogger("nomoat.machine_code")
@@ -138,7 +139,7 @@ class Compiled:
     """A function of addresses and whole numbers. To `call` it lets other threads of Python run; compiled code needs its `address`.
 
     It is compiled where it is not kept, which takes seconds: `compile_elsewhere` is for doing so beforehand. Both raise
-    NotEnoughDiskError, NotWritableError.
+    NotEnoughDiskError, NotWritableError, and SettingError where no code of its own is run.
     """
 
     def __init__(self, module: str, name: str, arguments: int, *, kind: str = "", gives_number: bool = False) -> None:
@@ -149,6 +150,7 @@ class Compiled:
 
     @functools.cached_property
     def address(self) -> int:
+        _require_runnable()
         with _one_at_a_time:
             return _load(self.symbol, self._kept() or self._compile())
 
@@ -205,6 +207,23 @@ def _read_from() -> Path:
 
 
 _one_at_a_time = threading.RLock()  # what is compiled may load others
+
+
+@functools.cache
+def _require_runnable() -> None:
+    """Raise SettingError where Linux lets this process run nothing that it wrote itself: LLVM does not tell, and the first call would
+    end the process.
+    """
+    if sys.platform != "linux":
+        return
+    page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+    runnable = mmap.PROT_READ | mmap.PROT_EXEC
+    if ctypes.CDLL(None, use_errno=True).mprotect(ctypes.c_void_p(address), ctypes.c_size_t(mmap.PAGESIZE), runnable) != 0:
+        raise SettingError(
+            f"the system lets this process run no code that is made for this CPU: {os.strerror(ctypes.get_errno())}",
+            hint="in a unit of systemd's leave out MemoryDenyWriteExecute; under SELinux allow execmem",
+        )
 
 
 @functools.cache

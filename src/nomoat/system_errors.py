@@ -162,11 +162,16 @@ def _place_error(exc: OSError) -> NomoatError | None:
 
 
 def _opened() -> str:
-    """How the owner of a home that keeps others out lets them in; empty where that is not what keeps them out."""
+    """How the owner of a home that keeps others out lets them in, or has back what others have put there; empty where it is open."""
     home = paths.home()
+    quoted = shlex.quote(str(home))
     with suppress(OSError):
-        if home.stat().st_mode & OTHERS_LOOK != OTHERS_LOOK:
-            return f"; nomoat makes `{home}` for its owner alone, who may open it to others: chmod 755 {shlex.quote(str(home))}"
+        told = home.stat()
+        if told.st_mode & OTHERS_LOOK == OTHERS_LOOK:
+            return ""
+        if told.st_uid == os.geteuid():
+            return f"; what lies there may be another user's, as after a command of root's: sudo chown -R {told.st_uid} {quoted}"
+        return f"; nomoat makes `{home}` for its owner alone, who may open it to others: chmod 755 {quoted}"
     return ""
 
 

@@ -278,16 +278,29 @@ def test_a_place_that_may_not_be_looked_into_is_named(number: int) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
-def test_who_may_not_read_a_home_of_somebody_else_is_told_how_its_owner_opens_it() -> None:
+def test_who_may_not_read_a_home_of_somebody_else_is_told_how_its_owner_opens_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the user of an image that root has filled. What is open already is not what keeps others out."""
     paths.make_folder(paths.models())
     paths.home().chmod(0o700)
+    monkeypatch.setattr(os, "geteuid", lambda: paths.home().stat().st_uid + 1)
     hint = "check who may read and write there, or set NOMOAT_HOME to a folder of yours"
     opened = f"; nomoat makes `{paths.home()}` for its owner alone, who may open it to others: chmod 755 {paths.home()}"
     for told in (hint + opened, hint):
         found = system_errors.as_error(OSError(errno.EACCES, "", str(paths.models() / "m.gguf")))
         assert found is not None and found.hint == told
         paths.home().chmod(0o755)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
+def test_who_may_not_read_what_another_put_into_their_home_is_told_how_to_have_it_back() -> None:
+    """As a service's user, for whom root has run a command: opening the home to others would not help."""
+    paths.make_folder(paths.models())
+    paths.home().chmod(0o700)
+    found = system_errors.as_error(OSError(errno.EACCES, "", str(paths.models() / "m.gguf")))
+    assert found is not None and found.hint == (
+        "check who may read and write there, or set NOMOAT_HOME to a folder of yours; what lies there may be another user's, as after "
+        f"a command of root's: sudo chown -R {os.geteuid()} {paths.home()}"
+    )
 
 
 def test_a_full_disk_is_said_and_other_errors_are_bugs() -> None:
