@@ -450,7 +450,8 @@ def test_other_machines_need_a_key() -> None:
         1,
         "",
         "error: `0.0.0.0` can be reached from other machines, and there is no API key\n"
-        "hint: set NOMOAT_API_KEY or add `--api-key KEY`, or serve this machine only with `--host 127.0.0.1` (in Python: `api_key`, `host`)\n",
+        "hint: set NOMOAT_API_KEY or add `--api-key KEY`, or serve this machine only with `--host 127.0.0.1` "
+        "(in Python: `api_key`, `host`)\n",
     )
 
 

@@ -172,7 +172,8 @@ def serve(
     if not net.is_loopback(host) and api_key is None:
         raise UsageError(
             f"`{host}` can be reached from other machines, and there is no API key",
-            hint="set NOMOAT_API_KEY or add `--api-key KEY`, or serve this machine only with `--host 127.0.0.1` (in Python: `api_key`, `host`)",
+            hint="set NOMOAT_API_KEY or add `--api-key KEY`, or serve this machine only with `--host 127.0.0.1` "
+            "(in Python: `api_key`, `host`)",
         )
     require_origins(cors, api_key)
     if bounds.whole("drain_seconds", drain_seconds) < 0:
