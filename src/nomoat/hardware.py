@@ -10,6 +10,7 @@ import sys
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path, PurePosixPath
 from typing import Generic, TypeVar
 
@@ -246,6 +247,15 @@ def summary() -> str:
     family, model = _family_and_model()
     kind = f"family {family} model {model}, {wide}" if family and model else wide
     return f"{threads().value} cores {cpu_name()} ({kind}), {total:.0f} GiB, {platform.system()}"
+
+
+def versions(*names: str) -> dict[str, str]:
+    """Of Python and of these packages, as far as they are installed."""
+    found = {"python": platform.python_version()}
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def _family_and_model() -> tuple[str, str]:

@@ -77,6 +77,7 @@ def test_a_tuned_model_gives_the_right_answers_a_likelihood_its_base_does_not(ti
     assert facts["metrics"]["validation_loss_after"] < 0.5 * facts["metrics"]["validation_loss_before"]
     assert facts["metrics"]["way"] == {"precision": "float32", "expanded": True, "keeps_lower": False}  # all layers learn
     assert facts["base_sha256"] == paths.sha256_of(tiny_gguf) and facts["data_sha256"] == paths.sha256_of(table)
+    assert (facts["versions"]["torch"], facts["versions"]["numpy"]) == (str(torch.__version__), np.__version__)
     assert facts["licence"]["commercial"] == "unknown"  # a base that no card describes
     assert not list(paths.adapters().glob(".*")), "a checkpoint was left behind"
 

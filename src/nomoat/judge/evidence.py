@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +21,12 @@ def circumstances(models: Iterable[str | Path]) -> dict[str, Any]:
     Raises UsageError for one model in place of several, and what finding these files raises.
     """
     named = dict.fromkeys(map(references.named, bounds.several(models, "models are told of")))
-    versions = {"python": platform.python_version()}
-    for name in MEASURED_BY:
-        with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
     return {
         "nomoat": __version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": hardware.summary(),
         "quality": config.quality().value,
-        "versions": versions,
+        "versions": hardware.versions(*MEASURED_BY),
         "weights": [_weights(ref) for ref in named if references.names_weights(ref)],
     }
 

@@ -38,6 +38,7 @@ NAME = re.compile(r"[\w][\w.-]{0,63}")  # \w: letters of any script, so that a n
 CHECKPOINT_FILE, CHECKPOINT_END = "checkpoint.pt", ".checkpoint"  # the latter of its folder
 CHECKPOINT_BYTES_A_WEIGHT = 20  # itself, two means of AdamW, its average, and that of the best look, in f32
 LESSONS = "lessons_sha256"  # among the facts
+LEARNED_BY = ("torch", "numba", "numpy")  # on whose versions the last bits of what is learned depend
 BROKEN_ZIP = "PytorchStreamReader"  # with which PyTorch begins what it says of one
 START_AGAIN = "start again without --resume (in Python: `resume`)"
 OTHERS = ("test", "validation")  # files that a training may have beside its data
@@ -182,6 +183,7 @@ def save(
     provenance = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": hardware.summary(),
+        "versions": hardware.versions(*LEARNED_BY),
         **facts,
         "data": asdict(prepared.survey),
         "metrics": metrics,
