@@ -241,11 +241,9 @@ np.save(sys.argv[1], np.stack([*products, product_with_adapters(x, [0, 1, 1, -1,
 
 @pytest.mark.skipif("avx2" not in hardware.cpu_flags(), reason="this CPU has no AVX2")
 def test_a_cpu_with_avx2_alone_computes_the_same(tmp_path: Path, empty_home: Path) -> None:
-    """In a home of its own: its code is compiled anew, for instructions that this CPU may have better ones for, and as it is written,
-    which takes less.
-    """
+    """With that home its code is compiled anew, for instructions that this CPU may have better ones for."""
     place = tmp_path / "avx2.npy"
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "NUMBA_OPT": "0"}
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", OTHER_CPU, str(place)], check=True, env=environment)
     x_MC = np.random.default_rng(1).normal(size=(5, 768)).astype(np.float32)
     products = [product(x_MC, raw_rows(name, 80, 768), name) for name in WAYS_TO_READ]
