@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import re
+from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,10 @@ from nomoat import paths
 from nomoat.asking.store import AnswerStore
 from nomoat.config import keys_path
 from nomoat.engine.budget import Rates
+from nomoat.engine.fake import FakeEngine
 from nomoat.engine.remote import remote_engine
 from nomoat.judge.suites import load_suite
-from nomoat.records import Outcome, Request
+from nomoat.records import Chunk, Outcome, Request
 from nomoat.responder import Responder
 from nomoat.responder import load as nomoat_load
 from nomoat.route import learned
@@ -251,6 +254,54 @@ def test_learn_prints_figures_of_unseen_prompts_and_explain_uses_the_router(duel
     provided = "`fake:` is the same as when the router was learned"
     assert f"router             fake: or openai:big  (learned, if {provided})\n" in nomoat("route", "policy").stdout
     assert json.loads(nomoat("route", "policy", "--json").stdout)["router"]["provided"] == provided
+
+
+class Unsure(FakeEngine):
+    """Says a word where it is good at the question or the number is a multiple of five, and else two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.digest = "digest of fake:"
+
+    def _words(self, request: Request) -> Generator[Chunk]:
+        asked = request.messages[-1].content
+        is_sure = asked.startswith("what") or int(asked.split()[-1]) % 5 == 0
+        return super()._words(replace(request, max_new_tokens=1 if is_sure else 2))
+
+
+@pytest.fixture
+def unsure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nomoat.responder.load", lambda ref, **_: Responder(ref, Unsure(), question="Text: {text}\nLabel:"))
+
+
+@pytest.mark.usefixtures("unsure")
+def test_learn_by_answers_asks_the_local_model_how_sure_it_is(duelled: Path) -> None:
+    write_policy('local = "fake:"\ncloud = "openai:big"')
+    done = nomoat("route", "learn", "fake:", "openai:big", "--suite", str(duelled), "--by", "answer")
+    assert done.returncode == 0
+    by, auc = done.stdout.splitlines()[1:3]
+    assert (by, auc[:9]) == ("by how sure `fake:` is of its answer, on prompts the router had not seen:", "  AUC 0.8")
+    told = json.loads(nomoat("route", "explain", "compute the sum of 77", "--json", NOMOAT_OFFLINE="0").stdout)
+    assert (told["where"], told["rule"], told["score"]) == ("local", "learned", None)
+    why = "local answers first, and what it is not sure enough of goes to the cloud"
+    assert told["why"] == f"{why}, if `fake:` is the same as when the router was learned"
+    assert "  (learned, by how sure the first is of its answer, if `fake:` is" in nomoat("route", "policy").stdout
+    assert json.loads(nomoat("route", "policy", "--json").stdout)["router"]["by"] == "answer"
+
+
+@pytest.mark.usefixtures("unsure")
+def test_learn_of_a_model_that_was_tuned_on_a_table_keeps_the_better_router(duelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the prompts all of these can be told apart, by the answers most."""
+    monkeypatch.setattr("nomoat.references.names_weights", lambda ref: ref == "fake:")
+    command = ("route", "learn", "fake:", "openai:big", "--suite", str(duelled), "--json")
+    for by, kept in (((), "prompt"), (("--by", "answer"), "answer"), (("--by", "prompt"), "prompt")):
+        told = json.loads(nomoat(*command, *by).stdout)
+        assert (told["by"], told["figures"]["auc"] == 1.0) == (kept, kept == "prompt")
+
+
+def test_what_a_router_goes_by_is_one_of_two(duelled: Path) -> None:
+    done = nomoat("route", "learn", "fake:", "openai:big", "--suite", str(duelled), "--by", "luck")
+    assert (done.returncode, done.stderr) == (1, "error: `--by` is 'luck'\nhint: known are prompt, answer\n")
 
 
 def test_learn_says_when_the_policy_does_not_use_it(duelled: Path) -> None:

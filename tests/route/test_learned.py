@@ -140,6 +140,37 @@ def test_prompts_with_nothing_in_common_teach_nothing() -> None:
         learned.learn(Pairs(local="ours", cloud="openai:theirs", local_digest="d1", pairs=tuple(few)), threshold=0.5)
 
 
+def sure() -> list[float]:
+    """How sure the local model is of its answers to `pairs()`: more where it is good."""
+    chosen = random.Random(3)
+    return [chosen.gauss(3.0 if pair.local_as_good else -1.0, 2.0) for pair in pairs().pairs]
+
+
+def test_router_by_answers_goes_by_how_sure_the_local_model_is_and_is_the_same_after_saving_and_loading() -> None:
+    router = learned.learn(pairs(), sure=sure(), suites=("castle",), threshold=0.5)
+    assert router.score_of(6.0) > 0.9 and router.score_of(-4.0) < 0.1
+    assert 0.85 < router.figures.auc < 0.97  # what two such normal distributions overlap leaves 0.92
+    assert (router.by, router.vocabulary) == ("answer", [])
+    learned.save_router(router)
+    loaded = learned.load_router()
+    assert loaded is not None
+    assert (loaded.by, loaded.figures) == ("answer", router.figures)
+    assert loaded.score_of(0.5) == pytest.approx(router.score_of(0.5), abs=1e-12)
+
+
+def test_router_by_answers_that_tell_nothing_is_refused() -> None:
+    chosen = random.Random(4)
+    with pytest.raises(DataError, match="nothing was learned"):
+        learned.learn(pairs(), sure=[chosen.random() for _ in pairs().pairs], threshold=0.5)
+
+
+@pytest.mark.parametrize("by", ["answer", "both", None])
+def test_router_that_goes_by_something_else_than_its_parts_is_damaged(by: str | None, router: learned.LearnedRouter) -> None:
+    written_anew(learned.save_router(router), by=by)
+    with pytest.raises(BadFileError, match="its parts do not fit together"):
+        learned.load_router()
+
+
 def written_anew(folder: Path, **facts: object) -> None:
     path = folder / "router.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))

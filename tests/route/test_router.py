@@ -67,7 +67,7 @@ class CloudEngine(FakeEngine):
 class FixedRouter:
     """A learned router of one opinion."""
 
-    local, cloud = "small", CLOUD
+    by, local, cloud = "prompt", "small", CLOUD
     local_digest = FakeEngine().digest
 
     def __init__(self, score: float) -> None:

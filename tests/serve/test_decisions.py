@@ -57,10 +57,19 @@ class Watched(FakeEngine):
 class Learned:
     """A learned router of one opinion."""
 
-    local, cloud, local_digest = "small", CLOUD, FakeEngine().digest
+    by, local, cloud, local_digest = "prompt", "small", CLOUD, FakeEngine().digest
 
     def score(self, text: str) -> float:
         return 0.25
+
+
+class LearnedByAnswers(Learned):
+    """Finds an answer of one word good enough, and no longer one."""
+
+    by = "answer"
+
+    def score_of(self, sure: float) -> float:
+        return 0.75 if sure > -0.5 else 0.25
 
 
 def auto(
@@ -121,6 +130,22 @@ def test_private_text_of_a_response_stays_here_wherever_it_stands(start: Start, 
         (200, "local", "private"), (200, "cloud", "default"),
     ]  # fmt: skip
     assert [[message.content for message in asked.messages] for asked in cloud.asked] == [["hello"]]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_by_a_router_of_answers_the_local_model_is_asked_once_and_the_cloud_what_it_is_not_sure_of(
+    start: Start, sdk: Sdk, stream: bool
+) -> None:
+    here, there = Watched(is_local=True), Watched(is_local=False)
+    url = start(auto(there, here, learned=LearnedByAnswers()))
+    told = {text: ask(url, text, stream=stream) for text in ("moat", "hello moat")}
+    assert {text: (one["x-nomoat-where"], one["x-nomoat-score"]) for text, one in told.items()} == {
+        "moat": ("local", "0.7500"), "hello moat": ("cloud", "0.2500"),
+    }  # fmt: skip
+    assert [request.messages[0].content for request in here.asked] == ["moat", "hello moat"]
+    assert [request.messages[0].content for request in there.asked] == ["hello moat"]
+    answer = sdk(url).chat.completions.create(model="auto", messages=[{"role": "user", "content": "moat"}], n=2)
+    assert [choice.message.content for choice in answer.choices] == ["moat", "moat"]
 
 
 def test_learned_routers_score_is_told(start: Start) -> None:

@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
-from nomoat import commands
+from nomoat import bounds, commands, references
 from nomoat.cli import answering, completion, console, loading, options
 from nomoat.cli.groups import Group
-from nomoat.errors import BadFileError, NomoatError, UsageError
+from nomoat.errors import BadFileError, DataError, NomoatError, UsageError
 from nomoat.money import dollars
 from nomoat.records import Request
+from nomoat.words import counted
 
 if TYPE_CHECKING:
+    from nomoat.judge.suite import Suite
+    from nomoat.responder import Responder
     from nomoat.route.frontier import Estimate, Frontier
     from nomoat.route.in_force import Usable
     from nomoat.route.learned import LearnedRouter
+    from nomoat.route.outcomes import Pairs
     from nomoat.route.policy import Policy
+
+
+def _known_by(value: str | None) -> str | None:
+    from nomoat.route.learned import By
+
+    if value is not None:
+        bounds.require_one_of("--by", value, get_args(By))
+    return value
+
+
+GoesBy = Annotated[
+    str | None,
+    typer.Option(
+        "--by",
+        metavar="prompt|answer",
+        show_default=False,
+        callback=_known_by,
+        help="Go by the prompt, or by how sure the local model is of its answer. Of one tuned on a table the better of the two is "
+        "kept, else it goes by the prompt.",
+    ),
+]
 
 route = typer.Typer(
     cls=Group,
@@ -87,14 +112,19 @@ def learn(
     input_column: options.InputColumn = None,
     label_column: options.LabelColumn = None,
     instruction: options.Instruction = None,
+    by: GoesBy = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Learn from duels which prompts the local model answers as well. No model is asked, nothing is sent.
+    """Learn from duels which prompts the local model answers as well. Nothing is sent.
 
     \b
     Examples:
       nomoat route learn smollm2-135m+reviews openai:gpt-4o-mini --suite reviews
+      nomoat route learn smollm2-135m+reviews openai:gpt-4o-mini --suite reviews --by answer
       nomoat route learn smollm2-135m http://127.0.0.1:11434/v1#llama3 --suite a.jsonl --suite b.jsonl
+
+    A router that goes by answers has the local model answer first, and sends away what it is not sure enough of. It is for short
+    answers, as the first word comes when the answer is whole. To learn it the local model is asked again.
 
     A table takes the columns and the instruction it was given in the duel. Of a model on this machine the duel has to be one with this
     nomoat: another may import it otherwise. The figures are of prompts the router had not seen, with
@@ -102,7 +132,8 @@ def learn(
     that is no better than chance is not kept.
     """
     from nomoat.judge.suites import load_suites
-    from nomoat.route import learned, outcomes, router
+    from nomoat.route import outcomes, router
+    from nomoat.route.learned import save_router
     from nomoat.route.policy import default_path, load_policy
 
     policy = load_policy()
@@ -113,22 +144,21 @@ def learn(
         for suite in loaded
     }
     answering.say_notes(tuple(dict.fromkeys(note for suite in loaded for note in suite.notes)))
-    by_questions: dict[str, str] = {}
-    for suite in loaded:
-        first = by_questions.setdefault(suite.sha256, suite.name)
-        if first != suite.name:
-            console.say(f"`{suite.name}` has the questions of `{first}`, and they count once")
+    by_questions = _named_by_questions(loaded)
     names = tuple(by_questions.values())
     judge = "MODEL" if any(suite.metric in ("judge", "review") for suite in loaded) else None
     given = {"--input-column": input_column, "--label-column": label_column, "--instruction": instruction, "--judge": judge}
     duel = _duel(local, cloud, suites, given)
     pairs = outcomes.read_pairs(local, cloud, prompts, names=by_questions, duel=duel, has_table=input_column is not None)
-    outcomes.require_as_now(pairs, _digest_by_now(local), duel=duel)
-    with console.waiting(f"learning from {len(pairs.pairs):,} prompts") as progress:
-        made = learned.learn(pairs, suites=names, threshold=policy.threshold, progress=progress)
-    folder = learned.save_router(made)
+    with _opened(local, needed=by == "answer") as model:
+        outcomes.require_as_now(pairs, None if model is None else model.digest, duel=duel)
+        by_answer = model is not None and (by == "answer" or (by is None and model.question is not None))
+        sure = _surenesses(model, loaded, pairs) if model is not None and by_answer else None
+    made = _learned(pairs, sure, names, policy.threshold, by)
+    folder = save_router(made)
     if as_json:
-        console.print_json({"local": local, "cloud": cloud, "suites": names, "figures": made.figures, "folder": str(folder)})
+        told = {"local": local, "cloud": cloud, "suites": names, "by": made.by, "figures": made.figures, "folder": str(folder)}
+        console.print_json(told)
     else:
         _print(made)
         console.say(f"kept in {folder}\nto send more or less away, set `threshold` in {default_path()}")
@@ -170,7 +200,8 @@ def policy(as_json: options.AsJson = False) -> None:
     for row in rows:
         value = "wherever cloud is asked" if row["name"] == "allowed" and "allowed" not in found.given else _shown(row["value"])
         console.print_text(f"{row['name']:<{width}}  {value}  ({row['origin']})")
-    origin = f"not in use: {use.why_not}" if use.why_not else "nothing is learned" if made is None else f"learned{use.provided}"
+    by = ", by how sure the first is of its answer" if made is not None and made.by == "answer" else ""
+    origin = f"not in use: {use.why_not}" if use.why_not else "nothing is learned" if made is None else f"learned{by}{use.provided}"
     console.print_text(f"{'router':<{width}}  {'none' if made is None else f'{made.local} or {made.cloud}'}  ({origin})")
     if spent is not None:
         console.print_text(f"{'spent':<{width}}  {dollars(spent.today_usd)} today, {dollars(spent.month_usd)} this month  (UTC)")
@@ -201,16 +232,66 @@ def _say_not_answering(error: NomoatError | None) -> None:
         console.say(f"`auto` answers nothing: {error.message}\nhint: {error.hint}")
 
 
-def _digest_by_now(local: str) -> str | None:
-    """The digest of a model on this machine as `auto` loads it, which imports what is not imported yet; None if it is not known."""
-    from nomoat import references, responder
+@contextmanager
+def _opened(local: str, *, needed: bool) -> Iterator[Responder | None]:
+    """The model on this machine as `auto` loads it, which imports what is not imported yet; None of one that is not to be had, or
+    whose weights are elsewhere, unless it is `needed`."""
+    from nomoat import responder
 
-    if not references.names_weights(local):
-        return None
+    if not needed and not references.names_weights(local):
+        yield None
+        return
     importing, _ = loading.loading_bars(local)
-    with suppress(NomoatError), loading.bars(importing) as (show,), responder.load(local, progress=show) as model:
-        return model.digest
-    return None
+    with ExitStack() as stack:
+        model = None
+        with nullcontext() if needed else suppress(NomoatError), loading.bars(importing) as (show,):
+            model = stack.enter_context(responder.load(local, progress=show))
+        yield model
+
+
+def _surenesses(model: Responder, suites: Sequence[Suite], found: Pairs) -> list[float]:
+    """How sure the model is of its answer to each pair's prompt, as it is asked in these suites. Equal prompts are asked once."""
+    from nomoat.route.cascade import surenesses
+    from nomoat.route.router import question_of
+
+    asked = [
+        Request(messages=example.messages, max_new_tokens=suite.max_new_tokens, stop=suite.stop)
+        for suite in suites
+        for example in suite.examples
+    ]
+    by_prompt = {question_of(request): request for request in asked}
+    prompts = list(dict.fromkeys(pair.prompt for pair in found.pairs))
+    with console.waiting(f"asking {model.ref} how sure it is of {counted(len(prompts), 'answer')}") as progress:
+        sure = dict(zip(prompts, surenesses(model, [by_prompt[prompt] for prompt in prompts], progress), strict=True))
+    return [sure[pair.prompt] for pair in found.pairs]
+
+
+def _named_by_questions(suites: Sequence[Suite]) -> dict[str, str]:
+    """The first name of each suite, by the sha256 of its questions."""
+    names: dict[str, str] = {}
+    for suite in suites:
+        first = names.setdefault(suite.sha256, suite.name)
+        if first != suite.name:
+            console.say(f"`{suite.name}` has the questions of `{first}`, and they count once")
+    return names
+
+
+def _learned(found: Pairs, sure: list[float] | None, suites: tuple[str, ...], threshold: float, by: str | None) -> LearnedRouter:
+    """By what was wished for, or the better of the two where it is known how sure the model is of its answers."""
+    from nomoat.route.learned import learn
+
+    made: list[LearnedRouter] = []
+    failure: DataError | None = None
+    with console.waiting(f"learning from {len(found.pairs):,} prompts") as progress:
+        for shown in [None] if sure is None else [sure] if by == "answer" else [sure, None]:
+            try:
+                made.append(learn(found, sure=shown, suites=suites, threshold=threshold, progress=progress))
+            except DataError as error:
+                failure = failure or error
+    if not made:
+        assert failure is not None
+        raise failure
+    return max(made, key=lambda one: one.figures.auc)
 
 
 def _given(text: str | None) -> str:
@@ -225,7 +306,8 @@ def _print(made: LearnedRouter) -> None:
     console.print_text(
         f"`{made.local}` is as good as `{made.cloud}` on {figures.num_local_as_good:,} of {figures.num_prompts:,} prompts"
     )
-    console.print_text("on prompts the router had not seen:")
+    by = f"by how sure `{made.local}` is of its answer, " if made.by == "answer" else ""
+    console.print_text(f"{by}on prompts the router had not seen:")
     console.print_text(f"  AUC {figures.auc:.2f} [{figures.auc_low:.2f}, {figures.auc_high:.2f}] (chance is 0.50)")
     _print_gap(figures.frontier)
     console.print_text(
@@ -275,8 +357,8 @@ def _facts(made: LearnedRouter | None, use: Usable) -> dict[str, Any] | None:
     """`why_not`: why the policy does not use it; empty if it does, if `provided` holds. One that cannot be read has that alone."""
     told = {"why_not": use.why_not, "provided": use.provided.removeprefix(", if ")}
     if made is None:
-        return {"local": None, "cloud": None, "suites": [], "figures": None, **told} if use.why_not else None
-    return {"local": made.local, "cloud": made.cloud, "suites": made.suites, "figures": made.figures, **told}
+        return {"local": None, "cloud": None, "suites": [], "by": None, "figures": None, **told} if use.why_not else None
+    return {"local": made.local, "cloud": made.cloud, "suites": made.suites, "by": made.by, "figures": made.figures, **told}
 
 
 def _shown(value: object) -> str:

@@ -1,8 +1,10 @@
-"""The learned router: from a prompt's text, the chance that the local model answers it as well as the cloud.
+"""The learned router: the chance that the local model answers a prompt as well as the cloud, by the prompt's text, or by how sure the
+local model is of its answer (see `cascade`).
 
-Character n-grams and logistic regression, learned from the user's own duels, here: no prompt leaves the machine to be routed, and
-no language needs a tokenizer. A router that cannot be told from chance on prompts it has not seen is not kept: neither one whose AUC
-may be that of chance, nor one near to it that others equal which learned from the same prompts with their scores shuffled.
+Logistic regression over character n-grams of the prompt, or over the answer's log-odds, learned from the user's own duels, here: no
+prompt leaves the machine to be routed, and no language needs a tokenizer. A router that cannot be told from chance on prompts it has
+not seen is not kept: neither one whose AUC may be that of chance, nor one near to it that others equal which learned from the same
+prompts with their scores shuffled.
 
 Kept in NOMOAT_HOME's `router` folder, one at a time: `router.json` (words and figures) and `weights.npz` (numbers; nothing in
 either can run code). The n-grams are fragments of the prompts it learned from, each of two different ones at least: what stands in one
@@ -20,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +35,7 @@ from nomoat.route.frontier import Frontier, auc, aucs, frontier_from, measure
 from nomoat.route.outcomes import Pair, Pairs
 from nomoat.words import counted
 
-VERSION = 3  # change it when what is kept, or may be kept, changes
+VERSION = 4  # change it when what is kept, or may be kept, changes
 MIN_PROMPTS = 40
 MIN_PER_SIDE = 10
 FOLDS = 5
@@ -46,6 +48,8 @@ LEARN_AGAIN = "learn it again with `nomoat route learn`, or remove that folder"
 THEN = "until then the policy alone decides"
 
 FloatArray = npt.NDArray[np.float64]
+By = Literal["prompt", "answer"]
+Shown = Sequence[str] | FloatArray  # of each prompt: its text, or how sure the local model is of its answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +75,10 @@ class Figures:
 
 @dataclass(slots=True, kw_only=True)
 class LearnedRouter:
-    """See the module. `idf` and `weights` have one number for each n-gram of `vocabulary`."""
+    """See the module. By the prompt, `idf` and `weights` have one number for each n-gram of `vocabulary`; by the answer there is one
+    weight, of its log-odds, and neither vocabulary nor idf."""
 
+    by: By
     local: str
     cloud: str
     local_digest: str
@@ -84,30 +90,35 @@ class LearnedRouter:
     bias: float
     _vectorizer: Any = field(default=None, repr=False)
 
+    def score_of(self, sure: float) -> float:
+        """The chance, from 0 to 1, that an answer the local model is so sure of (`cascade.sureness`) is as good as the cloud's."""
+        return _chance(sure * float(self.weights[0]) + self.bias)
+
     def score(self, text: str) -> float:
-        """The chance, from 0 to 1, that the local model answers this as well as the cloud."""
+        """The chance, from 0 to 1, that the local model answers this as well as the cloud. Of a router that goes by prompts."""
         if self._vectorizer is None:
             vectorizer = _vectorizer(vocabulary=self.vocabulary)
             vectorizer.idf_ = self.idf
             self._vectorizer = vectorizer  # whole before another thread sees it
-        logit = float((self._vectorizer.transform([text]) @ self.weights)[0]) + self.bias
-        return float(1.0 / (1.0 + np.exp(-logit)))
+        return _chance(float((self._vectorizer.transform([text]) @ self.weights)[0]) + self.bias)
 
 
 def learn(
-    found: Pairs, *, suites: tuple[str, ...] = (), threshold: float, progress: Progress = lambda _done, _total: None
+    found: Pairs, *, sure: Sequence[float] | None = None, suites: tuple[str, ...] = (), threshold: float,
+    progress: Progress = lambda _done, _total: None,
 ) -> LearnedRouter:  # fmt: skip
-    """A router for two models. `threshold` is the policy's, for the figures. `progress` is told how often something was learned, of
-    how often: once for each fold, and once from all; where it is not clear that anything was, for each fold of each shuffle besides.
+    """A router for two models, by the prompts, or by `sure`: for each pair, how sure the local model is of its answer. `threshold` is
+    the policy's, for the figures. `progress` is told how often something was learned, of how often: once for each fold, and once from
+    all; where it is not clear that anything was, for each fold of each shuffle besides.
 
     Raises DataError for too few prompts, for models of which one is nearly always as good, and for a router no better than chance.
     Not covered: whether the local model would still give these answers; see `outcomes.require_as_now`.
     """
     good = np.array([pair.local_as_good for pair in found.pairs])
-    texts = [pair.prompt for pair in found.pairs]
+    shown: Shown = [pair.prompt for pair in found.pairs] if sure is None else np.array(sure, np.float64)
     groups = groups_of(found.pairs)
     _require_enough(found, good, groups)
-    chances = unseen_chances(texts, good, groups, progress)
+    chances = unseen_chances(shown, good, groups, progress)
     figures = _figures(found, good, chances, groups, threshold)
     if figures.auc_low <= 0.5:
         raise DataError(
@@ -116,22 +127,29 @@ def learn(
             hint=f"duel on more questions and learn again; {THEN}",
         )
     if figures.auc - 0.5 < CLEAR * (figures.auc - figures.auc_low):
-        num_as_good = sum(value >= figures.auc for value in shuffled_aucs(texts, good, groups, progress))
+        num_as_good = sum(value >= figures.auc for value in shuffled_aucs(shown, good, groups, progress))
         if num_as_good:
             raise DataError(
                 f"nothing was learned: the router's AUC of {figures.auc:.2f} on prompts it had not seen is not told from chance: "
                 f"{counted(num_as_good, 'router')} of {NUM_SHUFFLES} reached as much that learned from shuffled scores",
                 hint=f"duel on more questions and learn again; {THEN}",
             )
-    vectorizer, model = _fitted(texts, good)
+    vocabulary, idf = list[str](), np.empty(0)
+    if isinstance(shown, np.ndarray):
+        model = _fitted_model(shown[:, None], good)
+    else:
+        vectorizer = _fitted_vectorizer(shown)
+        vocabulary, idf = vectorizer.get_feature_names_out().tolist(), np.asarray(vectorizer.idf_, np.float64)
+        model = _fitted_model(vectorizer.transform(shown), good)
     return LearnedRouter(
+        by="prompt" if sure is None else "answer",
         local=found.local,
         cloud=found.cloud,
         local_digest=found.local_digest,
         suites=suites,
         figures=figures,
-        vocabulary=vectorizer.get_feature_names_out().tolist(),
-        idf=np.asarray(vectorizer.idf_, np.float64),
+        vocabulary=vocabulary,
+        idf=idf,
         weights=np.asarray(model.coef_[0], np.float64),
         bias=float(model.intercept_[0]),
     )
@@ -150,20 +168,20 @@ def folds(good: npt.NDArray[np.bool_], groups: npt.NDArray[np.intp]) -> Iterator
 
 
 def unseen_chances(
-    texts: Sequence[str], good: npt.NDArray[np.bool_], groups: npt.NDArray[np.intp], progress: Progress = lambda _done, _total: None
+    shown: Shown, good: npt.NDArray[np.bool_], groups: npt.NDArray[np.intp], progress: Progress = lambda _done, _total: None
 ) -> FloatArray:  # fmt: skip
     """For each prompt, the chance given by a router that learned from the other folds."""
-    chances = np.empty(len(texts))
+    chances = np.empty(len(shown))
     for done, (seen, unseen) in enumerate(folds(good, groups)):
         progress(done, FOLDS + 1)
-        vectorizer, model = _fitted([texts[at] for at in seen], good[seen])
-        chances[unseen] = model.predict_proba(vectorizer.transform([texts[at] for at in unseen]))[:, 1]
+        known, asked = _features(shown, seen, unseen)
+        chances[unseen] = _fitted_model(known, good[seen]).predict_proba(asked)[:, 1]
     progress(FOLDS, FOLDS + 1)
     return chances
 
 
 def shuffled_aucs(
-    texts: Sequence[str], good: npt.NDArray[np.bool_], groups: npt.NDArray[np.intp], progress: Progress = lambda _done, _total: None
+    shown: Shown, good: npt.NDArray[np.bool_], groups: npt.NDArray[np.intp], progress: Progress = lambda _done, _total: None
 ) -> FloatArray:  # fmt: skip
     """What `NUM_SHUFFLES` routers reach as `unseen_chances` does, where which prompt the local model is as good at is shuffled.
 
@@ -184,8 +202,7 @@ def shuffled_aucs(
     # Products of sparse matrices, which these are, let other threads run. The limit is set once: threads would undo each other's.
     with ThreadPoolExecutor(config.threads().value) as threads, _libraries().limit(limits=1, user_api="blas"):
         for fold, (seen, unseen) in enumerate(parts):
-            vectorizer = _fitted_vectorizer([texts[at] for at in seen])
-            known, asked = (vectorizer.transform([texts[at] for at in part]) for part in (seen, unseen))
+            known, asked = _features(shown, seen, unseen)
             learn = functools.partial(_chances, known, asked=asked)
             for shuffle, chances in enumerate(threads.map(learn, good_SN[:, seen])):
                 progress(FOLDS + fold * NUM_SHUFFLES + shuffle, total)
@@ -194,6 +211,10 @@ def shuffled_aucs(
     once = np.ones((1, len(good)))
     found = [aucs(chances_SN[at], good_SN[at], once)[0] for at in range(NUM_SHUFFLES)]
     return np.nan_to_num(np.array(found, np.float64), nan=1.0)
+
+
+def _chance(logit: float) -> float:
+    return float(1.0 / (1.0 + np.exp(-logit)))
 
 
 def _chances(known: Any, good: npt.NDArray[np.bool_], *, asked: Any) -> FloatArray:
@@ -225,6 +246,7 @@ def save_router(router: LearnedRouter) -> Path:
     target = folder()
     facts = {
         "version": VERSION,
+        "by": router.by,
         "local": router.local,
         "cloud": router.cloud,
         "local_digest": router.local_digest,
@@ -254,9 +276,12 @@ def load_router() -> LearnedRouter | None:
         if not all(isinstance(name, str) for name in names):
             raise TypeError("a name in it is no text")
         vocabulary = [str(word) for word in facts["vocabulary"]]
-        if not (idf.shape == weights.shape == (len(set(vocabulary)),) and np.isfinite([*idf, *weights, facts["bias"]]).all()):
+        count, by = len(set(vocabulary)), facts["by"]
+        fits = (idf.shape, weights.shape) == (((count,), (count,)) if by == "prompt" else ((0,), (1,)))
+        if by not in get_args(By) or not fits or not np.isfinite([*idf, *weights, facts["bias"]]).all():
             raise ValueError("its parts do not fit together")
         return LearnedRouter(
+            by=by,
             local=facts["local"],
             cloud=facts["cloud"],
             local_digest=facts["local_digest"],
@@ -318,9 +343,12 @@ def _vectorizer(vocabulary: list[str] | None = None) -> Any:
     )  # fmt: skip
 
 
-def _fitted(texts: Sequence[str], good: npt.NDArray[np.bool_]) -> tuple[Any, Any]:
-    vectorizer = _fitted_vectorizer(texts)
-    return vectorizer, _fitted_model(vectorizer.transform(texts), good)
+def _features(shown: Shown, seen: npt.NDArray[np.intp], asked: npt.NDArray[np.intp]) -> tuple[Any, Any]:
+    """Of the prompts to learn from, and of those to be asked about, of which the first know nothing."""
+    if isinstance(shown, np.ndarray):
+        return shown[seen, None], shown[asked, None]
+    vectorizer = _fitted_vectorizer([shown[at] for at in seen])
+    return vectorizer.transform([shown[at] for at in seen]), vectorizer.transform([shown[at] for at in asked])
 
 
 def _fitted_vectorizer(texts: Sequence[str]) -> Any:

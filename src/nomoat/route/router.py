@@ -3,6 +3,7 @@
 The policy speaks first: private data stays here whatever else is said. Then a router learned from the user's duels, then the
 policy's default; what could cost more than the policy's budget has left stays here. A failure is raised where it happens, but for
 the cloud's where the policy says `if_cloud_fails = "local"` (`fallback`): nothing is ever sent there because the local model failed.
+By a router that goes by answers the local model is asked before it is decided (`cascade`), and nobody else.
 
 A conversation is judged anew at each turn: what was private in it keeps it here, whatever is said beside that (`guard`).
 
@@ -27,10 +28,11 @@ from nomoat.engine.budget import Rates
 from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import PolicyChangedError, UsageError
 from nomoat.progress import Progress
-from nomoat.records import Chunk, ContinuationScore, Decision, Message, Place, Request, Rule, TokenLikelihood
+from nomoat.records import Chunk, Completion, ContinuationScore, Decision, Message, Place, Request, Rule, TokenLikelihood
 from nomoat.responder import Responder
-from nomoat.route import in_force
+from nomoat.route import cascade, in_force
 from nomoat.route.budget import OverBudgetError, rates_of, read_spent, why_over_budget
+from nomoat.route.cascade import Draft
 from nomoat.route.fallback import CloudError, Failures, OrHere, how_it_failed
 from nomoat.route.in_force import FollowedPolicy, InForce, Usable, usable
 from nomoat.route.learned import LearnedRouter, load_router
@@ -73,14 +75,16 @@ def decide(
     only_here: str = "",
     over_budget: Callable[[], str] = lambda: "",
     whole: str = "",
+    answer: Callable[[], Completion] | None = None,
 ) -> Decision:
     """None of the `texts`, which are what would leave, may hold anything private, nor may `whole`, which is all of it (see
-    `private_kinds`); the learned router is asked about `question`.
+    `private_kinds`); the learned router is asked about `question`, or about the local model's `answer` to it, which is called for
+    where nothing else has decided. Without one a router that goes by answers has it answered here first, and no more is said.
 
     `only_here` says why the cloud model could not be asked this, if so. `over_budget` is asked of what would leave: why that could
     cost too much.
     """
-    decision = _whatever_it_costs(_private_kinds(texts, policy, whole), question, policy, router, only_here)
+    decision = _whatever_it_costs(_private_kinds(texts, policy, whole), question, policy, router, only_here, answer)
     if decision.where == "cloud" and (why := over_budget()):
         return _kept_here(policy, decision, "budget", why)
     return decision
@@ -100,7 +104,9 @@ def _failed(policy: Policy, decision: Decision, error: CloudError) -> Decision:
     return _kept_here(policy, decision, "cloud_failed", why)
 
 
-def _whatever_it_costs(kinds: tuple[Kind, ...], question: str, policy: Policy, router: Usable, only_here: str) -> Decision:
+def _whatever_it_costs(
+    kinds: tuple[Kind, ...], question: str, policy: Policy, router: Usable, only_here: str, answer: Callable[[], Completion] | None
+) -> Decision:  # fmt: skip
     """`kinds`: what is private in what would leave."""
 
     def local(rule: Rule, why: str, kinds: tuple[Kind, ...] = ()) -> Decision:
@@ -115,19 +121,31 @@ def _whatever_it_costs(kinds: tuple[Kind, ...], question: str, policy: Policy, r
         return local("offline", f"{forbidden} is set")
     if only_here:
         return local(in_force.RULE_OF.get(only_here, "cannot_ask"), only_here)
-    if router.learned is None:
-        model = policy.cloud if policy.default == "cloud" else policy.local
-        why = f"{router.why_not}; the policy's default is {policy.default}"
-        return Decision(where=policy.default, model=model, why=why, rule="default")
-    score = router.learned.score(question)
+    return _by_chance(question, policy, router, answer)
+
+
+def _by_chance(question: str, policy: Policy, router: Usable, answer: Callable[[], Completion] | None) -> Decision:
+    """What the learned router says, or else the policy's default."""
+    model_at: dict[Place, str | None] = {"local": policy.local, "cloud": policy.cloud}
+
+    def by_default(why: str) -> Decision:
+        why = f"{why}; the policy's default is {policy.default}"
+        return Decision(where=policy.default, model=model_at[policy.default], why=why, rule="default")
+
+    if (learned := router.learned) is None:
+        return by_default(router.why_not)
+    if learned.by == "prompt":
+        what, score = "local", learned.score(question)
+    elif answer is None:
+        why = "local answers first, and what it is not sure enough of goes to the cloud"
+        return Decision(where="local", model=policy.local, why=why + router.provided, rule="learned")
+    elif (sure := cascade.sureness(answer())) is None:
+        return by_default("local did not tell how sure it is of its answer")
+    else:
+        what, score = "local's answer", learned.score_of(sure)
     where: Place = "local" if score >= policy.threshold else "cloud"
-    return Decision(
-        where=where,
-        model=policy.local if where == "local" else policy.cloud,
-        why=f"the chance that local is as good is {score:.2f}, and the policy's threshold is {policy.threshold:.2f}" + router.provided,
-        rule="learned",
-        score=score,
-    )
+    why = f"the chance that {what} is as good is {score:.2f}, and the policy's threshold is {policy.threshold:.2f}{router.provided}"
+    return Decision(where=where, model=model_at[where], why=why, rule="learned", score=score)
 
 
 def _private_kinds(texts: Iterable[str], policy: Policy, whole: str = "") -> tuple[Kind, ...]:
@@ -166,6 +184,7 @@ class Decided:
     decision: Decision
     rules: InForce
     together: _Together
+    draft: Draft
 
 
 class RouterEngine(Engine):
@@ -220,14 +239,18 @@ class RouterEngine(Engine):
         return self._followed.spent_usd
 
     def decide(self, request: Request, continuations: Sequence[str] = ()) -> Decision:
-        """Where this request goes and why; asking twice gives the same answer while no more is spent."""
+        """Where this request goes and why; asking twice gives the same answer while no more is spent. No model is asked: what the
+        local one has to answer first is told to be here."""
         rules = self._followed.now()
         return self._decide(rules, request, continuations, _most_usd(rules, request))
 
-    def decide_all(self, requests: Sequence[Request], *, num_answers: int = 1) -> list[Decided]:
+    def decide_all(
+        self, requests: Sequence[Request], *, num_answers: int = 1, caller_left: threading.Event | None = None
+    ) -> list[Decided]:  # fmt: skip
         """Where each of several requests goes that are asked together, each `num_answers` times: the budget has room for all of it.
 
-        Private data that goes on from one to the next keeps all of them here.
+        Private data that goes on from one to the next keeps all of them here. By a router that goes by answers the local model is
+        asked what may leave, once each; `caller_left`: see `Responder.complete`.
         """
         made: list[Decided] = []
         usd = 0.0
@@ -235,8 +258,9 @@ class RouterEngine(Engine):
         together = _Together(requests)
         for request in requests:
             most = num_answers * _most_usd(rules, request)
-            decision = self._decide(rules, request, (), usd + most, together.going_on(rules))
-            made.append(Decided(decision=decision, rules=rules, together=together))
+            draft = Draft(lambda: self._here, request, num_answers=num_answers, caller_left=caller_left)
+            decision = self._decide(rules, request, (), usd + most, together.going_on(rules), draft)
+            made.append(Decided(decision=decision, rules=rules, together=together, draft=draft))
             if decision.where == "cloud":
                 usd += most
         return made
@@ -249,7 +273,7 @@ class RouterEngine(Engine):
         if made.decision.where == "local" or (rules := self._followed.now()) is made.rules:
             return made.decision, made.rules
         usd = 0.0 if is_set_aside else _most_usd(rules, request)
-        return self._decide(rules, request, (), usd, made.together.going_on(rules)), rules
+        return self._decide(rules, request, (), usd, made.together.going_on(rules), made.draft), rules
 
     def _require_still(self, made: Decided, request: Request) -> None:
         """Raises PolicyChangedError if what is in force by now keeps here what waits for its turn in the cloud, or for another try."""
@@ -260,7 +284,10 @@ class RouterEngine(Engine):
                 hint="ask again", status=503, decision=decision,
             )  # fmt: skip
 
-    def _decide(self, rules: InForce, request: Request, continuations: Sequence[str], usd: float, going_on: str = "") -> Decision:
+    def _decide(
+        self, rules: InForce, request: Request, continuations: Sequence[str], usd: float, going_on: str = "",
+        draft: Draft | None = None,
+    ) -> Decision:  # fmt: skip
         """`usd`: what it could cost, with all that is asked together with it; `going_on`: see `_Together`."""
         only_here = rules.only_here or self._only_here(replace(request, top_logprobs=0) if continuations else request)
 
@@ -269,8 +296,9 @@ class RouterEngine(Engine):
 
         (texts, whole), question = _texts(request, continuations), question_of(request)
         decision = decide(
-            [*texts, going_on], question, rules.policy, rules.router, only_here=only_here, over_budget=over_budget, whole=whole
-        )
+            [*texts, going_on], question, rules.policy, rules.router, only_here=only_here, over_budget=over_budget, whole=whole,
+            answer=None if draft is None else draft.answer,
+        )  # fmt: skip
         if decision.where == "local" or rules.allowance is None or request.max_new_tokens is not None:
             return decision
         return replace(decision, max_new_tokens=rules.allowance.rates.limited(request).max_new_tokens)
@@ -296,12 +324,12 @@ class RouterEngine(Engine):
         decision, rules = self._still(made, request)
         with ExitStack() as paying:
             if decision.where == "local" or rules.allowance is None:
-                responder = self._side(decision)
+                responder = made.draft.as_written(self._here) if decision.where == "local" else self._side(decision)
             else:
                 try:
                     responder = paying.enter_context(rules.allowance.paying(request))
                 except OverBudgetError as error:
-                    decision, responder = _kept_here(rules.policy, decision, "budget", str(error)), self._here
+                    decision, responder = _kept_here(rules.policy, decision, "budget", str(error)), made.draft.as_written(self._here)
             self._tell(decision)
             if decision.where == "cloud" and isinstance(responder.engine, RemoteEngine):
                 require = functools.partial(self._require_still, replace(made, decision=decision, rules=rules), request)
@@ -321,7 +349,7 @@ class RouterEngine(Engine):
                         on_change(changed)
 
                 engine = OrHere(
-                    responder, self._local, wait_seconds=rules.policy.max_wait_seconds, on_failure=on_failure,
+                    responder, made.draft.as_written(self._local), wait_seconds=rules.policy.max_wait_seconds, on_failure=on_failure,
                     on_word=functools.partial(self._failures.answered, name),
                 )  # fmt: skip
                 responder = Responder(responder.ref, engine)

@@ -1,0 +1,116 @@
+"""A cascade: the model on this machine answers first, and what it is not sure enough of goes to the cloud.
+
+How sure it is of an answer: how probable it found that answer among all there could be. That says far more of whether it is right
+than the prompt does, and costs no more than the answer itself, which is what is given where it stays.
+Source: cascades, Chen, Zaharia and Zou 2023, arXiv:2305.05176; the likelihood as a measure, Jitkrittum et al. 2023, arXiv:2307.02764.
+
+What this does not cover: the first word comes when the answer is whole, so that long ones are waited for; a model that is sure of what
+is wrong; calls of functions, of which no likelihood is told.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from nomoat.engine import Engine
+from nomoat.errors import UnsupportedError
+from nomoat.progress import Progress
+from nomoat.records import Chunk, Completion, ContinuationScore, Request
+from nomoat.responder import Responder
+
+SUREST = 1e-6  # of the probability that is left for other answers: below it lies what rounding leaves
+
+
+def sureness(answer: Completion) -> float | None:
+    """The log-odds of an answer, which its model told the likelihoods of, against all others. None if it told none."""
+    told = [one.log_probability for one in answer.likelihoods if one.log_probability is not None]
+    if not told:
+        return None
+    total = sum(told)
+    return total - math.log(max(-math.expm1(total), SUREST))
+
+
+def surenesses(model: Responder, requests: Sequence[Request], progress: Progress = lambda _done, _total: None) -> list[float]:
+    """How sure a model is of its answer to each request, in their order. It is asked anew: kept answers have no likelihoods.
+
+    Raises UnsupportedError for a model that tells no likelihoods; what `Responder.complete_many` raises.
+    """
+    found: dict[int, float] = {}
+    for at, answer in model.complete_many([replace(request, top_logprobs=0) for request in requests]):
+        sure = sureness(answer)
+        if sure is None:
+            raise UnsupportedError(
+                f"`{model.ref}` does not tell how likely its answers are, so nothing can be learned from how sure it is of them",
+                hint="learn from the prompts: --by prompt (in Python: leave out `sure`)",
+            )
+        found[at] = sure
+        progress(len(found), len(requests))
+    return [found[at] for at in range(len(requests))]
+
+
+class Draft:
+    """The local model's answer to a request, written when it is first asked for."""
+
+    def __init__(
+        self, local: Callable[[], Responder], request: Request, *, num_answers: int, caller_left: threading.Event | None
+    ) -> None:  # fmt: skip
+        """`local` may raise, where the model may not be asked. `num_answers`: how many the request is to have; of several each is
+        written by itself. `caller_left`: see `Responder.complete`."""
+        self._local = local
+        self._request = request
+        self._num_answers = num_answers
+        self._caller_left = caller_left
+        self._answer: Completion | None = None
+
+    def answer(self) -> Completion:
+        """Raises what the model raises: nothing goes to the cloud because something failed here."""
+        if self._answer is None:
+            self._answer = self._local().complete(replace(self._request, top_logprobs=0), caller_left=self._caller_left)
+        return self._answer
+
+    def as_written(self, local: Responder) -> Responder:
+        """`local`, which answers with what it has written already, if it has."""
+        if self._answer is None or self._num_answers > 1:
+            return local
+        return Responder(local.ref, _Written(local, self._answer))
+
+
+class _Written(Engine):
+    """The local model's engine for the one request whose answer it has written."""
+
+    def __init__(self, local: Responder, answer: Completion) -> None:
+        self._local = local
+        self._answer = answer
+        self.give_up_waiting = local.engine.give_up_waiting
+
+    @property
+    def digest(self) -> str:
+        return self._local.digest
+
+    @property
+    def is_local(self) -> bool:
+        return self._local.is_local
+
+    @property
+    def context_tokens(self) -> int | None:
+        return self._local.engine.context_tokens
+
+    def notes_on(self, request: Request) -> tuple[str, ...]:
+        """See `Responder.notes_on`."""
+        return self._local.notes_on(request)
+
+    def generate(self, request: Request) -> Iterator[Chunk]:
+        answer = self._answer
+        yield Chunk(text=answer.text, finish_reason=answer.finish_reason, usage=answer.usage, calls=answer.calls)
+
+    def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
+        return self._local.score(request, continuations)
+
+    def count_tokens(self, request: Request) -> int:
+        return self._local.engine.count_tokens(request)
+
+    def close(self) -> None:
+        """The model is the router's."""
