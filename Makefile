@@ -10,7 +10,7 @@ LOWEST := $(VENV)/lowest
 demo: install
 	$(BIN)/nomoat demo
 
-# Files run beside each other: OpenMP's threads sleep while they wait, and leave the CPUs to other files' tests (docs/log.md).
+# Files run beside each other: OpenMP's threads sleep while they wait, and leave the CPUs to other files' tests (docs/tried/threads.md).
 # PYTHONDONTWRITEBYTECODE, where it is set, would have each process that a test starts compile all of nomoat's modules: it is unset.
 # --no-loadscope-reorder: files begin in tests/conftest.py's order, those with slow tests first, not in that of how many tests they have.
 test: install

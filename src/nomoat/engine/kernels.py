@@ -1,8 +1,8 @@
 """Products with a file's own codes: y = x W^T, computed on the codes as `tiles` has them.
 
 Inputs are rounded to 8 bits with a scale for each 32, products summed as whole numbers over a group of a tile's codes (32, or 16),
-and a group's sum is scaled in float32: so a weight is what the file says. OpenVINO 2026.4 reads groups of 32 at half the speed
-(docs/log.md).
+and a group's sum is scaled in float32: so a weight is what the file says. OpenVINO 2026.4 is slower with groups of 32
+(benchmarks/results/2026-11-24_layouts_2core-epyc.md).
 
 Shapes: M texts' tokens, R rows (outputs), C columns (inputs), G groups of a row.
 """

@@ -1,7 +1,7 @@
 """A usual model in its file's own codes, run by nomoat alone: each pass, from token ids to logits, is one call of `program`.
 
-OpenVINO needs 0.2 ms for what it does around each layer of a pass over one token, and a second to compile a model (docs/log.md). It is
-not asked here, nor imported; `NATIVE`, written with an import, says which weights are which.
+OpenVINO needs 0.2 ms for what it does around each layer of a pass over one token, and a second to compile a model
+(docs/tried/openvino.md). It is not asked here, nor imported; `NATIVE`, written with an import, says which weights are which.
 
 Shapes: T tokens of all rows, W tokens whose logits are wanted, V vocabulary, D width, H heads of a head width.
 """

@@ -19,7 +19,7 @@ import numpy.typing as npt
 TILE_ROWS = 16
 CACHE_LINE = 64  # bytes; weights and memory for them begin where one does
 # columns that share a scale where many tokens are multiplied (`panels`); the second at the quality `high`, in narrow models and in
-# families with outliers, whose answers change too much with the first (docs/log.md)
+# families with outliers, whose answers change too much with the first (docs/tried/products.md, nearness.md)
 CHUNK, FINE_CHUNK = 128, 64
 BLOCKS = {  # weights of a block, its bytes in the file
     "Q4_0": (32, 18), "Q4_1": (32, 20), "Q5_0": (32, 22), "Q5_1": (32, 24), "Q8_0": (32, 34), "Q2_K": (256, 84), "Q3_K": (256, 110),

@@ -69,7 +69,8 @@ def paired_proportions_interval(left_only: int, right_only: int, n: int, *, conf
 
     Tango's score interval, which goes by these alone: how many both got right makes no difference. Returns (low, high) within [-1, 1].
     Source: Tango 1998, Statistics in Medicine 17, 891-908; recommended by Fagerland, Lydersen and Laake 2014, doi:10.1002/sim.6148.
-    Newcombe's method 10, the other one recommended there, is too narrow where few differ and half are right: `docs/log.md`.
+    Newcombe's method 10, the other one recommended there, is too narrow where few differ and half are right:
+    `docs/tried/intervals.md`.
     Raises ValueError for counts that cannot be.
     """
     if n <= 0 or min(left_only, right_only) < 0 or left_only + right_only > n:

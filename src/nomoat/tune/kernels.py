@@ -1,7 +1,7 @@
 """The work between a layer's matrix products, each one pass over memory: norm, rotation, gate, and the loss with its slope.
 
-PyTorch has them for CPUs as chains of operations with several passes and copies each (docs/log.md). Compiled by numba at the first
-use in an installation (half a minute), and kept. Numbers come in and go out in f32 or bf16; all is computed in f32.
+PyTorch has them for CPUs as chains of operations with several passes and copies each (docs/tried/tuning-speed.md). Compiled by numba
+at the first use in an installation (half a minute), and kept. Numbers come in and go out in f32 or bf16; all is computed in f32.
 
 Shapes: M tokens, W width, H heads, D head width, R a head's turning part, I hidden width, N tokens with loss, V vocabulary.
 """
@@ -22,7 +22,7 @@ from numba.extending import overload
 from nomoat import jit, machine_code
 from nomoat.engine import elementwise, forked
 
-numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # the fastest first: docs/log.md
+numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # the fastest first: docs/tried/tuning-speed.md
 kernel: jit.Decorator = numba.njit(parallel=True, cache=True, fastmath=jit.FAST, error_model="numpy")
 compiled: Callable[..., jit.Decorator] = overload
 ONE, THREE = np.float32(1), np.float32(3)

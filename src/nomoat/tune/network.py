@@ -385,7 +385,8 @@ def _attend(
 ) -> torch.Tensor:
     """Attention of queries that are scaled already; `key` and `value` are [B, heads of their own, K, D]. Returns [B, H, T, D].
 
-    Short rows: two products, the queries of a key's heads side by side, since PyTorch's kernel takes twice the time (docs/log.md).
+    Short rows: two products, the queries of a key's heads side by side, since PyTorch's kernel takes twice the time
+    (docs/tried/tuning-speed.md).
     Long rows: that kernel, which never holds all scores, and cannot cap them.
     """
     rows, heads, length, _ = query_BHTD.shape

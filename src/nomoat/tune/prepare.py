@@ -436,7 +436,7 @@ def _shared(data: Data, others: Data, *, with_beginnings: bool = False) -> dict[
 def chosen(settings: Settings, *, num_lessons: int, width: int, layers: int, can_add_layers: bool) -> Chosen:
     """The gaps filled: few lessons are seen more often and in smaller batches, wider models learn at a lower rate.
 
-    The upper half of the layers learns: in the same time it gets further than all do in fewer epochs (docs/log.md).
+    The upper half of the layers learns: in the same time it gets further than all do in fewer epochs (docs/tried/tuning-accuracy.md).
 
     Rules of thumb from runs on SmolLM2-135M (docs/tune.md), not optima. Raises UsageError for more layers than there are, and for
     noise where not all learn.

@@ -128,8 +128,8 @@ class Codes:
 class Tiled:
     """The matrix and its transpose in tiles of 8 bits with a scale for each 32, for the engine's products (`engine.panels`), in f32.
 
-    Both inputs and their gradients are rounded to 8 bits in chunks of 64 columns (with 128, gradients lose too much: docs/log.md). A
-    run that goes on where there is AMX has many rounded to bf16 there (`engine.amx`).
+    Both inputs and their gradients are rounded to 8 bits in chunks of 64 columns (with 128, gradients lose too much:
+    docs/tried/tuning-speed.md). A run that goes on where there is AMX has many rounded to bf16 there (`engine.amx`).
     Idea: Wortsman et al. 2023, Stable and low-precision training for large-scale vision-language models, arXiv:2304.13013.
     """
 
@@ -186,7 +186,8 @@ class LoraLinear(torch.autograd.Function):
     """y = x W^T + bias + scale (x A^T) B^T, with gradients for x, A and B; W stays as it is. Without A and B, nothing has one.
 
     What the adapter adds is there first, and x W^T is added to it: added to a y in bf16, it would be rounded away as long as it is
-    small beside y (docs/log.md). With several B, of layers that read the same x: each has its R of A's rows, and its O of the outputs.
+    small beside y (docs/tried/tuning-speed.md). With several B, of layers that read the same x: each has its R of A's rows, and its O
+    of the outputs.
     """
 
     @staticmethod
@@ -277,9 +278,9 @@ def fastest_precision() -> hardware.Detected[Precision]:
     give the same weights.
 
     In bf16 a step took two thirds of int8's time where CPUs are fast at it (Zen 4, Zen 5); in int8 half of f32's on a Xeon with VNNI,
-    and half of bf16's on one that has bf16 in AVX-512 alone (docs/log.md). What this does not cover: CPUs with AVX-VNNI or ARM's
-    dotprod have as many products of bytes for each of f32, but were not measured; Macs neither, whose f32 Apple's library multiplies
-    by units that only it can use.
+    and half of bf16's on one that has bf16 in AVX-512 alone (docs/tried/tuning-speed.md). What this does not cover: CPUs with
+    AVX-VNNI or ARM's dotprod have as many products of bytes for each of f32, but were not measured; Macs neither, whose f32 Apple's
+    library multiplies by units that only it can use.
     """
     if sys.platform == "darwin":
         return hardware.Detected("float32", "PyTorch multiplies it by Apple's own units")
