@@ -251,7 +251,7 @@ def test_where_nothing_written_may_run_it_is_an_error_that_says_so(tmp_path: Pat
     if "not here" in done.stderr:
         pytest.skip("Linux before 6.3 does not know it")
     assert done.stderr.splitlines()[-2:] == [
-        "nomoat.errors.SettingError: the system lets this process run no code that is made for this CPU: Permission denied",
+        "nomoat.errors.SettingError: the system lets this process run no code that is made for this CPU",
         "hint: in a unit of systemd's leave out MemoryDenyWriteExecute; under SELinux allow execmem",
     ]
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from nomoat import paths, system_errors, whole_files
-from nomoat.errors import NotEnoughDiskError, NotEnoughMemoryError, NoThreadError, NotWritableError
+from nomoat.errors import NotEnoughDiskError, NotEnoughMemoryError, NoThreadError, NotWritableError, SettingError
 
 
 @pytest.mark.parametrize(
@@ -136,6 +136,21 @@ def test_threads_that_cannot_be_started_are_an_error_of_two_lines(words: str) ->
     assert isinstance(error, NoThreadError)
     assert error.message == "the system starts no more threads"
     assert error.hint is not None and "`ulimit -u`" in error.hint
+
+
+@pytest.mark.parametrize(
+    "exc",
+    [
+        OSError(errno.EACCES, "cannot allocate executable memory. This may be due to security restrictions"),
+        RuntimeError(f"{BY_OPENVINO}can't protect\n\n"),
+    ],
+)
+def test_where_nothing_that_is_made_for_the_cpu_may_run_is_an_error_of_two_lines(exc: Exception) -> None:
+    """Of llvmlite, which numba asks as `tune` imports it, and of OpenVINO, under systemd's MemoryDenyWriteExecute."""
+    error = system_errors.as_error(exc)
+    assert isinstance(error, SettingError)
+    assert error.message == "the system lets this process run no code that is made for this CPU"
+    assert error.hint == "in a unit of systemd's leave out MemoryDenyWriteExecute; under SELinux allow execmem"
 
 
 def raised_behind(context: Exception, own: Exception) -> Exception:

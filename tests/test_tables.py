@@ -185,7 +185,7 @@ def test_a_quote_that_is_not_closed_in_a_long_file_is_told_by_its_line(tmp_path:
         (",,\n", "is empty", "the first line names the columns, each further line is one row"),
         ("text,label\n", "has a header and no rows", "each line after the first is one row"),
         ("text,text\na,b\n", "has more than one column `text`", "give each column its own name"),
-        ("text,label\na,x\nb\n", ", line 3: 1 fields, and the header has 2", None),
+        ("text,label\na,x\nb\n", ", line 3: 1 field, and the header has 2", None),
         ('text,label\na,x\n"b,y\n', ", line 3: unexpected end of data", None),
         ("text,label\n\uc88b\uc544,x\n".encode("cp949"), ", line 2: not UTF-8 text", None),
         ("text,label\na,x\n\n ,y\n", ", line 4: column `text` is empty", "fill it in or remove the row"),

@@ -12,7 +12,6 @@ import importlib
 import importlib.util
 import json
 import logging
-import mmap
 import os
 import signal
 import sys
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from nomoat import cache, child_process, hardware, paths, system_errors, whole_files
-from nomoat.errors import NomoatError, NotWritableError, SettingError
+from nomoat.errors import NomoatError, NotWritableError
 from nomoat.progress import Progress
 
 log = logging.getLogger("nomoat.machine_code")
@@ -150,8 +149,8 @@ class Compiled:
 
     @functools.cached_property
     def address(self) -> int:
-        _require_runnable()
         with _one_at_a_time:
+            _llvm()  # which says first, in our words, where nothing may run that is made here
             return _load(self.symbol, self._kept() or self._compile())
 
     @functools.cached_property
@@ -210,27 +209,14 @@ _one_at_a_time = threading.RLock()  # what is compiled may load others
 
 
 @functools.cache
-def _require_runnable() -> None:
-    """Raise SettingError where Linux lets this process run nothing that it wrote itself: LLVM does not tell, and the first call would
-    end the process.
-    """
-    if sys.platform != "linux":
-        return
-    page = mmap.mmap(-1, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-    address = ctypes.addressof(ctypes.c_char.from_buffer(page))
-    runnable = mmap.PROT_READ | mmap.PROT_EXEC
-    if ctypes.CDLL(None, use_errno=True).mprotect(ctypes.c_void_p(address), ctypes.c_size_t(mmap.PAGESIZE), runnable) != 0:
-        raise SettingError(
-            f"the system lets this process run no code that is made for this CPU: {os.strerror(ctypes.get_errno())}",
-            hint="in a unit of systemd's leave out MemoryDenyWriteExecute; under SELinux allow execmem",
-        )
-
-
-@functools.cache
 def _llvm() -> Any:
-    """What has all that is loaded, for as long as the process lives."""
+    """What has all that is loaded, for as long as the process lives. Raises SettingError where the system runs nothing made here."""
     from llvmlite import binding
 
+    try:
+        binding.check_jit_execution()
+    except OSError as exc:  # else the first call would end the process
+        raise (system_errors.as_want(exc) or exc) from exc
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     binding.add_symbol(FREE_ARRAY, ctypes.cast(ctypes.pythonapi.PyMem_RawFree, ctypes.c_void_p).value)

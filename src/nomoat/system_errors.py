@@ -13,7 +13,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nomoat import paths, streams
-from nomoat.errors import NomoatError, NotEnoughDiskError, NotEnoughMemoryError, NoThreadError, NotWritableError, UsageError
+from nomoat.errors import (
+    NomoatError,
+    NotEnoughDiskError,
+    NotEnoughMemoryError,
+    NoThreadError,
+    NotWritableError,
+    SettingError,
+    UsageError,
+)
 
 DISK_HINT = (
     "free some space (`nomoat rm --cache` removes what can be made again, `nomoat rm MODEL` a model), "
@@ -38,6 +46,8 @@ NO_THREAD = ("can't start new thread", "Resource temporarily unavailable")  # Py
 THREADS_HINT = (
     "a limit on processes and threads, or on memory, is reached: see `ulimit -u` and `ulimit -v`, or the pids limit of the container"
 )
+NO_CODE = ("cannot allocate executable memory", "can't protect")  # LLVM's words by llvmlite, and OpenVINO's
+CODE_HINT = "in a unit of systemd's leave out MemoryDenyWriteExecute; under SELinux allow execmem"
 LONG_NAME_HINT = "choose a shorter name: while it is written a file has a temporary one, some 20 letters longer"
 TOO_LONG_HINT = "raise the limit of a file's length (`ulimit -f`), or choose a disk that holds longer ones"
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -131,11 +141,15 @@ def as_error(exc: Exception) -> NomoatError | None:
 
 
 def as_want(exc: Exception) -> NomoatError | None:
-    """Threads or memory that the system does not give, as an error that repeats nothing of `exc`; None for all else."""
+    """Threads or memory that the system does not give, or what is made for this CPU that it does not let run, as an error that repeats
+    nothing of `exc`; None for all else.
+    """
     if isinstance(exc, RuntimeError) and any(words in str(exc) for words in NO_THREAD):
         return NoThreadError("the system starts no more threads", hint=THREADS_HINT)
     if is_want_of_memory(exc):
         return NotEnoughMemoryError("the system gives no more memory", hint=MEMORY_HINT)
+    if isinstance(exc, OSError | RuntimeError) and any(words in str(exc) for words in NO_CODE):
+        return SettingError("the system lets this process run no code that is made for this CPU", hint=CODE_HINT)
     return None
 
 

@@ -19,7 +19,7 @@ from nomoat import bounds
 from nomoat.errors import DataError, UsageError
 from nomoat.rows import Rows, Source, require_different, unit_of
 from nomoat.textfiles import composed, read_text
-from nomoat.words import first_few, trimmed
+from nomoat.words import counted, first_few, trimmed
 
 Row = TypeVar("Row")
 
@@ -224,7 +224,7 @@ def _parse_table(path: Source) -> tuple[list[str], Records]:
     for line, record in rows:
         if len(record) != len(names):
             raise DataError(
-                f"`{path}`, line {line}: {len(record)} fields, and the header has {len(names)}",
+                f"`{path}`, line {line}: {counted(len(record), 'field')}, and the header has {len(names)}",
                 hint="a field that holds the separator or a line break is put in double quotes",
             )
     names, rows = _without_empty_columns(names, rows)

@@ -85,6 +85,8 @@ def test_an_answer_that_is_no_text_is_named_with_its_question(answer: Any, type_
         StoredEngine({"Why?": "So.", "Who?": answer}, name="mine")
     assert caught.value.message == f"the answer of `mine` to `Who?` is of the type {type_name}, not a text"
     assert caught.value.hint == 'give `str(answer)`, and "" where there is none'
+    with pytest.raises(UsageError, match="the answer of `mine` to `0` is of the type"):
+        StoredEngine({0: answer}, name="mine")  # type: ignore[dict-item]  # by the row's number, in place of its text
 
 
 def test_digest_follows_the_answers() -> None:

@@ -56,6 +56,15 @@ def test_models_asked_one_by_one_are_told_together_of_what_all_answered() -> Non
     assert all(row["scores"] == [float(row["id"] == "2")] * 2 for row in items)
     with pytest.raises(UsageError, match="several evaluations are told of, and this is one Evaluation"):
         evidence.items(one)  # type: ignore[arg-type]
+    assert evidence.items([]) == []
+
+
+def test_evaluations_of_several_suites_are_not_told_together() -> None:
+    """Both count their questions from 0: one's score would stand beside the target of the other's."""
+    suites = quiz(2, name="affirmed"), quiz(2, name="denied", target="no")
+    with pytest.raises(UsageError) as caught:
+        evidence.items([run_suite("fake:", suite) for suite in suites])
+    assert caught.value.message == "question `0` has not one right answer in evaluations of `affirmed` and `denied`"
 
 
 def test_likelihoods_of_choices_become_json() -> None:

@@ -159,6 +159,8 @@ def test_judged_table_rates_each_model_by_the_pairs_it_won() -> None:
     assert len(engine.asked) == 3 * 20 * 2
     with pytest.raises(UsageError, match="at least two different models"):
         run_judged_table(models[:1], suite_of(20), Responder("judge", engine))
+    with pytest.raises(UsageError, match="several models are put in order, and this is one str"):
+        run_judged_table("fake:", suite_of(20), Responder("judge", engine))  # type: ignore[arg-type]
 
 
 def test_judged_duels_over_several_suites_share_alpha_and_correct_their_p_values() -> None:

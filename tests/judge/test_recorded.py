@@ -166,7 +166,7 @@ def test_evaluation_of_a_recorded_system_is_its_recorded_scores(small: Path) -> 
         ("prompt,a/gpt,b/gpt\nq,1,0\n", "the columns `a/gpt` and `b/gpt` are both called `gpt`"),
         ("prompt,gpt,a/gpt_response,gpt_response\nq,1,x,y\n", "the columns `a/gpt_response` and `gpt_response` are both called"),
         ("prompt,gpt\nq,1,1\n", "line 2: 3 fields, and the header has 2"),
-        ("prompt,gpt\nq\n", "line 2: 1 fields, and the header has 2"),
+        ("prompt,gpt\nq\n", "line 2: 1 field, and the header has 2"),
     ],
 )
 def test_table_that_is_not_as_it_should_be_is_named_with_its_row(tmp_path: Path, text: str, message: str) -> None:

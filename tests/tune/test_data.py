@@ -290,6 +290,15 @@ def test_an_entry_of_another_form_than_the_first_is_named_as_one(tmp_path: Path)
     assert caught.value.hint == "keep each form in a file of its own, or write all entries in one"
 
 
+@pytest.mark.parametrize(("turns", "message"), [([], "`conversations` is empty"), (None, "no list of `conversations`")])
+def test_an_entry_without_a_turn_is_of_no_other_form(tmp_path: Path, turns: Any, message: str) -> None:
+    """Logs hold such, and where `conversations` are OpenAI's messages they were called ShareGPT's."""
+    entries = ({"conversations": CHAT}, {"conversations": turns})
+    with pytest.raises(DataError) as caught:
+        read_lessons(write(tmp_path / "c.jsonl", "".join(f"{json.dumps(entry)}\n" for entry in entries)))
+    assert caught.value.message == f"`{tmp_path / 'c.jsonl'}`, line 2: {message}"
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

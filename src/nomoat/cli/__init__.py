@@ -26,7 +26,7 @@ VERBS = (
 )  # fmt: skip
 SECONDS_TO_NEXT_TRY = 0.05
 LITTLE_BYTES = 6 << 30  # two copies of OpenBLAS, of numpy and scipy, map 40 MB for each of up to 64 threads
-KEPT_BACK_BYTES = 4 << 20  # mapped, not used: what the words of an error need where memory ends
+KEPT_BACK_BYTES = 8 << 20  # mapped, not used: what the words of an error need where memory ends, and modules without bytecode
 GARBAGE_THRESHOLD = 50_000  # new objects between two looks for garbage: imports make many and drop none
 
 # What people who come from other tools type, and what it is called here.

@@ -39,7 +39,7 @@ class StoredEngine(Engine):
         for text, answer in self._answers.items():
             if not isinstance(answer, str):
                 raise UsageError(
-                    f"the answer of `{name}` to {_shortened(text)} is of the type {type(answer).__name__}, not a text",
+                    f"the answer of `{name}` to {_shortened(str(text))} is of the type {type(answer).__name__}, not a text",
                     hint='give `str(answer)`, and "" where there is none',
                 )
         content = json.dumps(self._answers, sort_keys=True).encode()

@@ -9,8 +9,10 @@ from typing import Any
 
 from nomoat import __version__, bounds, config, hardware, references
 from nomoat.engine import importer
+from nomoat.errors import UsageError
 from nomoat.hub_folder import ADAPTER_WEIGHTS
 from nomoat.judge.verdict import Evaluation
+from nomoat.words import listed
 
 MEASURED_BY = ("openvino", "numba", "numpy", "scipy")  # what answers and what intervals are reckoned with
 
@@ -46,14 +48,18 @@ def _weights(ref: str) -> dict[str, Any]:
 def items(sides: Sequence[Evaluation]) -> list[dict[str, Any]]:
     """Every item with its score and what it was for; of several models lists, in their order, of the items that all answered.
 
-    Raises UsageError for one evaluation in place of several.
+    Raises UsageError for one evaluation in place of several, and for those of several suites.
     """
     sides = bounds.several(sides, "evaluations are told of", one=Evaluation)
-    first, *others = ({outcome.example_id: outcome for outcome in side.outcomes} for side in sides)
-    examples = {example.id: example for example in sides[0].suite.examples}
+    answered = [{outcome.example_id: outcome for outcome in side.outcomes} for side in sides]
+    asked = [{example.id: example for example in side.suite.examples} for side in sides]
     rows = []
-    for name in [name for name in first if all(name in other for other in others)]:
-        together, example = [first[name], *(other[name] for other in others)], examples[name]
+    for name in [name for name in (answered or [{}])[0] if all(name in side for side in answered)]:
+        together, example = [side[name] for side in answered], asked[0][name]
+        if any(examples[name].target != example.target for examples in asked):
+            suites = listed(list(dict.fromkeys(f"`{side.suite.name}`" for side in sides)))
+            hint = "give those of one suite at a time"
+            raise UsageError(f"question `{name}` has not one right answer in evaluations of {suites}", hint=hint)
         row: dict[str, Any] = {"id": example.id}
         row |= _of_each("score", "scores", [outcome.score for outcome in together])
         row |= {"target": example.target} | ({"other_targets": example.other_targets} if example.other_targets else {})

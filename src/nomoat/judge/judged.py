@@ -18,7 +18,7 @@ from nomoat.judge.opened import given, opened, opened_store
 from nomoat.judge.run import in_turn
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suite import Suite
-from nomoat.judge.table import Table, mean_sides, ordered, require_different
+from nomoat.judge.table import Table, mean_sides, ordered, several_models
 from nomoat.judge.verdict import DEFAULT_RULES, Duel, Evaluation, Rules, cut
 from nomoat.records import Message
 from nomoat.references import STORED, names_weights
@@ -76,9 +76,7 @@ def run_judged_table(
 
     A model's score is its share of wins over all its pairs. Raises what `run_judged_duel` raises, UsageError as `run_table` does.
     """
-    named = [given(model) for model in models]
-    require_different(named)
-    judged = _judged(named, suite, judge, settings or RunSettings(), check=check, rules=rules)
+    judged = _judged(several_models(models), suite, judge, settings or RunSettings(), check=check, rules=rules)
     return ordered(judged.sides, judged.duels, rules, judged.notes)
 
 

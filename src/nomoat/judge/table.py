@@ -61,8 +61,7 @@ def run_table(
     2 models or one named twice, UnsupportedError if two halves of the models were never compared.
     """
     settings = settings or RunSettings()
-    named = [given(model) for model in bounds.several(models, "models are put in order", one=str | Responder)]
-    require_different(named)
+    named = several_models(models)
     asked = suite_of(*named, suite=suite)
     if asked.metric == "review":
         return _reviewed_table(named, asked, settings, rules)
@@ -98,15 +97,17 @@ def _reviewed_table(models: Sequence[str | Responder], suite: Suite, settings: R
     return ordered(mean_sides(duels, len(models), rules), duels, rules, (note, *shared))
 
 
-def require_different(models: Sequence[str | Responder]) -> None:
-    """Raise UsageError for fewer than 2 models, or one named twice."""
-    names = [ref_of(model) for model in models]
+def several_models(models: Sequence[str | Path | Responder]) -> list[str | Responder]:
+    """As they are given. Raises UsageError for one in place of several, for fewer than 2, or one named twice."""
+    named = [given(model) for model in bounds.several(models, "models are put in order", one=str | Responder)]
+    names = [ref_of(model) for model in named]
     if len(names) < 2 or len(set(names)) < len(names):
         kind = IncompleteError if len(names) < 2 else UsageError
         raise kind(
             f"a table needs at least two different models, and these are {', '.join(names) or 'none'}",
             hint="name two models or more, each once",
         )
+    return named
 
 
 def mean_sides(duels: Mapping[tuple[int, int], Duel], num_models: int, rules: Rules) -> list[Evaluation]:
