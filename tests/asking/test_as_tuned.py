@@ -42,11 +42,24 @@ def test_a_model_that_learned_a_whole_question_is_asked_it_and_told_where_it_is_
     tuned = write_adapter("whole", "negative", "positive", instruction="Is {text} good?")
     suite = load_suite(gold, **COLUMNS, instruction="Is {text} good?", models=[tuned])
     assert (suite.examples[0].messages[0].content, suite.notes) == ("Is fine good?", ())
-    assert load_suite(gold, **COLUMNS, models=[tuned]).notes == (
+    assert load_suite(gold, **COLUMNS, models=[tuned, "fake:"]).notes == (
         "`base+whole` was tuned on another question than this, see `nomoat show base+whole`; "
         "give the same --instruction (in Python: `instruction`)",
     )
     assert question_for(tuned).instruction == "Is {text} good?"
+
+
+def test_models_that_all_learned_one_instruction_are_asked_with_it_where_none_is_given(gold: Path) -> None:
+    one, other = (write_adapter(name, "negative", "positive", instruction="Is {text} good?") for name in ("one", "other"))
+    plain, spam = write_adapter("plain", "negative", "positive"), write_adapter("spam", "ham", "spam", instruction="Is {text} spam?")
+    suite = load_suite(gold, **COLUMNS, models=[one])
+    assert suite.examples[0].messages[0].content == "Is fine good?"
+    assert suite.notes == ("asked with the instruction that `base+one` learned, see `nomoat show base+one`",)
+    both = load_suite(gold, **COLUMNS, models=[one, other, f"stored:gold/{one}"])
+    assert both.notes == ("asked with the instruction that `base+one` and `base+other` learned, see `nomoat show base+one`",)
+    assert both.sha256 == suite.sha256
+    for models in ([one, "base"], [one, plain], [spam], [one, spam]):
+        assert load_suite(gold, **COLUMNS, models=models).examples[0].messages[0].content.startswith("Classify the text.")
 
 
 def asked(suite: Suite) -> tuple[tuple[str, ...], str]:

@@ -1,8 +1,9 @@
-"""Texts asked about as the tuned models that answer were: a table with the labels they learned beside its own, texts without labels
-with a model's own question.
+"""Texts asked about as the tuned models that answer were: a table with the labels they learned beside its own, and by an instruction
+that all of them learned; texts without labels with a model's own question.
 
 What this does not cover: models that a server or the router answers with; written suites, whose choices stand there; and the words
-around each text of a table, which are the user's to give: where they differ from those that were learned, a note says so.
+around each text of a table where others answer, too, which are the user's to give: where they differ from those that were learned, a
+note says so.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from nomoat.labelling import MAX_LABELS, kept_question, note_on_commas
 from nomoat.references import STORED
 from nomoat.responder import ref_of
 from nomoat.textfiles import as_named
-from nomoat.words import apart, first_few
+from nomoat.words import apart, first_few, listed
 
 if TYPE_CHECKING:
     from nomoat.responder import Responder
@@ -109,6 +110,19 @@ def labels_with(own: set[str], learned: Sequence[Learned]) -> set[str]:
     """A table's own labels, and those that models know besides which learned some of them; who learned none learned something else."""
     known = own.union(*(model.labels for model in learned if model.labels & own))
     return known if len(known) <= MAX_LABELS else own
+
+
+def common_instruction(own: set[str], models: Sequence[str | Responder], learned: Sequence[Learned]) -> str | None:
+    """The one of their own that all these models learned to choose from a table's labels by; None where there is no such."""
+    are_all = len(learned) == len({ref_of(model) for model in models})
+    instructions = {None if model.labels.isdisjoint(own) else model.instruction for model in learned}
+    return instructions.pop() if are_all and len(instructions) == 1 else None
+
+
+def in_common_words(learned: Sequence[Learned]) -> str:
+    """The note that an instruction which all of them learned is used."""
+    named = listed(list(dict.fromkeys(f"`{model.ref}`" for model in learned)))
+    return f"asked with the instruction that {named} learned, see `{_show(learned[0].ref)}`"
 
 
 def notes(own: set[str], asked: set[str], instruction: str | None, learned: Sequence[Learned]) -> Iterator[str]:

@@ -53,7 +53,8 @@ def load_suite(
     called `rows`, and have numbers from 1. A .jsonl without a TOML may also hold conversations with their answers, see `new_suite`.
 
     `instruction` are the words before each text of a table, or with `{text}` in them all that is asked, as `tune` takes them. A
-    table asks for the labels that tuned ones of the `models` learned, too.
+    table asks for the labels that tuned ones of the `models` learned, too, and by the instruction that all of them learned, where
+    there is one and none is given.
 
     A name is looked for in NOMOAT_HOME's `suites` folder, then among the built-in ones. What lies at that path comes before both,
     but for a folder that is no suite.
@@ -74,8 +75,7 @@ def _load(
 ) -> Suite:  # fmt: skip
     """`path` is what `find` found, and fits; see `_require_fit`."""
     if _is_table(path):
-        columns, learned = require_columns(path, input_column, label_column), as_tuned.learned_by(models)
-        return suite_from_csv(path, *columns, instruction=instruction, learned=learned)
+        return suite_from_csv(path, *require_columns(path, input_column, label_column), instruction=instruction, models=models)
     if path is None:
         return _built_in(BUILT_IN[str(ref)])
     if path.suffix.lower() == ".toml":
@@ -95,7 +95,7 @@ def _of_rows(
             raise UsageError("an instruction is for tables, and these rows are a suite's examples", hint=hint)
         return _without_toml(rows.name, rows, Path())
     columns = require_columns(rows, input_column, label_column, or_else="name them `input` and `target` where answers are free")
-    return suite_from_csv(rows, *columns, instruction=instruction, learned=as_tuned.learned_by(models))
+    return suite_from_csv(rows, *columns, instruction=instruction, models=models)
 
 
 def load_suites(refs: Sequence[str], models: Iterable[str | Responder] = (), **how_read: str | None) -> list[Suite]:
@@ -121,17 +121,19 @@ def _require_fit(found: Sequence[Path | None], *words: str | None) -> None:
 
 
 def suite_from_csv(
-    path: Source, input_column: str, label_column: str, *, instruction: str | None = None, learned: Sequence[as_tuned.Learned] = (),
+    path: Source, input_column: str, label_column: str, *, instruction: str | None = None, models: Iterable[str | Responder] = (),
 ) -> Suite:  # fmt: skip
     """A choice suite from a table: each row asks for its label, and the choices are the labels that occur.
 
-    So are those beside them that a tuned model `learned`, and where one was asked otherwise the suite's notes say so.
+    So are those beside them that tuned ones of the `models` learned, and where one was asked otherwise the suite's notes say so. An
+    instruction that all of them learned is used where none is given.
 
     Rows are known by their line, or their number. Raises DataError as `read_labelled` does, and for fewer than 2 labels or more than
     256.
     """
     rows = read_labelled(path, input_column=input_column, label_column=label_column)
-    own = {row.label for row in rows}
+    own, models = {row.label for row in rows}, list(models)
+    learned = as_tuned.learned_by(models)
     known = tuple(sorted(as_tuned.labels_with(own, learned)))
     if len(known) < 2:
         raise DataError(
@@ -142,6 +144,8 @@ def suite_from_csv(
             f"`{path}`: column `{label_column}` holds {len(known):,} different labels, and at most {MAX_LABELS} can be chosen from",
             hint="is it the label column? free answers are written as a .jsonl suite with the metric `exact`",
         )
+    in_their_words = as_tuned.common_instruction(own, models, learned) if instruction is None else None
+    instruction = instruction if in_their_words is None else in_their_words
     question = kept_question(known, instruction)
     examples = tuple(
         Example(id=str(row.line), messages=messages_of(question, row.text), target=row.label, choices=known) for row in rows
@@ -149,7 +153,10 @@ def suite_from_csv(
     return Suite(
         name=composed(path.stem) if isinstance(path, Path) else path.name, metric="choice", examples=examples,
         sha256=digest_of(examples), source=path.name,
-        notes=tuple(as_tuned.notes(own, {*known}, instruction, learned)),
+        notes=(
+            *([] if in_their_words is None else [as_tuned.in_common_words(learned)]),
+            *as_tuned.notes(own, {*known}, instruction, learned),
+        ),
     )  # fmt: skip
 
 
