@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from base64 import b64encode
 
 import pytest
+from py3langid.langid import LanguageIdentifier
 
 from nomoat.languages import FEWEST_TEXTS, language_shares
 
@@ -62,4 +65,14 @@ def test_where_python_cannot_read_what_tells_languages_nothing_is_said(missing: 
     for name in [name for name in sys.modules if name == "lzma" or name.startswith("py3langid")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
+    assert language_shares(ENGLISH) == {}
+
+
+def test_where_temporary_files_have_no_room_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a full `/tmp`, or in a container that may write to NOMOAT_HOME alone: py3langid unpacks its model there."""
+
+    def refuse(*_given: object, **_named: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(LanguageIdentifier, "from_model_file", refuse)
     assert language_shares(ENGLISH) == {}

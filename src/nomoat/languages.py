@@ -22,19 +22,21 @@ def language_shares(texts: Sequence[str]) -> dict[str, float]:
     """The part of the texts in each language, by its ISO 639 code, the largest first, of 5 % or more; `zxx` is none, as in base64.
 
     Texts that tell nothing are not counted; where fewer than `FEWEST_TEXTS` or half of them are left, nothing is said, as where Python
-    was built without lzma, in which py3langid's model is. Of many texts `MOST_TEXTS` are looked at. The shares are those under which
-    what was found of all texts is likeliest, so that a short text is taken for one of the languages that the others are in.
+    was built without lzma, in which py3langid's model is, or has no room for temporary files. Of many texts `MOST_TEXTS` are looked
+    at. The shares are those under which what was found of all texts is likeliest, so that a short text is taken for one of the
+    languages that the others are in.
     Source: Saerens, Latinne and Decaestecker 2002, doi:10.1162/089976602753284446.
     """
     if len(texts) < FEWEST_TEXTS:
         return {}
     try:
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
-    except ImportError:  # no reason to end a training
+
+        known = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)  # unpacks 77 MB among temporary files
+    except (ImportError, OSError):  # no reason to end a training
         return {}
     if len(texts) > MOST_TEXTS:
         texts = random.Random(0).sample(texts, MOST_TEXTS)
-    known = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     languages = known.labels
     ranks = (dict(known.rank(text[:LOOKED_AT])) for text in texts)
     likely_TL = np.array([[found[language] for language in languages] for found in ranks])  # T texts, L languages
