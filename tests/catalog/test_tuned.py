@@ -99,3 +99,12 @@ def test_a_lora_in_gguf_is_no_adapter_that_is_read(tmp_path: Path) -> None:
         f"`{tmp_path / 'lora.gguf'}` is no adapter that is read here: a LoRA in GGUF is not",
         "name the folder that PEFT saved it in, which holds `adapter_config.json`",
     )
+
+
+def test_one_file_of_an_adapter_says_to_name_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    weights = tmp_path / "adapter_model.safetensors"
+    weights.write_bytes(b"")
+    with pytest.raises(UnknownModelError) as caught:
+        tuned.find_adapter(str(weights))
+    assert (caught.value.message, caught.value.hint) == (f"`{weights}` is one file of an adapter", f"name its folder: `{tmp_path}`")

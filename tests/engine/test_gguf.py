@@ -353,6 +353,16 @@ def test_another_format_is_told_by_its_first_bytes(tmp_path: Path) -> None:
     with pytest.raises(BadFileError) as caught:
         GGUFFile(path)
     assert caught.value.message == f"`{path}` is not a GGUF file: it starts with b'PK\\x03\\x04' instead of b'GGUF'"
+    assert caught.value.hint == "nomoat reads GGUF weights; look for a file that ends in .gguf"
+
+
+def test_a_file_of_a_folder_that_is_a_model_says_to_name_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(bytes(100))
+    with pytest.raises(BadFileError) as caught:
+        GGUFFile(path)
+    assert caught.value.hint == f"name its folder: `{tmp_path}`"
 
 
 def write_ollama(folder: Path) -> tuple[Path, list[Path]]:

@@ -39,7 +39,7 @@ def place_of(name: str) -> Path | None:
 
 
 def find_adapter(name: str) -> Path:
-    """As `place_of`. Raises UnknownModelError, naming those that are in a folder of this name, or those that are here."""
+    """As `place_of`. Raises UnknownModelError, naming what a file is of, what a folder of this name holds, or those that are here."""
     if (folder := place_of(name)) is not None:
         return folder
     if name.lower().endswith(".gguf"):
@@ -47,6 +47,8 @@ def find_adapter(name: str) -> Path:
             f"`{name}` is no adapter that is read here: a LoRA in GGUF is not",
             hint="name the folder that PEFT saved it in, which holds `adapter_config.json`",
         )
+    if (around := _around(name)) is not None:
+        raise UnknownModelError(f"`{name}` is one file of an adapter", hint=f"name its folder: `{around}`")
     if inside := [f"`{path}`" for path in _inside(name)]:
         raise UnknownModelError(f"`{name}` holds no adapter itself", hint=f"name one in it: {first_few(inside, NAMED)}")
     there = [path.name for path in adapters()]
@@ -54,6 +56,15 @@ def find_adapter(name: str) -> Path:
     first = first_few([*near, *(one for one in there if one not in near)], MOST_NAMED)
     known = f"adapters here: {first}" if there else "there are no adapters yet; `nomoat tune` makes one"
     raise UnknownModelError(f"no adapter `{name}`", hint=known)
+
+
+def _around(name: str) -> Path | None:
+    """The adapter that a file of this path is of, such as its weights; None if there is none."""
+    try:
+        file = as_named(name).absolute()
+        return file.parent if file.is_file() and is_adapter(file.parent) else None
+    except OSError:
+        return None
 
 
 def _inside(name: str) -> list[Path]:

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from nomoat import paths
 from nomoat.engine import ollama_files, pooling
 from nomoat.errors import BadFileError, UnsupportedError
-from nomoat.hub_folder import require_fetched
+from nomoat.hub_folder import CONFIG, require_fetched
 
 if TYPE_CHECKING:
     from nomoat.engine.tokenizer import Tokenizer
@@ -339,12 +339,18 @@ class _Part:
     def _broken(self, why: str) -> BadFileError:
         return BadFileError(f"`{self.path}` is not a whole GGUF file: {why}", hint="download it again, and compare its size")
 
+    def _what_to_name(self) -> str:
+        """In place of a file of another kind."""
+        if (self.path.parent / CONFIG).exists():  # such as `model.safetensors`
+            return f"name its folder: `{self.path.parent.absolute()}`"
+        return "nomoat reads GGUF weights; look for a file that ends in .gguf"
+
     def _read_header(self) -> None:
         if self._map[:4] != MAGIC:
             require_fetched(self.path)
             raise BadFileError(
                 f"`{self.path}` is not a GGUF file: it starts with {bytes(self._map[:4])!r} instead of {MAGIC!r}",
-                hint=ollama_files.hint(self.path) or "nomoat reads GGUF weights; look for a file that ends in .gguf",
+                hint=ollama_files.hint(self.path) or self._what_to_name(),
             )
         self._at = 4
         version = self._number("I")
