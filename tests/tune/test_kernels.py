@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 from collections.abc import Callable
@@ -123,3 +124,13 @@ def test_another_process_compiles_it_which_is_said_before_once(monkeypatch: pyte
     kernels.use_threads(torch.get_num_threads())
     assert said == ["compiling for this CPU (once)"]
     assert asked == ["from nomoat.tune import kernels; kernels.compile_all()"] * 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere PyTorch and numba have an OpenMP each")
+def test_threads_of_a_training_begin_none_of_their_own() -> None:
+    """numba lets them, and each small product of PyTorch's attention then took as long as it takes to start one."""
+    openmp = ctypes.CDLL(None)
+    openmp.omp_set_max_active_levels(9)
+    with kernels.threads_of_the_caller():
+        kernels.set_threads(2)
+        assert openmp.omp_get_max_active_levels() == 1

@@ -8,9 +8,10 @@ Shapes: M tokens, W width, H heads, D head width, R a head's turning part, I hid
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numba
@@ -69,6 +70,15 @@ def set_threads(count: int) -> None:
     """`use_threads`, where all is compiled already."""
     torch.set_num_threads(count)
     numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    _begin_no_threads_within_threads()
+
+
+def _begin_no_threads_within_threads() -> None:
+    """numba, once it has threads, lets each thread of OpenMP have some of its own (`omp_set_nested`). Where it finds PyTorch's OpenMP,
+    as on Linux, PyTorch's attention then begins some for each of its small products: it took 17 times as long.
+    """
+    with suppress(AttributeError, TypeError):  # no OpenMP is loaded for all to use; on Windows nothing is
+        ctypes.CDLL(None).omp_set_max_active_levels(1)
 
 
 def compile_all() -> None:
