@@ -149,6 +149,7 @@ def sure() -> list[float]:
 def test_router_by_answers_goes_by_how_sure_the_local_model_is_and_is_the_same_after_saving_and_loading() -> None:
     router = learned.learn(pairs(), sure=sure(), suites=("castle",), threshold=0.5)
     assert router.score_of(6.0) > 0.9 and router.score_of(-4.0) < 0.1
+    assert (router.score_of(1e5), router.score_of(-1e5)) == (1.0, 0.0)
     assert 0.85 < router.figures.auc < 0.97  # what two such normal distributions overlap leaves 0.92
     assert (router.by, router.vocabulary) == ("answer", [])
     learned.save_router(router)

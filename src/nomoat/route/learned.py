@@ -214,7 +214,7 @@ def shuffled_aucs(
 
 
 def _chance(logit: float) -> float:
-    return float(1.0 / (1.0 + np.exp(-logit)))
+    return float(0.5 + 0.5 * np.tanh(0.5 * logit))  # the logistic function, which does not overflow so: long answers are far from 0
 
 
 def _chances(known: Any, good: npt.NDArray[np.bool_], *, asked: Any) -> FloatArray:
