@@ -153,7 +153,8 @@ def _form_of(entry: Mapping[str, Any]) -> Form | None:
 def _other_form(entry: Mapping[str, Any], form: Form, path: Source, where: str) -> DataError | None:
     """What to say of an entry that could not be read, as it is of another form than the first."""
     its = _form_of(entry)
-    if its in (None, form) or _is_nothing(entry.get("conversations", its)):  # no turns are of no form
+    has_no_turns = "conversations" in entry and _is_nothing(entry["conversations"])  # and so no form
+    if its in (None, form) or has_no_turns:
         return None
     hint = "keep each form in a file of its own, or write all entries in one"
     return DataError(f"`{path}`, {where}: one of {its}, and the first is one of {form}", hint=hint)

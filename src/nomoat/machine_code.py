@@ -216,7 +216,9 @@ def _llvm() -> Any:
     try:
         binding.check_jit_execution()
     except OSError as exc:  # else the first call would end the process
-        raise (system_errors.as_want(exc) or exc) from exc
+        if (want := system_errors.as_want(exc)) is None:
+            raise
+        raise want from exc
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     binding.add_symbol(FREE_ARRAY, ctypes.cast(ctypes.pythonapi.PyMem_RawFree, ctypes.c_void_p).value)

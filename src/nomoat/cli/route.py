@@ -152,8 +152,9 @@ def learn(
     pairs = outcomes.read_pairs(local, cloud, prompts, names=by_questions, duel=duel, has_table=input_column is not None)
     with _opened(local, needed=by == "answer") as model:
         outcomes.require_as_now(pairs, None if model is None else model.digest, duel=duel)
-        by_answer = model is not None and (by == "answer" or (by is None and model.question is not None))
-        sure = _surenesses(model, loaded, pairs) if model is not None and by_answer else None
+        sure = None
+        if model is not None and (by == "answer" or (by is None and model.question is not None)):
+            sure = _surenesses(model, loaded, pairs)
     made = _learned(pairs, sure, names, policy.threshold, by)
     folder = save_router(made)
     if as_json:

@@ -51,10 +51,12 @@ def items(sides: Sequence[Evaluation]) -> list[dict[str, Any]]:
     Raises UsageError for one evaluation in place of several, and for those of several suites.
     """
     sides = bounds.several(sides, "evaluations are told of", one=Evaluation)
+    if not sides:
+        return []
     answered = [{outcome.example_id: outcome for outcome in side.outcomes} for side in sides]
     asked = [{example.id: example for example in side.suite.examples} for side in sides]
     rows = []
-    for name in [name for name in (answered or [{}])[0] if all(name in side for side in answered)]:
+    for name in [name for name in answered[0] if all(name in side for side in answered)]:
         together, example = [side[name] for side in answered], asked[0][name]
         if any(examples[name].target != example.target for examples in asked):
             suites = listed(list(dict.fromkeys(f"`{side.suite.name}`" for side in sides)))
