@@ -2,8 +2,11 @@
 
     python benchmarks/tuning_speed.py smollm2-135m --data FOLDER --hf FOLDER --peer-python PYTHON [--litgpt PROGRAM] [--steps 40]
     python benchmarks/tuning_speed.py smollm2-135m --data FOLDER --hf FOLDER --peer-python PYTHON --seeds 0 1 2
+    python benchmarks/tuning_speed.py smollm2-135m --data FOLDER --hf FOLDER --peer-python PYTHON --long [--steps 20]
 
---data: a folder with banking77/train.csv (gzipped or not). --hf: the GGUF's dequantised float32 weights as `transformers` saves them.
+--data: a folder with banking77/train.csv (gzipped or not), the lessons; with --long with vicuna_blog_eval, whose answers of some 300
+tokens are learned: 6 conversations a step in place of 32 messages. --hf: the GGUF's dequantised float32 weights as `transformers`
+saves them.
 PYTHON: of an environment with `torch transformers peft trl`. PROGRAM: `litgpt` of one of its own; it learns the same lessons by its
 own defaults (its prompt around them, rank 8 on two matrices a layer). Each contender is a process of its own. Tokens are those of the
 lessons, without padding and prompts around them; ours finds nothing shared between lessons here. Seconds include what is done once.
@@ -35,6 +38,8 @@ from facts import answer_of, circumstances, existing_folder, program, write
 LITGPT_NAMES = {"smollm2-135m": "SmolLM2-135M-Instruct"}
 OURS, PEFT = "ours, all layers", "transformers + PEFT, float32"
 LESSONS_A_STEP, POOL, HELD_OUT, RANK, RATE = 32, 640, 200, 16, 8e-4
+LONG_LESSONS_A_STEP, LONG_POOL, LONG_HELD_OUT = 6, 120, 40
+CONVERSATIONS = "vicuna_blog_eval/eval/table"
 Pair = tuple[list[int], list[int]]  # prompt and answer
 
 
@@ -60,17 +65,37 @@ def pairs_of(model: str, rows: list[dict[str, str]]) -> tuple[list[Pair], int]:
     return pairs, tokenizer.special.eos_id
 
 
-def task(model: str, data: Path, steps: int, seed: int) -> dict[str, Any]:
+def long_pairs_of(model: str, data: Path) -> tuple[list[Pair], int]:
+    """Vicuna's 80 questions, each with the answers of seven models, as the model is asked."""
+    from nomoat import references
+    from nomoat.engine.gguf import GGUFFile
+    from nomoat.records import Message
+
+    def read(path: Path) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+    tokenizer = GGUFFile(references.find_files(model).weights).read_tokenizer()
+    questions = {row["question_id"]: row["text"] for row in read(data / CONVERSATIONS / "question.jsonl")}
+    answers = [row for path in sorted((data / CONVERSATIONS / "answer").glob("*.jsonl")) for row in read(path) if row["text"].strip()]
+    prompts = (tokenizer.render([Message(role="user", content=questions[row["question_id"]])]) for row in answers)
+    end = tokenizer.special.eos_id
+    return [
+        (tokenizer.encode(prompt), [*tokenizer.encode(row["text"]), end]) for prompt, row in zip(prompts, answers, strict=True)
+    ], end
+
+
+def task(model: str, data: Path, steps: int, seed: int, *, is_long: bool) -> dict[str, Any]:
     """Batches of lessons of like length, and lessons held out, in tokens."""
-    pairs, eos = pairs_of(model, shuffled_rows(data))
+    pairs, eos = long_pairs_of(model, data) if is_long else pairs_of(model, shuffled_rows(data))
+    lessons, pooled, num_held = (LONG_LESSONS_A_STEP, LONG_POOL, LONG_HELD_OUT) if is_long else (LESSONS_A_STEP, POOL, HELD_OUT)
     drawn = random.Random(seed)
     drawn.shuffle(pairs)
-    held_out, rest = pairs[:HELD_OUT], pairs[HELD_OUT:]
+    held_out, rest = pairs[:num_held], pairs[num_held:]
     batches = []
     for _ in range(steps):
-        pool = sorted(drawn.sample(rest, POOL), key=lambda pair: len(pair[0]) + len(pair[1]))
-        at = drawn.randrange(POOL - LESSONS_A_STEP)
-        batches.append(pool[at : at + LESSONS_A_STEP])
+        pool = sorted(drawn.sample(rest, pooled), key=lambda pair: len(pair[0]) + len(pair[1]))
+        at = drawn.randrange(pooled - lessons)
+        batches.append(pool[at : at + lessons])
     return {"batches": batches, "held_out": held_out, "rank": RANK, "rate": RATE, "eos": eos, "seed": seed, "falling": True}
 
 
@@ -140,7 +165,9 @@ def in_turn(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     """Each contender in a process of its own; with several seeds only ours with all layers and PEFT."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "task.json"
-        path.write_text(json.dumps(task(arguments.model, arguments.data, arguments.steps, seed)), encoding="utf-8")
+        path.write_text(
+            json.dumps(task(arguments.model, arguments.data, arguments.steps, seed, is_long=arguments.long)), encoding="utf-8"
+        )
         peer = [arguments.peer_python, str(Path(__file__).with_name("tuning_speed_peers.py"))]
         me = [sys.executable, __file__, arguments.model, "--task", str(path)]
         commands = {
@@ -173,6 +200,7 @@ def main() -> None:
     parser.add_argument("--peer-python", type=program)
     parser.add_argument("--litgpt", type=program)
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--long", action="store_true")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--task", type=Path, help=argparse.SUPPRESS)
@@ -186,7 +214,7 @@ def main() -> None:
     if not (arguments.data and arguments.hf and arguments.peer_python):
         parser.error("--data, --hf and --peer-python are needed")
     runs = {seed: in_turn(arguments, seed) for seed in arguments.seeds}
-    found = {**circumstances(), "model": arguments.model, "steps": arguments.steps, "contenders": runs}
+    found = {**circumstances(), "model": arguments.model, "steps": arguments.steps, "long": arguments.long, "contenders": runs}
     if whole := [run for run in runs.values() if OURS in run and PEFT in run]:  # neither has failed
         mean_loss = {name: mean(run[name]["held_out_loss"] for run in whole) for name in (OURS, PEFT)}
         found["mean_held_out_loss"] = mean_loss
