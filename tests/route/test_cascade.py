@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from nomoat import net
 from nomoat.engine.fake import FakeEngine
-from nomoat.errors import ContextExceededError, RemoteError, StoppedError, UnsupportedError
+from nomoat.errors import ContextExceededError, RemoteError, UnsupportedError
 from nomoat.records import Chunk, Completion, Decision, Message, Request, TokenLikelihood, Usage
 from nomoat.responder import Responder
 from nomoat.route.cascade import sureness, surenesses
@@ -176,5 +177,5 @@ def test_nothing_is_written_first_for_somebody_who_has_left() -> None:
     engine, _ = built()
     left = threading.Event()
     left.set()
-    with pytest.raises(StoppedError):
-        engine.decide_all([said("a b")], caller_left=left)
+    with net.asking_for(left), pytest.raises(RemoteError, match="nobody waits for this answer any more"):
+        engine.decide_all([said("a b")])

@@ -11,10 +11,10 @@ is wrong; calls of functions, of which no likelihood is told.
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from nomoat import net
 from nomoat.engine import Engine
 from nomoat.errors import UnsupportedError
 from nomoat.progress import Progress
@@ -54,21 +54,20 @@ def surenesses(model: Responder, requests: Sequence[Request], progress: Progress
 class Draft:
     """The local model's answer to a request, written when it is first asked for."""
 
-    def __init__(
-        self, local: Callable[[], Responder], request: Request, *, num_answers: int, caller_left: threading.Event | None
-    ) -> None:  # fmt: skip
+    def __init__(self, local: Callable[[], Responder], request: Request, *, num_answers: int) -> None:
         """`local` may raise, where the model may not be asked. `num_answers`: how many the request is to have; of several each is
-        written by itself. `caller_left`: see `Responder.complete`."""
+        written by itself."""
         self._local = local
         self._request = request
         self._num_answers = num_answers
-        self._caller_left = caller_left
         self._answer: Completion | None = None
 
     def answer(self) -> Completion:
-        """Raises what the model raises: nothing goes to the cloud because something failed here."""
+        """Raises what the model raises: nothing goes to the cloud because something failed here; RemoteError for who has left."""
         if self._answer is None:
-            self._answer = self._local().complete(replace(self._request, top_logprobs=0), caller_left=self._caller_left)
+            answer = self._local().complete(replace(self._request, top_logprobs=0))
+            net.require_asker()  # else it may be a part of one
+            self._answer = answer
         return self._answer
 
     def as_written(self, local: Responder) -> Responder:

@@ -244,13 +244,11 @@ class RouterEngine(Engine):
         rules = self._followed.now()
         return self._decide(rules, request, continuations, _most_usd(rules, request))
 
-    def decide_all(
-        self, requests: Sequence[Request], *, num_answers: int = 1, caller_left: threading.Event | None = None
-    ) -> list[Decided]:  # fmt: skip
+    def decide_all(self, requests: Sequence[Request], *, num_answers: int = 1) -> list[Decided]:
         """Where each of several requests goes that are asked together, each `num_answers` times: the budget has room for all of it.
 
         Private data that goes on from one to the next keeps all of them here. By a router that goes by answers the local model is
-        asked what may leave, once each; `caller_left`: see `Responder.complete`.
+        asked what may leave, once each, for as long as whoever asks is there (`net.asking_for`).
         """
         made: list[Decided] = []
         usd = 0.0
@@ -258,7 +256,7 @@ class RouterEngine(Engine):
         together = _Together(requests)
         for request in requests:
             most = num_answers * _most_usd(rules, request)
-            draft = Draft(lambda: self._here, request, num_answers=num_answers, caller_left=caller_left)
+            draft = Draft(lambda: self._here, request, num_answers=num_answers)
             decision = self._decide(rules, request, (), usd + most, together.going_on(rules), draft)
             made.append(Decided(decision=decision, rules=rules, together=together, draft=draft))
             if decision.where == "cloud":
