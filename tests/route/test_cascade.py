@@ -15,8 +15,9 @@ from nomoat.errors import ContextExceededError, RemoteError, UnsupportedError
 from nomoat.records import Chunk, Completion, Decision, Message, Request, TokenLikelihood, Usage
 from nomoat.responder import Responder
 from nomoat.route.cascade import sureness, surenesses
+from nomoat.route.in_force import Usable
 from nomoat.route.policy import Policy
-from nomoat.route.router import RouterEngine
+from nomoat.route.router import RouterEngine, decide
 
 pytestmark = pytest.mark.usefixtures("online")
 CLOUD = "http://127.0.0.1:9/v1#big"
@@ -161,6 +162,23 @@ def test_without_likelihoods_the_default_decides(default: str) -> None:
     answer_of(engine, said("a b"))
     assert decisions[0].where == default
     assert decisions[0].why == f"local did not tell how sure it is of its answer; the policy's default is {default}"
+
+
+def test_of_a_call_of_a_function_the_default_decides() -> None:
+    engine, decisions = built()
+    tool = {"type": "function", "function": {"name": "f"}}
+    *_, last = engine.generate(said('{"name":"f","arguments":{}}', tools=(tool,)))
+    assert [one.name for one in last.calls] == ["f"]
+    assert decisions[0].why == "local did not tell how sure it is of its answer; the policy's default is local"
+
+
+def test_where_the_budget_is_used_up_nothing_is_written_first() -> None:
+    def answer() -> Completion:
+        raise AssertionError("it was asked")
+
+    policy, learned = Policy(local="small", cloud=CLOUD), Usable(learned=ByAnswer())  # type: ignore[arg-type]
+    decision = decide(["a"], "a", policy, learned, over_budget=lambda: "all is spent", answer=answer)
+    assert (decision.where, decision.rule, decision.why) == ("local", "budget", "all is spent")
 
 
 def test_who_asks_where_it_would_go_has_nobody_asked() -> None:

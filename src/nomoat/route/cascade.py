@@ -5,7 +5,7 @@ than the prompt does, and costs no more than the answer itself, which is what is
 Source: cascades, Chen, Zaharia and Zou 2023, arXiv:2305.05176; the likelihood as a measure, Jitkrittum et al. 2023, arXiv:2307.02764.
 
 What this does not cover: the first word comes when the answer is whole, so that long ones are waited for; a model that is sure of what
-is wrong; calls of functions, of which no likelihood is told.
+is wrong; calls of functions, of which duels say nothing.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ SUREST = 1e-6  # of the probability that is left for other answers: below it lie
 
 
 def sureness(answer: Completion) -> float | None:
-    """The log-odds of an answer, which its model told the likelihoods of, against all others. None if it told none."""
+    """The log-odds of an answer, which its model told the likelihoods of, against all others. None if it told none, and for calls:
+    the JSON that they are written in says little of whether they are right."""
     told = [one.log_probability for one in answer.likelihoods if one.log_probability is not None]
-    if not told:
+    if answer.calls or not told:
         return None
     total = sum(told)
     return total - math.log(max(-math.expm1(total), SUREST))
