@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from nomoat import net
+from nomoat.engine import Engine
 from nomoat.engine.fake import FakeEngine
+from nomoat.engine.remote import remote_engine
 from nomoat.errors import ContextExceededError, RemoteError, UnsupportedError
 from nomoat.records import Chunk, Completion, Decision, Message, Request, TokenLikelihood, Usage
 from nomoat.responder import Responder
@@ -99,9 +101,10 @@ def test_a_model_is_asked_how_sure_it_is_of_each_answer() -> None:
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_of_a_model_that_tells_no_likelihoods_nothing_can_be_learned_so() -> None:
-    with pytest.raises(UnsupportedError, match="`small` does not tell how likely its answers are"):
-        surenesses(Responder("small", Here(tells=False)), [said("a")])
+@pytest.mark.parametrize("engine", [lambda: Here(tells=False), lambda: remote_engine(CLOUD)], ids=["kept", "a server"])
+def test_of_a_model_that_tells_no_likelihoods_nothing_can_be_learned_so(engine: Callable[[], Engine]) -> None:
+    with Responder("small", engine()) as model, pytest.raises(UnsupportedError, match=r"^`small` does not tell how likely"):
+        surenesses(model, [said("a"), said("b")])
 
 
 def test_what_the_local_model_is_sure_of_stays_and_is_written_once() -> None:

@@ -39,14 +39,18 @@ def surenesses(model: Responder, requests: Sequence[Request], progress: Progress
 
     Raises UnsupportedError for a model that tells no likelihoods; what `Responder.complete_many` raises.
     """
+    untold = UnsupportedError(
+        f"`{model.ref}` does not tell how likely its answers are, so nothing can be learned from how sure it is of them",
+        hint="learn from the prompts: --by prompt (in Python: leave out `sure`)",
+    )
+    asked = [replace(request, top_logprobs=0) for request in requests]
+    if any(model.engine.refusal(request) is not None for request in asked):
+        raise untold
     found: dict[int, float] = {}
-    for at, answer in model.complete_many([replace(request, top_logprobs=0) for request in requests]):
+    for at, answer in model.complete_many(asked):
         sure = sureness(answer)
         if sure is None:
-            raise UnsupportedError(
-                f"`{model.ref}` does not tell how likely its answers are, so nothing can be learned from how sure it is of them",
-                hint="learn from the prompts: --by prompt (in Python: leave out `sure`)",
-            )
+            raise untold
         found[at] = sure
         progress(len(found), len(requests))
     return [found[at] for at in range(len(requests))]
