@@ -422,7 +422,7 @@ def test_learn_finds_the_duel_over_a_table_by_the_instruction_and_the_labels_it_
     assert nomoat(*asked).stderr.endswith(
         f"error: no outcomes of `{local}` and `openai:big` on the same questions of `castle`\n"
         f"hint: fight it first: `nomoat duel {local} openai:big --suite {table} --input-column text --label-column kind --all`; "
-        "of a table, the labels asked for depend on the models named together\n"
+        "of a table, the question depends on the models named together\n"
     )
     done = nomoat(*asked, "--instruction", "Which kind?")
     assert done.stdout.startswith(f"`{local}` is as good as `openai:big` on 25 of 50 prompts\n")

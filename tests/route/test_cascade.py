@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
+from nomoat import net
+from nomoat.engine import Engine
 from nomoat.engine.fake import FakeEngine
-from nomoat.errors import ContextExceededError, RemoteError, StoppedError, UnsupportedError
+from nomoat.engine.remote import remote_engine
+from nomoat.errors import ContextExceededError, RemoteError, UnsupportedError
 from nomoat.records import Chunk, Completion, Decision, Message, Request, TokenLikelihood, Usage
 from nomoat.responder import Responder
 from nomoat.route.cascade import sureness, surenesses
+from nomoat.route.in_force import Usable
 from nomoat.route.policy import Policy
-from nomoat.route.router import RouterEngine
+from nomoat.route.router import RouterEngine, decide
 
 pytestmark = pytest.mark.usefixtures("online")
 CLOUD = "http://127.0.0.1:9/v1#big"
@@ -97,9 +101,10 @@ def test_a_model_is_asked_how_sure_it_is_of_each_answer() -> None:
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_of_a_model_that_tells_no_likelihoods_nothing_can_be_learned_so() -> None:
-    with pytest.raises(UnsupportedError, match="`small` does not tell how likely its answers are"):
-        surenesses(Responder("small", Here(tells=False)), [said("a")])
+@pytest.mark.parametrize("engine", [lambda: Here(tells=False), lambda: remote_engine(CLOUD)], ids=["kept", "a server"])
+def test_of_a_model_that_tells_no_likelihoods_nothing_can_be_learned_so(engine: Callable[[], Engine]) -> None:
+    with Responder("small", engine()) as model, pytest.raises(UnsupportedError, match=r"^`small` does not tell how likely"):
+        surenesses(model, [said("a"), said("b")])
 
 
 def test_what_the_local_model_is_sure_of_stays_and_is_written_once() -> None:
@@ -162,6 +167,23 @@ def test_without_likelihoods_the_default_decides(default: str) -> None:
     assert decisions[0].why == f"local did not tell how sure it is of its answer; the policy's default is {default}"
 
 
+def test_of_a_call_of_a_function_the_default_decides() -> None:
+    engine, decisions = built()
+    tool = {"type": "function", "function": {"name": "f"}}
+    *_, last = engine.generate(said('{"name":"f","arguments":{}}', tools=(tool,)))
+    assert [one.name for one in last.calls] == ["f"]
+    assert decisions[0].why == "local did not tell how sure it is of its answer; the policy's default is local"
+
+
+def test_where_the_budget_is_used_up_nothing_is_written_first() -> None:
+    def answer() -> Completion:
+        raise AssertionError("it was asked")
+
+    policy, learned = Policy(local="small", cloud=CLOUD), Usable(learned=ByAnswer())  # type: ignore[arg-type]
+    decision = decide(["a"], "a", policy, learned, over_budget=lambda: "all is spent", answer=answer)
+    assert (decision.where, decision.rule, decision.why) == ("local", "budget", "all is spent")
+
+
 def test_who_asks_where_it_would_go_has_nobody_asked() -> None:
     here = Here()
     engine, _ = built(here)
@@ -176,5 +198,5 @@ def test_nothing_is_written_first_for_somebody_who_has_left() -> None:
     engine, _ = built()
     left = threading.Event()
     left.set()
-    with pytest.raises(StoppedError):
-        engine.decide_all([said("a b")], caller_left=left)
+    with net.asking_for(left), pytest.raises(RemoteError, match="nobody waits for this answer any more"):
+        engine.decide_all([said("a b")])

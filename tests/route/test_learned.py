@@ -443,7 +443,7 @@ def test_models_that_never_met_are_sent_to_a_duel(asked: bool, has_table: bool) 
     with pytest.raises(DataError) as raised:
         read_pairs("ours", "openai:theirs", PROMPTS, has_table=has_table)
     assert raised.value.message == "no outcomes of `ours` and `openai:theirs` on the same questions of `castle`"
-    remark = "; of a table, the labels asked for depend on the models named together" if has_table else ""
+    remark = "; of a table, the question depends on the models named together" if has_table else ""
     assert raised.value.hint == f"fight it first: `{DUEL}`{remark}"
     assert asked or not paths.runs().exists()
 

@@ -251,7 +251,7 @@ def _opened(local: str, *, needed: bool) -> Iterator[Responder | None]:
 
 
 def _surenesses(model: Responder, suites: Sequence[Suite], found: Pairs) -> list[float]:
-    """How sure the model is of its answer to each pair's prompt, as it is asked in these suites. Equal prompts are asked once."""
+    """How sure the model is of its answer to each pair's prompt, in a chat, as `auto` is asked. Equal prompts are asked once."""
     from nomoat.route.cascade import surenesses
     from nomoat.route.router import question_of
 

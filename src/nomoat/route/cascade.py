@@ -5,16 +5,16 @@ than the prompt does, and costs no more than the answer itself, which is what is
 Source: cascades, Chen, Zaharia and Zou 2023, arXiv:2305.05176; the likelihood as a measure, Jitkrittum et al. 2023, arXiv:2307.02764.
 
 What this does not cover: the first word comes when the answer is whole, so that long ones are waited for; a model that is sure of what
-is wrong; calls of functions, of which no likelihood is told.
+is wrong; calls of functions, of which duels say nothing.
 """
 
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from nomoat import net
 from nomoat.engine import Engine
 from nomoat.errors import UnsupportedError
 from nomoat.progress import Progress
@@ -25,9 +25,10 @@ SUREST = 1e-6  # of the probability that is left for other answers: below it lie
 
 
 def sureness(answer: Completion) -> float | None:
-    """The log-odds of an answer, which its model told the likelihoods of, against all others. None if it told none."""
+    """The log-odds of an answer, which its model told the likelihoods of, against all others. None if it told none, and for calls:
+    the JSON that they are written in says little of whether they are right."""
     told = [one.log_probability for one in answer.likelihoods if one.log_probability is not None]
-    if not told:
+    if answer.calls or not told:
         return None
     total = sum(told)
     return total - math.log(max(-math.expm1(total), SUREST))
@@ -38,14 +39,18 @@ def surenesses(model: Responder, requests: Sequence[Request], progress: Progress
 
     Raises UnsupportedError for a model that tells no likelihoods; what `Responder.complete_many` raises.
     """
+    untold = UnsupportedError(
+        f"`{model.ref}` does not tell how likely its answers are, so nothing can be learned from how sure it is of them",
+        hint="learn from the prompts: --by prompt (in Python: leave out `sure`)",
+    )
+    asked = [replace(request, top_logprobs=0) for request in requests]
+    if any(model.engine.refusal(request) is not None for request in asked):
+        raise untold
     found: dict[int, float] = {}
-    for at, answer in model.complete_many([replace(request, top_logprobs=0) for request in requests]):
+    for at, answer in model.complete_many(asked):
         sure = sureness(answer)
         if sure is None:
-            raise UnsupportedError(
-                f"`{model.ref}` does not tell how likely its answers are, so nothing can be learned from how sure it is of them",
-                hint="learn from the prompts: --by prompt (in Python: leave out `sure`)",
-            )
+            raise untold
         found[at] = sure
         progress(len(found), len(requests))
     return [found[at] for at in range(len(requests))]
@@ -54,21 +59,20 @@ def surenesses(model: Responder, requests: Sequence[Request], progress: Progress
 class Draft:
     """The local model's answer to a request, written when it is first asked for."""
 
-    def __init__(
-        self, local: Callable[[], Responder], request: Request, *, num_answers: int, caller_left: threading.Event | None
-    ) -> None:  # fmt: skip
+    def __init__(self, local: Callable[[], Responder], request: Request, *, num_answers: int) -> None:
         """`local` may raise, where the model may not be asked. `num_answers`: how many the request is to have; of several each is
-        written by itself. `caller_left`: see `Responder.complete`."""
+        written by itself."""
         self._local = local
         self._request = request
         self._num_answers = num_answers
-        self._caller_left = caller_left
         self._answer: Completion | None = None
 
     def answer(self) -> Completion:
-        """Raises what the model raises: nothing goes to the cloud because something failed here."""
+        """Raises what the model raises: nothing goes to the cloud because something failed here; RemoteError for who has left."""
         if self._answer is None:
-            self._answer = self._local().complete(replace(self._request, top_logprobs=0), caller_left=self._caller_left)
+            answer = self._local().complete(replace(self._request, top_logprobs=0))
+            net.require_asker()  # else it may be a part of one
+            self._answer = answer
         return self._answer
 
     def as_written(self, local: Responder) -> Responder:

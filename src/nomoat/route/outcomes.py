@@ -67,7 +67,7 @@ def read_pairs(
                 hint=f"`{duel}`",
             )
         if metric is None:
-            remark = "; of a table, the labels asked for depend on the models named together" if has_table else ""
+            remark = "; of a table, the question depends on the models named together" if has_table else ""
             raise DataError(
                 f"no outcomes of `{local}` and `{cloud}` on the same questions of `{names[suite_sha256]}`",
                 hint=f"fight it first: `{duel}`{remark}",

@@ -79,12 +79,13 @@ def decide(
 ) -> Decision:
     """None of the `texts`, which are what would leave, may hold anything private, nor may `whole`, which is all of it (see
     `private_kinds`); the learned router is asked about `question`, or about the local model's `answer` to it, which is called for
-    where nothing else has decided. Without one a router that goes by answers has it answered here first, and no more is said.
+    where nothing else has decided, and there is budget left. Without one a router that goes by answers has it answered here first,
+    and no more is said.
 
     `only_here` says why the cloud model could not be asked this, if so. `over_budget` is asked of what would leave: why that could
     cost too much.
     """
-    decision = _whatever_it_costs(_private_kinds(texts, policy, whole), question, policy, router, only_here, answer)
+    decision = _first_that_applies(_private_kinds(texts, policy, whole), question, policy, router, only_here, over_budget, answer)
     if decision.where == "cloud" and (why := over_budget()):
         return _kept_here(policy, decision, "budget", why)
     return decision
@@ -104,8 +105,9 @@ def _failed(policy: Policy, decision: Decision, error: CloudError) -> Decision:
     return _kept_here(policy, decision, "cloud_failed", why)
 
 
-def _whatever_it_costs(
-    kinds: tuple[Kind, ...], question: str, policy: Policy, router: Usable, only_here: str, answer: Callable[[], Completion] | None
+def _first_that_applies(
+    kinds: tuple[Kind, ...], question: str, policy: Policy, router: Usable, only_here: str, over_budget: Callable[[], str],
+    answer: Callable[[], Completion] | None,
 ) -> Decision:  # fmt: skip
     """`kinds`: what is private in what would leave."""
 
@@ -121,10 +123,12 @@ def _whatever_it_costs(
         return local("offline", f"{forbidden} is set")
     if only_here:
         return local(in_force.RULE_OF.get(only_here, "cannot_ask"), only_here)
-    return _by_chance(question, policy, router, answer)
+    return _by_chance(question, policy, router, over_budget, answer)
 
 
-def _by_chance(question: str, policy: Policy, router: Usable, answer: Callable[[], Completion] | None) -> Decision:
+def _by_chance(
+    question: str, policy: Policy, router: Usable, over_budget: Callable[[], str], answer: Callable[[], Completion] | None
+) -> Decision:  # fmt: skip
     """What the learned router says, or else the policy's default."""
     model_at: dict[Place, str | None] = {"local": policy.local, "cloud": policy.cloud}
 
@@ -136,6 +140,8 @@ def _by_chance(question: str, policy: Policy, router: Usable, answer: Callable[[
         return by_default(router.why_not)
     if learned.by == "prompt":
         what, score = "local", learned.score(question)
+    elif why := over_budget():  # before anybody waits for the whole of an answer that is given in any case
+        return Decision(where="local", model=policy.local, why=why, rule="budget")
     elif answer is None:
         why = "local answers first, and what it is not sure enough of goes to the cloud"
         return Decision(where="local", model=policy.local, why=why + router.provided, rule="learned")
@@ -244,13 +250,11 @@ class RouterEngine(Engine):
         rules = self._followed.now()
         return self._decide(rules, request, continuations, _most_usd(rules, request))
 
-    def decide_all(
-        self, requests: Sequence[Request], *, num_answers: int = 1, caller_left: threading.Event | None = None
-    ) -> list[Decided]:  # fmt: skip
+    def decide_all(self, requests: Sequence[Request], *, num_answers: int = 1) -> list[Decided]:
         """Where each of several requests goes that are asked together, each `num_answers` times: the budget has room for all of it.
 
         Private data that goes on from one to the next keeps all of them here. By a router that goes by answers the local model is
-        asked what may leave, once each; `caller_left`: see `Responder.complete`.
+        asked what may leave, once each, for as long as whoever asks is there (`net.asking_for`).
         """
         made: list[Decided] = []
         usd = 0.0
@@ -258,7 +262,7 @@ class RouterEngine(Engine):
         together = _Together(requests)
         for request in requests:
             most = num_answers * _most_usd(rules, request)
-            draft = Draft(lambda: self._here, request, num_answers=num_answers, caller_left=caller_left)
+            draft = Draft(lambda: self._here, request, num_answers=num_answers)
             decision = self._decide(rules, request, (), usd + most, together.going_on(rules), draft)
             made.append(Decided(decision=decision, rules=rules, together=together, draft=draft))
             if decision.where == "cloud":

@@ -38,11 +38,9 @@ class Chooser(Protocol):
         """What the cloud's answers have cost; None where nobody counts that."""
         ...
 
-    def decide_all(
-        self, requests: Sequence[Request], *, num_answers: int, caller_left: threading.Event
-    ) -> Sequence[Decided]:  # fmt: skip
+    def decide_all(self, requests: Sequence[Request], *, num_answers: int) -> Sequence[Decided]:
         """Where each of these requests goes that are asked together, each `num_answers` times. A model on this machine may be asked
-        for it, until `caller_left` is set."""
+        for it."""
         ...
 
     def decide_embedding(self) -> Decision:
@@ -91,14 +89,14 @@ class Decisions:
         is_here = all(decision.where == "local" for decision in self._made)
         return bool(asked) and is_here and all(one.engine.give_up_waiting is None for one in asked)
 
-    def place(self, responder: Responder, at: int, stop: threading.Event) -> Place | None:
-        """Where the answer at `at` is to be written; None where nothing is chosen. `stop` is set when nobody waits for it any more."""
+    def place(self, responder: Responder, at: int) -> Place | None:
+        """Where the answer at `at` is to be written; None where nothing is chosen."""
         engine = responder.engine
         if not isinstance(engine, Chooser):
             return None
         with self._lock:
             if not self._made:
-                made = engine.decide_all(self._requests[:: self._num_answers], num_answers=self._num_answers, caller_left=stop)
+                made = engine.decide_all(self._requests[:: self._num_answers], num_answers=self._num_answers)
                 self._decided = [one for one in made for _ in range(self._num_answers)]
                 self._made = [one.decision for one in self._decided]
         return self._made[at].where

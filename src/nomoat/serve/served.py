@@ -258,11 +258,11 @@ class Served:
         """One text of an answer, in its thread, and where its model chooses, in one of the side's it is decided for by then."""
         self._models.require_template(name, call.requests[at])
         with call.in_its_words(at), self._models.use(name, stop) as loaded:
-            if (place := decisions.place(loaded, at, stop)) is not None:
+            if (place := decisions.place(loaded, at)) is not None:
                 yield place
             with decisions.choose(loaded, at) as responder, closing(_text(responder, call, call.requests[at], stop)) as chunks:
                 while True:
-                    if place is not None and (now := decisions.place(loaded, at, stop)) is not None and now != place:
+                    if place is not None and (now := decisions.place(loaded, at)) is not None and now != place:
                         yield (place := now)
                     if (chunk := next(chunks, None)) is None:
                         return
