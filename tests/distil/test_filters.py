@@ -24,6 +24,7 @@ from nomoat.rouge import rouge_l
         (" ".join(["word"] * 151), "too long"),
         ("", "no instruction"),
         ("What is to be done.", "copied from the request"),
+        ("what is to be done?", "copied from the request"),
         ("The text it is done with", "copied from the request"),
         ("- Name three rivers of Asia", "begins with no letter or digit"),
         ("** Name three rivers of Asia", "begins with no letter or digit"),

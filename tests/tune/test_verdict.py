@@ -48,6 +48,7 @@ def judged(
     metrics = {
         "validation_lessons": len(held_out), "validation_lessons_left_out": 0, "validation_answers": len(held_out),
         "validation_loss_before": 1.0, "validation_loss_after": 1.5, "validation_loss_change_95": change,
+        "epochs_done": 4.0,
     } | compare_right(held_out, before, after, learned)  # fmt: skip
     return metrics | {"validation_verdict": verdict_of(metrics)}
 
@@ -106,6 +107,17 @@ def test_right_answers_are_said_with_their_interval_and_what_the_commonest_answe
     assert list(result_lines(measured(LOWER, (31, 177), kept=31), has_file=False)) == [loss, f"{right}; the commonest answer alone: 6"]
     assert list(result_lines(measured(LOWER, (31, 177), kept=31, commonest=None), has_file=False)) == [loss, right]
     assert list(result_lines(measured(LOWER, (0, 0), commonest=None), has_file=False)) == [loss]
+
+
+@pytest.mark.parametrize(
+    ("change", "last"),
+    [(SAME, f"{UNDECIDED}: {UNPROVEN}"), (MORE, f"{HIGHER}: {WORSE}; {ADVICE}")],
+    ids=["undecided", "worse so soon"],
+)
+def test_where_the_time_was_over_before_an_epoch_more_data_is_not_advised(change: tuple[float, float], last: str) -> None:
+    """That more time helps is said where the time was over."""
+    metrics = measured(change, (0, 0), commonest=None) | {"epochs_done": 0.17}
+    assert list(result_lines(metrics, has_file=False))[-1] == last
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def reason_to_drop(task: Task) -> str | None:
     checks = {
         "no instruction": not instruction,
         "no answer": not task.output,
-        "copied from the request": any(said.strip("<>[] .").lower() in COPIED for said in (instruction, task.input, task.output)),
+        "copied from the request": any(said.strip("<>[] .?").lower() in COPIED for said in (instruction, task.input, task.output)),
         "too short": length < MIN_WORDS,
         "too long": length > MAX_WORDS,
         "begins with no letter or digit": not instruction.lstrip(OPENING)[:1].isalnum(),

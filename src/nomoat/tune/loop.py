@@ -135,6 +135,9 @@ class Run:
         part = self.prefix / (self.prefix + own)
         if part < LARGE_PART or not prepared.options["label_column"] or prepared.options["instruction"]:
             return ""
+        listed = prepared.file.read_tokenizer().encode(", ".join(prepared.survey.labels))
+        if 2 * len(listed) < self.prefix:  # few labels: most of it is the chat template, which no instruction makes shorter
+            return ""
         shorter = "a short --instruction (in Python: `instruction`) that does not list the labels"
         return f", {part:.0%} of all that is computed; {shorter} saves most of it"
 

@@ -122,7 +122,8 @@ def result_lines(metrics: dict[str, Any], *, has_file: bool) -> Iterator[str]:
     verdict = metrics["validation_verdict"]
     is_too_few = verdict not in (None, "worse") and says_right and high - low > WIDEST
     if doubts := list(_doubts(metrics)) if verdict else []:
-        advice = "" if is_too_few else "; try a lower --learning-rate (in Python: `learning_rate`), or more data"
+        is_unfinished = verdict != "worse" and metrics["epochs_done"] < 1  # then more time helps, which is said where it was over
+        advice = "" if is_too_few or is_unfinished else "; try a lower --learning-rate (in Python: `learning_rate`), or more data"
         yield f"{', and '.join(doubts)}: the tuned model is {verdict}{advice}"
     elif verdict and metrics["validation_loss_change_95"][1] >= 0:
         yield f"{_loss(metrics)}, yet clearly more answers are right: a `nomoat duel` on a test tells how good the tuned model is"
