@@ -63,6 +63,14 @@ def test_a_template_that_reads_tools_is_given_them_as_transformers_gives_them(tm
     assert '<tool_call>weather: {"city": "서울"}</tool_call>' in text
 
 
+# As Hermes 3's, Apertus', Functionary's.
+@pytest.mark.parametrize("added", ["tool.function.description", "t.description", 'tool["function"]["description"]'])
+def test_a_function_without_a_description_is_told_to_a_template_that_adds_it_to_a_text(added: str, tmp_path: Path) -> None:
+    template = "{% for tool in tools %}{% set t = tool.function %}{{ t.name + ': ' + ADDED + '.' }}{% endfor %}{#messages tool_calls#}"
+    tokenizer = tokenizer_of(template.replace("ADDED", added), tmp_path)
+    assert tokenizer.render(REQUEST.messages, tools=TOOLS) == "weather: Its weather <now>.clock: ."
+
+
 @pytest.mark.data
 def test_a_real_template_shows_tools_calls_and_results(qwen_coder_gguf: Path) -> None:
     tokenizer = from_metadata(GGUFFile(qwen_coder_gguf).metadata)

@@ -40,6 +40,7 @@ ONE_AT_ONCE = "single tool-call"  # how Llama 3's templates refuse a turn of sev
 OTHER_NAME = '"tool_name"'  # of a function in a call, to Command R
 ID_LETTERS, ID_LENGTH = string.ascii_letters + string.digits, 9  # as Mistral's templates want them; to others any id is right
 COUNTS_ID = re.compile(rf"\|\s*length\s*(?:[!=]=|<)\s*{ID_LENGTH}\b")  # how these refuse other ids
+ADDS_DESCRIPTIONS = re.compile(r"\+ t\S*description")  # of functions, to texts: one that is not there would end it (Hermes, GPT-OSS)
 INSTRUCTION = """# Tools
 
 You may call functions. They are, one a line:
@@ -67,7 +68,7 @@ def for_template(
             messages = [_with_short_ids(message) for message in messages]
         names = {call.id: call.name for message in messages if isinstance(message, CallingTurn) for call in message.calls}
         definitions = [_definition(tool) for tool in tools]
-        if in_channels:  # such a template adds each description to a text
+        if ADDS_DESCRIPTIONS.search(template):
             definitions = [_described(one) for one in definitions]
         return [_turn(message, names) for message in messages], definitions or None
     return [{"role": message.role, "content": message.content} for message in _without_tools(messages, tools)], None
