@@ -134,11 +134,11 @@ def _bytes_of_copies(prepared: prepare.Prepared, batch: Sequence[Sample], prefix
 
 
 def _bytes_of_loss(prepared: prepare.Prepared, batch: Sequence[Sample], precision: qlora.Precision, *, expanded: bool) -> int:
-    """Logits and their slopes of the answer tokens taken at a time; as codes the whole matrix beside them, expanded."""
+    """Logits, which become their slopes, of the answer tokens taken at a time; as codes the whole matrix beside them, expanded."""
     sizes, head = prepared.sizes, prepared.file.tensor(tied_embeddings.output_tensor(prepared.file))
     size = qlora.DTYPES[precision].itemsize
     tokens = min(qlora.AnswerLoss.CHUNK_TOKENS, sum(sample.num_learned for sample in batch))
-    logits = tokens * head.num_rows * (2 * size if sizes.logit_cap is None else 2 * 4 + size)
+    logits = tokens * head.num_rows * (size if sizes.logit_cap is None else 3 * 4)
     return logits + (0 if expanded else head.num_values * size)
 
 

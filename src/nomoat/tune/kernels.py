@@ -288,13 +288,13 @@ class Gate(torch.autograd.Function):
 
 # -------------------------------------------------------------------- loss
 @kernel
-def _cross_entropy(logits_NV: Any, targets_N: Any, part: Any, slope_NV: Any, losses_N: Any) -> None:
+def _cross_entropy(logits_NV: Any, targets_N: Any, part: Any, losses_N: Any) -> None:
     vocabulary = logits_NV.shape[1]
     for n in numba.prange(len(targets_N)):
-        logits, slope, target = logits_NV[n], slope_NV[n], targets_N[n]
+        logits, target = logits_NV[n], targets_N[n]
         if target < 0:
             losses_N[n] = 0
-            slope[:] = 0
+            logits[:] = 0
             continue
         top = load(logits, 0)
         for v in range(vocabulary):
@@ -302,18 +302,19 @@ def _cross_entropy(logits_NV: Any, targets_N: Any, part: Any, slope_NV: Any, los
         total = np.float32(0)
         for v in range(vocabulary):
             total += jit.exp(load(logits, v) - top)
-        losses_N[n] = np.log(total) + top - load(logits, target)
+        below = load(logits, target) - top
+        losses_N[n] = np.log(total) - below
         scale = part / total
         for v in range(vocabulary):
-            store(slope, v, jit.exp(load(logits, v) - top) * scale)
-        store(slope, target, jit.exp(load(logits, target) - top) * scale - part)
+            store(logits, v, jit.exp(load(logits, v) - top) * scale)
+        store(logits, target, jit.exp(below) * scale - part)
 
 
-def cross_entropy(logits_NV: torch.Tensor, targets_N: torch.Tensor, part: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """The loss of each target [N], f32, and `part` times its slope by the logits, in their type. Targets below 0 have none."""
-    slope_NV, losses_N = torch.empty_like(logits_NV), torch.empty(len(targets_N))
-    _cross_entropy(_array(logits_NV), _array(targets_N), np.float32(part), _array(slope_NV), _array(losses_N))
-    return losses_N, slope_NV
+def cross_entropy(logits_NV: torch.Tensor, targets_N: torch.Tensor, part: float) -> torch.Tensor:
+    """The loss of each target [N], f32. Over the logits it writes `part` times its slope by them. Targets below 0 have none."""
+    losses_N = torch.empty(len(targets_N))
+    _cross_entropy(_array(logits_NV), _array(targets_N), np.float32(part), _array(losses_N))
+    return losses_N
 
 
 rms_norm: Callable[..., torch.Tensor] = RMSNorm.apply

@@ -193,7 +193,7 @@ class Network:
             for hidden, targets in zip(*(rows.split(qlora.AnswerLoss.CHUNK_TOKENS) for rows in (hidden_NW, targets_N)), strict=True):
                 logits = self.logits(hidden)
                 hits.append(logits.argmax(-1) == targets)
-                losses.append(kernels.cross_entropy(logits, targets, 1.0)[0])
+                losses.append(kernels.cross_entropy(logits, targets, 1.0))  # the logits are lost
         return torch.cat(losses), torch.cat(hits)
 
     def logits(self, hidden_NW: torch.Tensor) -> torch.Tensor:

@@ -229,7 +229,7 @@ class AnswerLoss(torch.autograd.Function):
     The gradient is computed along with the loss. Idea: Hsu et al. 2024, Liger Kernel, arXiv:2410.10989.
     """
 
-    CHUNK_TOKENS = 336  # whose logits and slopes are small beside the rest
+    CHUNK_TOKENS = 128  # whose logits are small beside the rest
 
     @staticmethod
     def forward(
@@ -242,12 +242,12 @@ class AnswerLoss(torch.autograd.Function):
             logits_CV = head.times(x_NW[rows])
             if bias_V is not None:
                 logits_CV = logits_CV.float() + bias_V
+            of_cap_CV = None
             if cap is not None:
-                logits_CV = torch.tanh_(logits_CV.float().div_(cap)).mul_(cap)
-            losses_C, slope_CV = kernels.cross_entropy(logits_CV, targets_N[rows], 1 / count)
-            total += losses_C.sum()
-            if cap is not None:
-                slope_CV *= 1 - (logits_CV / cap) ** 2
+                tanh_CV = torch.tanh_(logits_CV.float().div_(cap))
+                logits_CV, of_cap_CV = tanh_CV * cap, tanh_CV.square_().neg_().add_(1)
+            total += kernels.cross_entropy(logits_CV, targets_N[rows], 1 / count).sum()  # the logits are their slopes from here on
+            slope_CV = logits_CV if of_cap_CV is None else logits_CV.mul_(of_cap_CV)
             gradient_NW[rows] = head.gradient(slope_CV.to(x_NW.dtype))
         ctx.save_for_backward(gradient_NW)
         return total / count
