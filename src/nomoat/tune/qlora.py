@@ -185,9 +185,9 @@ def kept(parts: Sequence[Part], precision: Precision, *, expanded: bool) -> Matr
 class LoraLinear(torch.autograd.Function):
     """y = x W^T + bias + scale (x A^T) B^T, with gradients for x, A and B; W stays as it is. Without A and B, nothing has one.
 
-    What the adapter adds is there first, and x W^T is added to it: added to a y in bf16, it would be rounded away as long as it is
-    small beside y (docs/tried/tuning-speed.md). With several B, of layers that read the same x: each has its R of A's rows, and its O
-    of the outputs.
+    In bf16 what the adapter adds is there first, and x W^T is added to it: added to y, it would be rounded away as long as it is small
+    beside it (docs/tried/tuning-speed.md). In f32 it is added to x W^T, which is a pass over y less. With several B, of layers that
+    read the same x: each has its R of A's rows, and its O of the outputs.
     """
 
     @staticmethod
@@ -198,23 +198,28 @@ class LoraLinear(torch.autograd.Function):
             y_NO = matrix.times(x_NI)
             return y_NO if bias_O is None else y_NO.add_(bias_O)
         hidden_NR = x_NI @ a_RI.t()
-        y_NO = x_NI.new_empty(len(x_NI), sum(map(len, bs_OR)))
-        for y, hidden, b_OR in zip(*_beside(y_NO, USUAL_SCALE * hidden_NR, bs_OR), bs_OR, strict=True):
-            torch.mm(hidden, b_OR.t(), out=y)
+        adds_last = x_NI.dtype == torch.float32
+        y_NO = matrix.times(x_NI) if adds_last else x_NI.new_empty(len(x_NI), sum(map(len, bs_OR)))
+        for y, hidden, b_OR in zip(*_beside(y_NO, hidden_NR, bs_OR), bs_OR, strict=True):
+            y.addmm_(hidden, b_OR.t(), alpha=USUAL_SCALE, beta=int(adds_last))
         if bias_O is not None:
             y_NO += bias_O
         ctx.matrix = matrix
         ctx.save_for_backward(x_NI, hidden_NR, a_RI, *bs_OR)
-        return matrix.times(x_NI, y_NO)
+        return y_NO if adds_last else matrix.times(x_NI, y_NO)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
         x_NI, hidden_NR, a_RI, *bs_OR = ctx.saved_tensors
         (dy_NO,) = grads
-        pairs = list(zip(*_beside(dy_NO, hidden_NR, bs_OR), strict=True))
-        dbs_OR = [(dy.t() @ hidden).mul_(USUAL_SCALE) for dy, hidden in pairs]
-        dhidden_NR = torch.cat([dy @ b_OR for (dy, _), b_OR in zip(pairs, bs_OR, strict=True)], dim=1).mul_(USUAL_SCALE)
-        dx_NI = ctx.matrix.gradient(dy_NO, dhidden_NR @ a_RI) if ctx.needs_input_grad[0] else None
+        dys_NO, hiddens_NR = _beside(dy_NO, hidden_NR, bs_OR)
+        dbs_OR = [(hidden.t() @ dy).t().mul_(USUAL_SCALE) for dy, hidden in zip(dys_NO, hiddens_NR, strict=True)]
+        dhidden_NR = torch.cat([dy @ b_OR for dy, b_OR in zip(dys_NO, bs_OR, strict=True)], dim=1).mul_(USUAL_SCALE)
+        dx_NI = None
+        if ctx.needs_input_grad[0] and dy_NO.dtype == torch.float32:
+            dx_NI = ctx.matrix.gradient(dy_NO).addmm_(dhidden_NR, a_RI)
+        elif ctx.needs_input_grad[0]:
+            dx_NI = ctx.matrix.gradient(dy_NO, dhidden_NR @ a_RI)
         return dx_NI, None, None, dhidden_NR.t() @ x_NI, *dbs_OR
 
 
