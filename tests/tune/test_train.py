@@ -678,10 +678,10 @@ class Measured:
     [
         (
             {"width": 896, "hidden": 4864, "layers": 24, "heads": 14, "kv_heads": 2, "head_dim": 64},
-            Measured(494_032_768, 151_936, {
+            Measured(630_167_424, 151_936, {
                 "attn_q": (896, 896), "attn_k": (128, 896), "attn_v": (128, 896), "attn_output": (896, 896),
                 "ffn_gate": (4864, 896), "ffn_up": (4864, 896), "ffn_down": (896, 4864)}),
-            12, {False: (1.55, 1.6), True: (2.05, 2.7)},
+            12, {False: (1.58, 1.68), True: (2.05, 2.75)},
         ),
         (
             {"width": 4096, "hidden": 11008, "layers": 32, "heads": 32, "kv_heads": 32, "head_dim": 128},
@@ -696,7 +696,9 @@ class Measured:
 def test_the_memory_foretold_is_no_less_and_little_more_than_was_measured(
     tiny_gguf: Path, table: Path, sizes: dict[str, int], file: Measured, layers: int, bounds: dict[bool, tuple[float, float]]
 ) -> None:
-    """16 lessons of 32 tokens in bf16: benchmarks/results/2026-11-25_tuning_memory_*.json, peaks on an EPYC of 2 cores."""
+    """16 lessons of 32 tokens in bf16: benchmarks/results/2026-11-25_tuning_memory_*.json, peaks on an EPYC of 2 cores; the 0.5B's as
+    codes on 2026-12-02, on a Xeon.
+    """
     prepared = prepare.prepare(str(tiny_gguf), table, settings=prepare.Settings(), **COLUMNS)
     settings = replace(prepared.settings, layers=layers)
     prepared = with_tokens(replace(prepared, file=file, sizes=replace(prepared.sizes, **sizes), settings=settings), 32, 16)
@@ -705,13 +707,13 @@ def test_the_memory_foretold_is_no_less_and_little_more_than_was_measured(
 
 
 def test_a_large_head_is_in_the_memory_that_codes_need(tiny_gguf: Path, table: Path) -> None:
-    """Gemma 2 2B's: 256,000 rows of 2,304. It is expanded beside logits and slopes of the answers, 4 lessons of 8 tokens."""
+    """Gemma 2 2B's: 256,000 rows of 2,304. It is expanded beside the logits of the answers, 4 lessons of 8 tokens."""
     prepared = with_tokens(prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **COLUMNS), 32, 4)
     shapes = dict.fromkeys(prepared.arch.projections.values(), (2304, 2304))
     small, large = Measured(10**6, 1, shapes), Measured(10**6, 256_000, shapes)
     for precision, size in (("bfloat16", 2), ("float32", 4)):
         need, needed = (execution._bytes_needed(replace(prepared, file=file), precision, expanded=False) for file in (small, large))
-        assert needed - need == pytest.approx(256_000 * size * (2304 + 32 * 2), rel=0.01)
+        assert needed - need == pytest.approx(256_000 * size * (2304 + 32), rel=0.01)
 
 
 @pytest.mark.parametrize(
