@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from nomoat import net
-from nomoat.engine import Engine
 from nomoat.errors import UnsupportedError
 from nomoat.progress import Progress
-from nomoat.records import Chunk, Completion, ContinuationScore, Request
+from nomoat.records import Chunk, Completion, Request
 from nomoat.responder import Responder
+from nomoat.route.stand_in import StandIn
 
 SUREST = 1e-6  # of the probability that is left for other answers: below it lies what rounding leaves
 
@@ -82,39 +82,13 @@ class Draft:
         return Responder(local.ref, _Written(local, self._answer))
 
 
-class _Written(Engine):
-    """The local model's engine for the one request whose answer it has written."""
+class _Written(StandIn):
+    """Of the one request whose answer the local model has written."""
 
     def __init__(self, local: Responder, answer: Completion) -> None:
-        self._local = local
+        super().__init__(local)
         self._answer = answer
-        self.give_up_waiting = local.engine.give_up_waiting
-
-    @property
-    def digest(self) -> str:
-        return self._local.digest
-
-    @property
-    def is_local(self) -> bool:
-        return self._local.is_local
-
-    @property
-    def context_tokens(self) -> int | None:
-        return self._local.engine.context_tokens
-
-    def notes_on(self, request: Request) -> tuple[str, ...]:
-        """See `Responder.notes_on`."""
-        return self._local.notes_on(request)
 
     def generate(self, request: Request) -> Iterator[Chunk]:
         answer = self._answer
         yield Chunk(text=answer.text, finish_reason=answer.finish_reason, usage=answer.usage, calls=answer.calls)
-
-    def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
-        return self._local.score(request, continuations)
-
-    def count_tokens(self, request: Request) -> int:
-        return self._local.engine.count_tokens(request)
-
-    def close(self) -> None:
-        """The model is the router's."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 
@@ -16,8 +16,9 @@ from nomoat import net
 from nomoat.engine import Engine
 from nomoat.engine.remote import RemoteEngine
 from nomoat.errors import NomoatError, RedirectedError, RemoteError
-from nomoat.records import Chunk, ContinuationScore, Request
+from nomoat.records import Chunk, Request
 from nomoat.responder import Responder, Stream
+from nomoat.route.stand_in import StandIn
 
 CloudError = RemoteError | RedirectedError
 TOO_LATE_HINT = "does it hang? what it needs more time for, such as thinking, needs a larger `max_wait_seconds` in the policy"
@@ -64,7 +65,7 @@ def how_it_failed(error: CloudError) -> str:
     return "" if error.status is None else f" (status {error.status})"
 
 
-class OrHere(Engine):
+class OrHere(StandIn):
     """The engine of the answer to one request. `on_failure` is told why, before this machine is asked, and may raise that; `on_word`
     that the cloud has begun to answer, or has ended without a word.
 
@@ -76,29 +77,12 @@ class OrHere(Engine):
         self, cloud: Responder, local: Responder, *, wait_seconds: float, on_failure: Callable[[CloudError], None],
         on_word: Callable[[], None],
     ) -> None:  # fmt: skip
-        self._now = Responder(cloud.ref, cloud.engine.asked_once()) if isinstance(cloud.engine, RemoteEngine) else cloud
-        self.give_up_waiting = self._now.engine.give_up_waiting
+        super().__init__(Responder(cloud.ref, cloud.engine.asked_once()) if isinstance(cloud.engine, RemoteEngine) else cloud)
         self._local = local
         self._wait_seconds = wait_seconds
         self._on_failure = on_failure
         self._on_word = on_word
         self._as_wanted: Callable[[Engine], Engine] = lambda engine: engine
-
-    @property
-    def digest(self) -> str:
-        return self._now.digest
-
-    @property
-    def is_local(self) -> bool:
-        return self._now.is_local
-
-    @property
-    def context_tokens(self) -> int | None:
-        return self._now.engine.context_tokens
-
-    def notes_on(self, request: Request) -> tuple[str, ...]:
-        """See `Responder.notes_on`: of the one who answered."""
-        return self._now.notes_on(request)
 
     def asked_for_whole(self, *, alone: bool) -> OrHere:
         """See `Engine.asked_for_whole`. It is itself, of which `notes_on` tells."""
@@ -108,7 +92,7 @@ class OrHere(Engine):
     def generate(self, request: Request) -> Iterator[Chunk]:
         has_begun = False
         try:
-            with closing(self._stream(self._now, request)) as chunks:
+            with closing(self._stream(self._model, request)) as chunks:
                 first: list[Chunk] = []
                 # Within it nothing is given on: what comes after that may be read in another thread.
                 with net.waiting_at_most(self._wait_seconds, hint=TOO_LATE_HINT):
@@ -125,22 +109,12 @@ class OrHere(Engine):
             net.require_asker()  # else what ended the wait for somebody who has left would be the cloud's failure
             failure = error
         self._on_failure(failure)
-        self._now = self._local
-        self.give_up_waiting = self._local.engine.give_up_waiting
+        self._stand_for(self._local)
         yield Chunk(text="")  # whoever reads may go on elsewhere: see `serve.served`
         yield from _having_sent(failure.bytes_out, self._stream(self._local, request))
 
     def _stream(self, responder: Responder, request: Request) -> Stream[Chunk]:
         return Responder(responder.ref, self._as_wanted(responder.engine)).stream(request)
-
-    def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
-        return self._now.score(request, continuations)
-
-    def count_tokens(self, request: Request) -> int:
-        return self._now.engine.count_tokens(request)
-
-    def close(self) -> None:
-        """Both are their owner's."""
 
 
 def _having_sent(num_bytes: int, chunks: Stream[Chunk]) -> Iterator[Chunk]:

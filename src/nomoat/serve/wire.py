@@ -137,8 +137,7 @@ def _about_text(error: UsageError | ContextExceededError, field: str, at: int | 
     place, before = (field, "") if at is None else (f"{field}.{at}", f"`{field}.{at}`: ")
     if isinstance(error, ContextExceededError):
         return BadRequestError(f"{before}{error.on_the_wire}", param=place, code="context_length_exceeded")
-    message = error.message.removeprefix(f"`texts[{at}]`: ") + (f"; {error.hint}" if error.hint else "")
-    return BadRequestError(f"{before}{message}{advice}", param=place)
+    return BadRequestError(f"{before}{error.on_the_wire.removeprefix(f'`texts[{at}]`: ')}{advice}", param=place)
 
 
 def _require_filled(field: str, texts: Sequence[str | Sequence[int]]) -> None:
