@@ -7,11 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from nomoat import machine_code
+from nomoat.engine import tiles
+from nomoat.engine.weights import whole_bytes
 from nomoat.tune import kernels
 from nomoat.tune.samples import NOT_LEARNED
 
@@ -107,6 +110,28 @@ for kernel in (kernels._norm_forward, kernels._norm_backward, kernels._rotate, k
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("kernels")
+def test_a_matrix_in_tiles_and_its_transpose_are_those_of_the_engine() -> None:
+    """But for codes that lie between two, by the last bit of a division."""
+    weights = torch.randn(96, 160, generator=torch.Generator().manual_seed(0)).numpy() * 0.02
+    weights[:32, 7], weights[33, 32:64] = 0, 0
+    made = np.empty((6, 5, tiles.TILE_BYTES["Q8_0"]), np.uint8)
+    kernels.fill_tiles(made, weights)
+    turned = kernels.transposed(made)
+    rounded = tiles.rows_of(made.reshape(6, -1), "Q8_0", np.arange(96))
+    for ours, exact in ((made, weights), (turned, np.ascontiguousarray(rounded.T))):
+        expected = tiles.tiled(whole_bytes(exact), "Q8_0").reshape(ours.shape)
+        assert np.abs(ours.astype(np.int16) - expected).max() <= 1
+        assert (ours == expected).mean() > 0.999
+
+
+@pytest.mark.parametrize("damage", [np.nan, np.inf, 1e30])
+def test_tiles_of_what_is_no_number_are_refused(damage: float) -> None:
+    weights = np.ones((32, 32), np.float32)
+    weights[20, 5] = damage
+    with pytest.raises(ValueError, match="no numbers"):
+        kernels.fill_tiles(np.empty((2, 1, tiles.TILE_BYTES["Q8_0"]), np.uint8), weights)
+
+
 def test_who_learns_has_not_compiled_what_it_learns_with() -> None:
     """It would sum in another order than all who find it kept."""
     subprocess.run([sys.executable, "-c", LEARNS], check=True)

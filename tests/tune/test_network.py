@@ -137,7 +137,7 @@ def test_the_loss_in_parts_is_that_of_pytorch_and_so_is_its_gradient(cap: float 
     generator = torch.Generator().manual_seed(0)
     weights = torch.randn(50, 16, generator=generator).numpy()
     head, x = (
-        qlora.Expanded([qlora.Part(*weights.shape, weights.__getitem__, Form("float32"))], torch.float32),
+        qlora.Expanded.of([qlora.Part(*weights.shape, weights.__getitem__, Form("float32"))], torch.float32),
         torch.randn(10, 16, generator=generator),
     )
     bias, targets = torch.randn(50, generator=generator), torch.arange(10)
@@ -151,7 +151,7 @@ def test_the_loss_in_parts_is_that_of_pytorch_and_so_is_its_gradient(cap: float 
     torch.testing.assert_close(ours.grad, theirs.grad)
 
 
-@pytest.mark.parametrize("store", [qlora.Expanded, qlora.Codes])
+@pytest.mark.parametrize("store", [qlora.Expanded.of, qlora.Codes])
 def test_a_matrix_read_in_pieces_is_the_matrix_read_at_once(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = torch.randn(50, 16, generator=torch.Generator().manual_seed(0)).numpy()
     parts = [qlora.Part(len(half), 16, half.__getitem__, Form("int8", group=8)) for half in (weights[:20], weights[20:])]
@@ -188,14 +188,18 @@ def test_products_in_8_bits_are_near_those_in_float32(monkeypatch: pytest.Monkey
     weights, x, dy = (torch.randn(size, generator=generator) for size in ((160, 96), (50, 96), (50, 160)))
     parts = [qlora.Part(len(half), 96, half.numpy().__getitem__, Form("float32")) for half in (weights[:64], weights[64:])]
     monkeypatch.setattr(qlora, "PIECE_WEIGHTS", 40 * 96)
-    assert qlora.Tiled.fits(parts)
-    matrix = qlora.Tiled(parts)
-    for ours, exact in ((matrix.times(x), x @ weights.t()), (matrix.gradient(dy), dy @ weights)):
-        assert (ours - exact).norm() < 0.01 * exact.norm()
+    matrix, thrifty = (qlora.kept(parts, "int8", expanded=expanded) for expanded in (True, False))
+    assert isinstance(matrix, qlora.Tiled)
+    for like in (thrifty, thrifty.ready()):
+        assert torch.equal(like.gradient(dy), matrix.gradient(dy))
+    for ours, exact, most in ((matrix.times(x), x @ weights.t(), 0.01), (matrix.gradient(dy), dy @ weights, 0.012)):
+        assert (ours - exact).norm() < most * exact.norm()
     torch.testing.assert_close(matrix.rows(torch.tensor([[3, 159]])), weights[[3, 159]][None], atol=0.02, rtol=0)
     assert matrix.times(x[:0]).shape == (0, 160)
     for odd in (weights[:150], weights[:, :80]):
-        assert not qlora.Tiled.fits([qlora.Part(*odd.shape, odd.numpy().__getitem__, Form("float32"))])
+        assert isinstance(
+            qlora.kept([qlora.Part(*odd.shape, odd.numpy().__getitem__, Form("float32"))], "int8", expanded=True), qlora.Expanded
+        )
 
 
 @pytest.mark.parametrize(

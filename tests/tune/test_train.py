@@ -707,13 +707,13 @@ def test_the_memory_foretold_is_no_less_and_little_more_than_was_measured(
 
 
 def test_a_large_head_is_in_the_memory_that_codes_need(tiny_gguf: Path, table: Path) -> None:
-    """Gemma 2 2B's: 256,000 rows of 2,304. It is expanded beside the logits of the answers, 4 lessons of 8 tokens."""
+    """Gemma 2 2B's: 256,000 rows of 2,304. Expanded, or its transpose in 8 bits, it is beside the logits of 4 lessons of 8 tokens."""
     prepared = with_tokens(prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **COLUMNS), 32, 4)
     shapes = dict.fromkeys(prepared.arch.projections.values(), (2304, 2304))
     small, large = Measured(10**6, 1, shapes), Measured(10**6, 256_000, shapes)
-    for precision, size in (("bfloat16", 2), ("float32", 4)):
+    for precision, of_matrix, of_logit in (("bfloat16", 2, 2), ("float32", 4, 4), ("int8", 34 / 32, 4)):
         need, needed = (execution._bytes_needed(replace(prepared, file=file), precision, expanded=False) for file in (small, large))
-        assert needed - need == pytest.approx(256_000 * size * (2304 + 32), rel=0.01)
+        assert needed - need == pytest.approx(256_000 * (2304 * of_matrix + 32 * of_logit), rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -90,15 +90,24 @@ def num_learned(prepared: prepare.Prepared) -> int:
 
 
 def _bytes_needed(prepared: prepare.Prepared, precision: qlora.Precision, *, expanded: bool) -> int:
-    settings, values = prepared.settings, prepared.file.num_values
-    learned = ADAPTER_BYTES_A_WEIGHT * num_learned(prepared)
-    weights = int(values * qlora.BYTES_A_WEIGHT[precision]) if expanded else values
+    settings, learned = prepared.settings, ADAPTER_BYTES_A_WEIGHT * num_learned(prepared)
     prefix = shared_prefix(prepared.all_samples)
     _, held_out = prepare.split(prepared)
     batches = [(True, batch) for batch in batches_of(prepared.samples, prefix, max_lessons=settings.batch)]
     batches += [(False, batch) for batch in batches_of(held_out, prefix, max_lessons=MOST_LOOKED_AT)]
     step = max(_bytes_of_step(prepared, batch, prefix, precision, expanded=expanded, learns=learns) for learns, batch in batches)
-    return PYTORCH_BYTES + weights + learned + step
+    return PYTORCH_BYTES + _bytes_of_weights(prepared, precision, expanded=expanded) + learned + step
+
+
+def _bytes_of_weights(prepared: prepare.Prepared, precision: qlora.Precision, *, expanded: bool) -> int:
+    """Of all matrices; in 8 bits also of the transposes of those that gradients go through, where they are kept."""
+    file, values = prepared.file, prepared.file.num_values
+    if precision != "int8":
+        return values * (qlora.DTYPES[precision].itemsize if expanded else 1)
+    if expanded:
+        layer = sum(file.tensor(f"blk.0.{name}.weight").num_values for name in prepared.arch.projections.values())
+        values += file.tensor(tied_embeddings.output_tensor(file)).num_values + prepared.settings.layers * layer
+    return int(values * qlora.TILED_BYTES)
 
 
 def _bytes_of_step(
@@ -134,12 +143,13 @@ def _bytes_of_copies(prepared: prepare.Prepared, batch: Sequence[Sample], prefix
 
 
 def _bytes_of_loss(prepared: prepare.Prepared, batch: Sequence[Sample], precision: qlora.Precision, *, expanded: bool) -> int:
-    """Logits, which become their slopes, of the answer tokens taken at a time; as codes the whole matrix beside them, expanded."""
+    """Logits, which become their slopes, of the answer tokens taken at a time; beside them, if it is not kept so, the whole matrix as
+    it multiplies (in 8 bits its transpose)."""
     sizes, head = prepared.sizes, prepared.file.tensor(tied_embeddings.output_tensor(prepared.file))
     size = qlora.DTYPES[precision].itemsize
     tokens = min(qlora.AnswerLoss.CHUNK_TOKENS, sum(sample.num_learned for sample in batch))
     logits = tokens * head.num_rows * (size if sizes.logit_cap is None else 3 * 4)
-    return logits + (0 if expanded else head.num_values * size)
+    return logits + (0 if expanded else int(head.num_values * qlora.bytes_a_weight(head.num_rows, head.shape[-1], precision)))
 
 
 def bytes_kept(prepared: prepare.Prepared, precision: qlora.Precision, *, expanded: bool, sharing: int = 1) -> int:

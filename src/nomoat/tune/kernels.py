@@ -1,9 +1,11 @@
-"""The work between a layer's matrix products, each one pass over memory: norm, rotation, gate, and the loss with its slope.
+"""The work between a layer's matrix products, each one pass over memory: norm, rotation, gate, and the loss with its slope. And the
+transpose of a matrix in the engine's tiles.
 
 PyTorch has them for CPUs as chains of operations with several passes and copies each (docs/tried/tuning-speed.md). Compiled by numba
 at the first use in an installation (half a minute), and kept. Numbers come in and go out in f32 or bf16; all is computed in f32.
 
-Shapes: M tokens, W width, H heads, D head width, R a head's turning part, I hidden width, N tokens with loss, V vocabulary.
+Shapes: M tokens, W width, H heads, D head width, R a head's turning part, I hidden width, N tokens with loss, V vocabulary; T tiles,
+B blocks of a tile, S bytes of a block.
 """
 
 from __future__ import annotations
@@ -16,17 +18,25 @@ from typing import Any
 
 import numba
 import numpy as np
+import numpy.typing as npt
 import torch
 from numba import types
 from numba.extending import overload
 
 from nomoat import jit, machine_code
-from nomoat.engine import elementwise, forked
+from nomoat.engine import elementwise, forked, tiles
 
 numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # the fastest first: docs/tried/tuning-speed.md
 kernel: jit.Decorator = numba.njit(parallel=True, cache=True, fastmath=jit.FAST, error_model="numpy")
+inlined: jit.Decorator = numba.njit(inline="always", error_model="numpy")
 compiled: Callable[..., jit.Decorator] = overload
 ONE, THREE = np.float32(1), np.float32(3)
+TILE_ROWS, GROUP = tiles.TILE_ROWS, tiles.BLOCKS[tiles.WHOLE_BYTES][0]
+CODES_AT = tiles.TILE_BYTES[tiles.WHOLE_BYTES] - TILE_ROWS * GROUP  # behind a float16 of each row
+LARGEST_CODE, ZERO_CODE = np.float32(127), np.float32(tiles.ZEROS[tiles.WHOLE_BYTES])
+FLOAT16_UNIT, FLOAT16_SHIFT = np.float32(2.0**112), np.uint32(13)  # float16's bits that far up are a float32 that much smaller
+FLOAT16_INFINITY = np.uint32(0x7C00)
+Bytes = npt.NDArray[np.uint8]
 _LOCK, _TORCHS_BEFORE = threading.Lock(), list[int]()  # an entry a training that is under way
 
 
@@ -83,7 +93,7 @@ def _begin_no_threads_within_threads() -> None:
 
 def compile_all() -> None:
     """For numbers in f32 and bf16: half a minute of a CPU where they are not kept yet. See `machine_code.compile_by`."""
-    machine_code.compile_by([_use_norm, _use_rotation, _use_gate, _use_loss])
+    machine_code.compile_by([_use_norm, _use_rotation, _use_gate, _use_loss, _use_tiles])
 
 
 def _use_norm() -> None:
@@ -107,6 +117,12 @@ def _use_gate() -> None:
 def _use_loss() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         cross_entropy(torch.ones(2, 32, dtype=dtype), torch.zeros(2, dtype=torch.int64), 1.0)
+
+
+def _use_tiles() -> None:
+    made = np.empty((2, 1, tiles.TILE_BYTES[tiles.WHOLE_BYTES]), np.uint8)
+    fill_tiles(made, np.zeros((2 * TILE_ROWS, GROUP), np.float32))
+    transposed(made)
 
 
 # -------------------------------------------------------------------- numbers
@@ -315,6 +331,81 @@ def cross_entropy(logits_NV: torch.Tensor, targets_N: torch.Tensor, part: float)
     losses_N = torch.empty(len(targets_N))
     _cross_entropy(_array(logits_NV), _array(targets_N), np.float32(part), _array(losses_N))
     return losses_N
+
+
+# -------------------------------------------------------------------- tiles
+@inlined
+def _round(weights_G: Any, codes_G: Any) -> Any:
+    """A group's codes; the bits of the float16 that is its scale."""
+    largest = np.uint32(0)
+    for at in range(GROUP):
+        largest = max(largest, jit.as_bits(abs(weights_G[at])))
+    scale = jit.as_float(largest) / LARGEST_CODE
+    inverse = ONE / scale if scale > 0 else np.float32(0)
+    for at in range(GROUP):
+        codes_G[at] = np.uint8(np.int32(np.rint(weights_G[at] * inverse) + ZERO_CODE))
+    bits = jit.as_bits(scale / FLOAT16_UNIT)
+    bits += np.uint32(0xFFF) + ((bits >> FLOAT16_SHIFT) & np.uint32(1))
+    return np.uint16(min(bits >> FLOAT16_SHIFT, FLOAT16_INFINITY))
+
+
+@kernel
+def _tile(weights_RC: Any, words_TBW: Any, scales_TBH: Any) -> None:
+    """Into tiles of 8 bits, which are seen as words and as halves of them."""
+    for t in numba.prange(len(words_TBW)):
+        codes = np.empty(GROUP, np.uint8)
+        words = codes.view(np.uint32)
+        for b in range(words_TBW.shape[1]):
+            for r in range(TILE_ROWS):
+                scales_TBH[t, b, r] = _round(weights_RC[t * TILE_ROWS + r, b * GROUP : (b + 1) * GROUP], codes)
+                for at in range(GROUP // 4):
+                    words_TBW[t, b, CODES_AT // 4 + TILE_ROWS * at + r] = words[at]
+
+
+@kernel
+def _transpose(tiles_TBS: Any, words_BTW: Any, scales_BTH: Any) -> None:
+    """The same of what is in such tiles, a square of 32 rows and columns at a time."""
+    for b in numba.prange(tiles_TBS.shape[1]):
+        square_CR = np.empty((GROUP, GROUP), np.float32)
+        scales_R, codes = np.empty(TILE_ROWS, np.float32), np.empty(GROUP, np.uint8)
+        words = codes.view(np.uint32)
+        for t in range(len(tiles_TBS)):
+            block, row = tiles_TBS[t, b], t % 2 * TILE_ROWS
+            for r in range(TILE_ROWS):
+                bits = np.uint32(block[2 * r]) | (np.uint32(block[2 * r + 1]) << np.uint32(8))
+                scales_R[r] = jit.as_float(bits << FLOAT16_SHIFT) * FLOAT16_UNIT
+            for c in range(0, GROUP, 4):
+                operand = block[CODES_AT + TILE_ROWS * c : CODES_AT + TILE_ROWS * (c + 4)]
+                first, second, third, fourth = square_CR[c], square_CR[c + 1], square_CR[c + 2], square_CR[c + 3]
+                for r in range(TILE_ROWS):  # so that LLVM makes vectors of it
+                    first[row + r] = (np.float32(operand[4 * r]) - ZERO_CODE) * scales_R[r]
+                    second[row + r] = (np.float32(operand[4 * r + 1]) - ZERO_CODE) * scales_R[r]
+                    third[row + r] = (np.float32(operand[4 * r + 2]) - ZERO_CODE) * scales_R[r]
+                    fourth[row + r] = (np.float32(operand[4 * r + 3]) - ZERO_CODE) * scales_R[r]
+            if row == 0:
+                continue
+            for c in range(GROUP):
+                tile, lane = 2 * b + c // TILE_ROWS, c % TILE_ROWS
+                scales_BTH[tile, t // 2, lane] = _round(square_CR[c], codes)
+                for at in range(GROUP // 4):
+                    words_BTW[tile, t // 2, CODES_AT // 4 + TILE_ROWS * at + lane] = words[at]
+
+
+def fill_tiles(tiles_TBS: Bytes, weights_RC: npt.NDArray[np.float32]) -> None:
+    """Weights in 8 bits with a scale for each 32 of a row (Q8_0), into the engine's tiles (`engine.tiles`); rows and columns are
+    multiples of 32. Raises ValueError for what is no number."""
+    scales_TBH = tiles_TBS.view(np.float16)
+    _tile(np.ascontiguousarray(weights_RC), tiles_TBS.view(np.uint32), scales_TBH.view(np.uint16))
+    if not np.isfinite(scales_TBH[:, :, :TILE_ROWS]).all():
+        raise ValueError("weights that are no numbers")
+
+
+def transposed(tiles_TBS: Bytes) -> Bytes:
+    """The transpose of a matrix in such tiles, in such tiles. Its scales are of 32 rows each, so its weights are rounded once more."""
+    num_tiles, num_blocks, size = tiles_TBS.shape
+    made = np.empty((num_blocks * GROUP // TILE_ROWS, num_tiles * TILE_ROWS // GROUP, size), np.uint8)
+    _transpose(tiles_TBS, made.view(np.uint32), made.view(np.uint16))
+    return made
 
 
 rms_norm: Callable[..., torch.Tensor] = RMSNorm.apply

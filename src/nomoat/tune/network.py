@@ -188,17 +188,20 @@ class Network:
 
     def losses(self, hidden_NW: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The same of each target by itself, and whether it is the likeliest token: both [N], without gradients."""
-        losses, hits = [], []
+        losses, hits, head = [], [], self._head.ready()
         with torch.no_grad():
             for hidden, targets in zip(*(rows.split(qlora.AnswerLoss.CHUNK_TOKENS) for rows in (hidden_NW, targets_N)), strict=True):
-                logits = self.logits(hidden)
+                logits = self._logits(hidden, head)
                 hits.append(logits.argmax(-1) == targets)
                 losses.append(kernels.cross_entropy(logits, targets, 1.0))  # the logits are lost
         return torch.cat(losses), torch.cat(hits)
 
     def logits(self, hidden_NW: torch.Tensor) -> torch.Tensor:
         """Scores of every token of the vocabulary, f32: for some hundred rows at a time."""
-        logits = self._head.times(self._last(hidden_NW)).float()
+        return self._logits(hidden_NW, self._head)
+
+    def _logits(self, hidden_NW: torch.Tensor, head: qlora.Matrix) -> torch.Tensor:
+        logits = head.times(self._last(hidden_NW)).float()
         if "output.bias" in self._vectors:
             logits = logits + self._vectors["output.bias"]
         cap = self.sizes.logit_cap

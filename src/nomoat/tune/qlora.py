@@ -2,13 +2,14 @@
 
 A matrix holds the very weights that the engine serves at the default quality. How it multiplies is by what this CPU is fastest at:
 expanded into bf16 or f32 once, or in 8 bits by the engine's own products, with activations and gradients rounded to 8 bits, too (as
-the engine does).
+the engine does). Where memory is short, what can be made again of one byte a weight is: for each product, or each gradient.
 
 Shapes: N tokens, I inputs, O outputs, R rank, G groups of a row, S inputs of a group.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from nomoat import hardware
@@ -23,16 +25,16 @@ from nomoat.engine import step_tables, tiles
 from nomoat.engine.gguf import FloatArray
 from nomoat.engine.lora import USUAL_SCALE
 from nomoat.engine.program import Program
-from nomoat.engine.weights import Arrays, Form, quantised, restored, whole_bytes
+from nomoat.engine.weights import Arrays, Form, quantised, restored
 from nomoat.tune import kernels
 
 INT8_ROWS = Form("int8")
 Precision = Literal["float32", "bfloat16", "int8"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.float32}  # of what is multiplied
-BYTES_A_WEIGHT = {"float32": 4.0, "bfloat16": 2.0, "int8": 2.125}  # expanded; of int8 the matrix and its transpose
 PIECE_WEIGHTS = 4_000_000  # in f32 at a time
 TILED = tiles.WHOLE_BYTES
 GROUP = tiles.BLOCKS[TILED][0]
+TILED_BYTES = tiles.BLOCKS[TILED][1] / GROUP  # a weight
 
 
 class Matrix(Protocol):
@@ -48,6 +50,10 @@ class Matrix(Protocol):
 
     def rows(self, indices: torch.Tensor) -> torch.Tensor:
         """Some rows, for a matrix that is a table of embeddings: f32, [..., I]."""
+        ...
+
+    def ready(self) -> Matrix:
+        """The same for many products one after another: what is made for each of them otherwise is made once."""
         ...
 
 
@@ -73,16 +79,22 @@ def _slices(num_rows: int, num_inputs: int) -> Iterator[slice]:
 
 
 class Expanded:
-    """Codes times scales, kept in `dtype`: 2 or 4 bytes a weight. `parts`: below each other."""
+    """Codes times scales, kept as they multiply: 2 or 4 bytes a weight."""
 
-    def __init__(self, parts: Sequence[Part], dtype: torch.dtype) -> None:
-        self.weight_OI = torch.empty(sum(part.num_rows for part in parts), parts[0].num_inputs, dtype=dtype)
+    def __init__(self, weight_OI: torch.Tensor) -> None:
+        self.weight_OI = weight_OI
+
+    @classmethod
+    def of(cls, parts: Sequence[Part], dtype: torch.dtype) -> Expanded:
+        """`parts` below each other."""
+        weight_OI = torch.empty(sum(part.num_rows for part in parts), parts[0].num_inputs, dtype=dtype)
         start = 0
         for part in parts:
             for piece in part.pieces(part.form):
                 rows = torch.from_numpy(restored(piece, part.form))
-                self.weight_OI[start : start + len(rows)] = rows
+                weight_OI[start : start + len(rows)] = rows
                 start += len(rows)
+        return cls(weight_OI)
 
     def times(self, x_NI: torch.Tensor, onto_NO: torch.Tensor | None = None) -> torch.Tensor:
         return _multiplied(x_NI, self.weight_OI.t(), onto_NO)
@@ -92,6 +104,9 @@ class Expanded:
 
     def rows(self, indices: torch.Tensor) -> torch.Tensor:
         return self.weight_OI[indices].float()
+
+    def ready(self) -> Expanded:
+        return self
 
 
 def _multiplied(x_NC: torch.Tensor, matrix_CR: torch.Tensor, onto_NR: torch.Tensor | None) -> torch.Tensor:
@@ -110,76 +125,96 @@ class Codes:
         self._dtype = dtype
 
     def times(self, x_NI: torch.Tensor, onto_NO: torch.Tensor | None = None) -> torch.Tensor:
-        return _multiplied(x_NI, self._expanded().t(), onto_NO)
+        return self.ready().times(x_NI, onto_NO)
 
     def gradient(self, dy_NO: torch.Tensor, onto_NI: torch.Tensor | None = None) -> torch.Tensor:
-        return _multiplied(dy_NO, self._expanded(), onto_NI)
+        return self.ready().gradient(dy_NO, onto_NI)
 
     def rows(self, indices: torch.Tensor) -> torch.Tensor:
         return (self._codes_OGS[indices] * self._scales_OG1[indices]).flatten(-2)
 
-    def _expanded(self) -> torch.Tensor:
+    def ready(self) -> Expanded:
         expanded_OGS = torch.empty(self._codes_OGS.shape, dtype=self._dtype)
         for rows in _slices(len(expanded_OGS), expanded_OGS[0].numel()):
             expanded_OGS[rows] = self._codes_OGS[rows] * self._scales_OG1[rows]
-        return expanded_OGS.flatten(1)
+        return Expanded(expanded_OGS.flatten(1))
 
 
 class Tiled:
-    """The matrix and its transpose in tiles of 8 bits with a scale for each 32, for the engine's products (`engine.panels`), in f32.
+    """The matrix in tiles of 8 bits with a scale for each 32, for the engine's products (`engine.panels`), in f32.
 
-    Both inputs and their gradients are rounded to 8 bits in chunks of 64 columns (with 128, gradients lose too much:
-    docs/tried/tuning-speed.md). A run that goes on where there is AMX has many rounded to bf16 there (`engine.amx`).
+    Gradients multiply by its transpose in tiles, which is made by the first of them and kept, or made for each. Both inputs and their
+    gradients are rounded to 8 bits in chunks of 64 columns (with 128, gradients lose too much: docs/tried/tuning-speed.md). A run that
+    goes on where there is AMX has many rounded to bf16 there (`engine.amx`).
     Idea: Wortsman et al. 2023, Stable and low-precision training for large-scale vision-language models, arXiv:2304.13013.
     """
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[Part], *, keeps_transpose: bool) -> None:
         outputs, inputs = sum(part.num_rows for part in parts), parts[0].num_inputs
-        blocks = tiles.TILE_BYTES[TILED]
-        self._tiles = np.empty((outputs // tiles.TILE_ROWS, inputs // GROUP * blocks), np.uint8)
-        self._turned = np.empty((inputs // tiles.TILE_ROWS, outputs // GROUP, blocks), np.uint8)
+        self._tiles_TBS = np.empty((outputs // tiles.TILE_ROWS, inputs // GROUP, tiles.TILE_BYTES[TILED]), np.uint8)
         start = 0
         for part in parts:
             for piece in part.pieces(part.form):
                 rows = restored(piece, part.form)
-                stop = start + len(rows)
-                self._tiles[start // tiles.TILE_ROWS : stop // tiles.TILE_ROWS] = tiles.tiled(whole_bytes(rows), TILED)
-                turned = tiles.tiled(whole_bytes(np.ascontiguousarray(rows.T)), TILED)
-                self._turned[:, start // GROUP : stop // GROUP] = turned.reshape(len(turned), -1, blocks)
+                stop = start + len(rows) // tiles.TILE_ROWS
+                kernels.fill_tiles(self._tiles_TBS[start:stop], rows)
                 start = stop
-        self._forward, self._backward = (
-            (Program([("out", TILED, rows, 0, -1)], int(held.ctypes.data), columns, chunk=tiles.FINE_CHUNK), rows)
-            for held, rows, columns in ((self._tiles, outputs, inputs), (self._turned, inputs, outputs))
-        )
-
-    @staticmethod
-    def fits(parts: Sequence[Part]) -> bool:
-        """Whether a matrix of these parts can be kept so: all sizes are multiples of 32."""
-        return parts[0].num_inputs % GROUP == 0 and all(part.num_rows % GROUP == 0 for part in parts)
+        self._product = TiledProduct(self._tiles_TBS)
+        self._keeps_transpose = keeps_transpose
+        self._transpose: TiledProduct | None = None
 
     def times(self, x_NI: torch.Tensor, onto_NO: torch.Tensor | None = None) -> torch.Tensor:
-        return _product(*self._forward, x_NI, onto_NO)
+        return self._product(x_NI, onto_NO)
 
     def gradient(self, dy_NO: torch.Tensor, onto_NI: torch.Tensor | None = None) -> torch.Tensor:
-        return _product(*self._backward, dy_NO, onto_NI)
+        transpose = self._transpose or TiledProduct(kernels.transposed(self._tiles_TBS))
+        if self._keeps_transpose:
+            self._transpose = transpose
+        return transpose(dy_NO, onto_NI)
 
     def rows(self, indices: torch.Tensor) -> torch.Tensor:
-        found = torch.from_numpy(tiles.rows_of(self._tiles, TILED, indices.flatten().numpy()))
+        tiles_TS = self._tiles_TBS.reshape(len(self._tiles_TBS), -1)
+        found = torch.from_numpy(tiles.rows_of(tiles_TS, TILED, indices.flatten().numpy()))
         return found.view(*indices.shape, -1)
 
+    def ready(self) -> Tiled:
+        if self._keeps_transpose:
+            return self
+        for_now = copy.copy(self)
+        for_now._keeps_transpose = True
+        return for_now
 
-def _product(program: Program, rows: int, x_NC: torch.Tensor, onto_NR: torch.Tensor | None) -> torch.Tensor:
-    y_NR = torch.empty(len(x_NC), rows)
-    if len(x_NC):
-        program.run(x_NC.detach().contiguous().numpy()[None], None, None, [y_NR.numpy()[None]])
-    return y_NR if onto_NR is None else onto_NR.add_(y_NR)
+
+class TiledProduct:
+    """x times a matrix in tiles: [N, rows of all tiles]."""
+
+    def __init__(self, tiles_TBS: npt.NDArray[np.uint8]) -> None:
+        self._tiles_TBS, self._rows = tiles_TBS, len(tiles_TBS) * tiles.TILE_ROWS  # the program has its address alone
+        parts = [("out", TILED, self._rows, 0, -1)]
+        self._program = Program(parts, int(tiles_TBS.ctypes.data), tiles_TBS.shape[1] * GROUP, chunk=tiles.FINE_CHUNK)
+
+    def __call__(self, x_NC: torch.Tensor, onto_NR: torch.Tensor | None) -> torch.Tensor:
+        y_NR = torch.empty(len(x_NC), self._rows)
+        if len(x_NC):
+            self._program.run(x_NC.detach().contiguous().numpy()[None], None, None, [y_NR.numpy()[None]])
+        return y_NR if onto_NR is None else onto_NR.add_(y_NR)
+
+
+def fits_tiles(num_rows: int, num_inputs: int) -> bool:
+    """Whether a matrix of this size can be kept in tiles, and so can its transpose."""
+    return num_rows % GROUP == 0 and num_inputs % GROUP == 0
+
+
+def bytes_a_weight(num_rows: int, num_inputs: int, precision: Precision) -> float:
+    """Of a matrix of this size as it multiplies."""
+    return TILED_BYTES if precision == "int8" and fits_tiles(num_rows, num_inputs) else DTYPES[precision].itemsize
 
 
 def kept(parts: Sequence[Part], precision: Precision, *, expanded: bool) -> Matrix:
     """A matrix as it multiplies fastest in this precision; not `expanded`: with the least memory."""
-    if not expanded:
-        return Codes(parts, DTYPES[precision])
-    return Tiled(parts) if precision == "int8" and Tiled.fits(parts) else Expanded(parts, DTYPES[precision])
+    if precision == "int8" and all(fits_tiles(part.num_rows, part.num_inputs) for part in parts):
+        return Tiled(parts, keeps_transpose=expanded)
+    return Expanded.of(parts, DTYPES[precision]) if expanded else Codes(parts, DTYPES[precision])
 
 
 class LoraLinear(torch.autograd.Function):
@@ -240,7 +275,7 @@ class AnswerLoss(torch.autograd.Function):
     def forward(
         ctx: Any, x_NW: torch.Tensor, head: Matrix, bias_V: torch.Tensor | None, targets_N: torch.Tensor, cap: float | None
     ) -> Any:
-        count, total = int((targets_N >= 0).sum()), torch.zeros(())
+        count, total, head = int((targets_N >= 0).sum()), torch.zeros(()), head.ready()
         gradient_NW = torch.empty_like(x_NW)
         for start in range(0, len(targets_N), AnswerLoss.CHUNK_TOKENS):
             rows = slice(start, start + AnswerLoss.CHUNK_TOKENS)
