@@ -66,6 +66,7 @@ def test_tasks_are_written_as_alpaca_does_with_their_origin_beside_them(
         "terms of what learns from it:\n"
         "commercial use: unknown, in part unconfirmed\n"
         f"  because of teacher {server.url}#m: terms not known\n"
+        "note: if you know the teacher's terms, run it again with --teacher-licence: answers are not asked for again\n"
         f"wrote {out}\n"
     )
     rows = rows_of(out)

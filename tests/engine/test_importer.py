@@ -182,6 +182,14 @@ def test_an_adapter_of_other_sizes_is_refused_by_its_layer(tiny_gguf: Path, tmp_
     assert caught.value.hint == "an adapter fits only the model it was tuned on"
 
 
+def test_an_adapter_of_another_model_is_refused_by_the_name_of_its_own(tiny_gguf: Path, tmp_path: Path) -> None:
+    config = write_adapter(tmp_path / "large", parts={"mlp.down_proj": (128, 128)}) / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": "smollm2-135m"}))
+    with pytest.raises(BadFileError) as caught:
+        importer.import_gguf(tiny_gguf, adapter=config.parent)
+    assert caught.value.hint == "an adapter fits only the model it was tuned on, `smollm2-135m`"
+
+
 def test_an_adapter_of_an_output_layer_that_is_the_embedding_too_is_refused(tiny_gguf: Path, tmp_path: Path) -> None:
     """PEFT adds it to the output alone, and beside the weights an output layer has none."""
     folder = write_adapter(tmp_path / "a")

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -151,6 +152,14 @@ def test_what_stands_in_the_test_file_is_named_and_not_learned(
     assert (prepared.survey.dropped, prepared.survey.num_lessons) == (1, 2)
     kept = prepare(str(tiny_gguf), train, test=test, keep_shared=True, **COLUMNS)
     assert (kept.survey.dropped, kept.survey.num_lessons) == (0, 3)
+
+
+def test_the_same_text_in_other_spaces_letters_and_forms_is_not_learned(tiny_gguf: Path, tmp_path: Path) -> None:
+    asked = "Café가 열려 있나요?"
+    same = ("CAFÉ가  열려\u00a0있나요?", unicodedata.normalize("NFD", asked), f"\ufeff{asked}", "Café가\u200b 열려 있나요?\u200b")
+    train = write(tmp_path / "train.csv", *((text, "a") for text in same), ("Café가 열려있나요?", "b"))
+    prepared = prepare(str(tiny_gguf), train, test=write(tmp_path / "test.csv", (asked, "a"), ("x", "b")), **COLUMNS)
+    assert prepared.survey.shared_with_test == ("line 2", "line 3", "line 4", "line 5")
 
 
 def test_a_chat_that_learns_the_answer_to_a_tests_question_before_its_last_one_is_not_learned(tiny_gguf: Path, tmp_path: Path) -> None:

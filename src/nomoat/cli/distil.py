@@ -404,6 +404,8 @@ def _end(saved: dict[str, Any], parents: Sequence[Parent], facts: dict[str, Any]
     if saved.get("rows", saved.get("tasks")):
         console.say("terms of what learns from it:")
         say_terms(licences.of_parents(parents))
+        if any(parent.licence == "unknown" and parent.name.startswith(saved["teacher"]) for parent in parents):
+            console.say("note: if you know the teacher's terms, run it again with --teacher-licence: answers are not asked for again")
         console.say(f"wrote {how.out}")
     else:
         console.say(f"`{how.out}` holds nothing to learn from")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import regex
 
 OTHER_BASE = "an adapter fits only the model it was tuned on"
+ITS_BASE = "base_model_name_or_path"  # what PEFT, and `nomoat tune`, call that model in the config
 AGAIN = "tune it again with `nomoat tune`, or download it again"
 MERGE = "merge the adapter into its model with PEFT (`merge_and_unload`), and run that folder"
 MERGE_UNLESS_TIED = (
@@ -75,6 +76,7 @@ class LoraDelta:
         """`header_only`: no weight is read or checked, for who asks only whether the rest of the folder is sound."""
         self.weights_path = folder / ADAPTER_WEIGHTS
         self._scaling = scaling = _Scaling(folder)
+        self._other_base = OTHER_BASE + (f", `{scaling.base}`" if scaling.base else "")  # a hint
         self.alpha = scaling.of_layer("", scaling.rank) * scaling.rank or 1.0  # as others have it, who divide it by the rank
         stored = _read_stored(folder)
         tensors = {
@@ -143,13 +145,13 @@ class LoraDelta:
         try:
             made._pairs |= expert_lora.of_layers(arch, sizes, of_experts, self._scaling.of_layer)
         except ValueError as exc:
-            raise BadFileError(f"`{self.weights_path}` changes {exc}", hint=OTHER_BASE) from exc
+            raise BadFileError(f"`{self.weights_path}` changes {exc}", hint=self._other_base) from exc
         made._scales |= dict.fromkeys(made._pairs, 1.0)
         for name in (name for name in read if name not in of_experts):
             ours = peft_names.our_name(arch, name)
             layer = name if ours in made._pairs else ours
             if layer in made._pairs:
-                raise BadFileError(f"`{self.weights_path}` changes `{layer}` twice, under two names", hint=OTHER_BASE)
+                raise BadFileError(f"`{self.weights_path}` changes `{layer}` twice, under two names", hint=self._other_base)
             (a_RI, b_OR), made._scales[layer] = self._pairs[name], self._scales[name]
             as_ours = peft_names.is_ours(arch, name, layer)
             made._pairs[layer] = (a_RI, b_OR if as_ours else self._in_our_order(arch, sizes, layer, b_OR))
@@ -162,7 +164,7 @@ class LoraDelta:
             return b_OR if order is None else np.ascontiguousarray(b_OR[order])
         except (ValueError, IndexError) as exc:
             message = f"`{self.weights_path}` changes `{layer}` as one of {len(b_OR):,} rows, which the model's cannot have"
-            raise BadFileError(message, hint=OTHER_BASE) from exc
+            raise BadFileError(message, hint=self._other_base) from exc
 
     def matrices(self, layer: str) -> tuple[FloatArray, FloatArray] | None:
         """A and B of a layer, or None: for who multiplies them by `alpha / R`."""
@@ -200,13 +202,14 @@ class LoraDelta:
         found = self._pairs.get(layer)
         if found is not None and (own := (math.prod(found[1].shape[:-1]), found[0].shape[-1])) != sizes:
             raise BadFileError(
-                f"`{self.weights_path}` changes `{layer}` as one of {list(own)}, and the model's is {list(sizes)}", hint=OTHER_BASE
+                f"`{self.weights_path}` changes `{layer}` as one of {list(own)}, and the model's is {list(sizes)}",
+                hint=self._other_base,
             )
         for kind, (name, copied) in self._copies.items() if layer == OUTPUT else ():
             if copied.values.shape != (sizes if kind == "weight" else sizes[:1]):
                 raise BadFileError(
                     f"`{self.weights_path}` holds `{name}` of {list(copied.values.shape)}, and the model's is {list(sizes)}",
-                    hint=OTHER_BASE,
+                    hint=self._other_base,
                 )
 
     def scaled(self, layer: str) -> tuple[FloatArray, FloatArray] | None:
@@ -222,7 +225,7 @@ class LoraDelta:
         if strange := self._unused.difference(but):
             raise BadFileError(
                 f"`{self.weights_path}` changes layers this model does not have: {', '.join(sorted(strange)[:3])}",
-                hint=OTHER_BASE,
+                hint=self._other_base,
             )
 
     def require_other_than_output(self) -> None:
@@ -262,6 +265,7 @@ class _Scaling:
         if type(rank) is not int or not 1 <= rank <= LARGEST_RANK:
             raise self._wrong("r", rank, f"no rank: a whole number from 1 to {LARGEST_RANK:,}")
         self.rank = rank
+        self.base = base if isinstance(base := config.get(ITS_BASE), str) else ""
         patterns = config.get("alpha_pattern") or {}
         if not isinstance(patterns, dict):
             raise self._wrong("alpha_pattern", patterns, "no object of names and numbers")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
 from nomoat.conversations import Lesson
+
+NO_WIDTH = re.compile("[\u200b\u2060\ufeff]")  # spaces that nobody sees and `split` does not know: pages and exports add them
 
 
 def asked(lesson: Lesson) -> Iterator[tuple[int, bytes]]:
@@ -58,4 +61,4 @@ def chains(lessons: Sequence[Lesson]) -> tuple[dict[bytes, bytes], set[bytes]]:
 
 
 def _plain(text: str) -> bytes:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split()).encode("utf-8", "surrogatepass")
+    return " ".join(NO_WIDTH.sub("", unicodedata.normalize("NFKC", text)).casefold().split()).encode("utf-8", "surrogatepass")
