@@ -463,6 +463,17 @@ def test_a_truncated_file_says_which_tensor_is_cut(tiny_gguf: Path, tmp_path: Pa
         GGUFFile(path)
 
 
+@pytest.mark.parametrize(("at", "changed"), [(24, struct.pack("<Q", 0)), (20, struct.pack("<I", 28))], ids=["offset", "F64 for F32"])
+def test_a_tensor_that_begins_within_another_is_refused(tiny_gguf: Path, tmp_path: Path, at: int, changed: bytes) -> None:
+    """Else the bytes of both would be weights, and answers wrong without a word."""
+    path, content, name = tmp_path / "moved.gguf", bytearray(tiny_gguf.read_bytes()), b"blk.0.attn_q.weight"
+    at += content.index(name) + len(name)
+    content[at : at + len(changed)] = changed
+    path.write_bytes(content)
+    with pytest.raises(BadFileError, match=r"tensors `.*` and `.*` lie in the same bytes"):
+        GGUFFile(path)
+
+
 def test_a_header_that_claims_a_billion_tensors_allocates_nothing(tmp_path: Path) -> None:
     path = tmp_path / "liar.gguf"
     path.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 1 << 40, 1 << 40) + bytes(64))

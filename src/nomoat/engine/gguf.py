@@ -9,6 +9,7 @@ A large model may be split: `name-00001-of-00003.gguf` and so on, its metadata i
 
 from __future__ import annotations
 
+import itertools
 import math
 import mmap
 import re
@@ -66,6 +67,11 @@ class Tensor:
     offset: int
     row_bytes: int
     file_number: int = 0  # of a model that is split over several files
+
+    @property
+    def end(self) -> int:
+        """The byte of the file behind it."""
+        return self.offset + self.row_bytes * self.num_rows
 
     @property
     def num_values(self) -> int:
@@ -327,14 +333,13 @@ class _Part:
 
     def raw_rows(self, tensor: Tensor) -> npt.NDArray[np.uint8]:
         """A tensor's bytes where they lie: [rows, bytes]."""
-        end = tensor.offset + tensor.row_bytes * tensor.num_rows
-        return self._bytes[tensor.offset : end].reshape(tensor.num_rows, tensor.row_bytes)
+        return self._bytes[tensor.offset : tensor.end].reshape(tensor.num_rows, tensor.row_bytes)
 
     def give_back(self, tensor: Tensor) -> None:
         """Let go of a tensor's pages, which count as this process's memory while they are mapped. Read again, they come back."""
         if hasattr(self._map, "madvise"):  # not on Windows
             start = tensor.offset // mmap.PAGESIZE * mmap.PAGESIZE
-            self._map.madvise(mmap.MADV_DONTNEED, start, tensor.offset + tensor.row_bytes * tensor.num_rows - start)
+            self._map.madvise(mmap.MADV_DONTNEED, start, tensor.end - start)
 
     def _broken(self, why: str) -> BadFileError:
         return BadFileError(f"`{self.path}` is not a whole GGUF file: {why}", hint="download it again, and compare its size")
@@ -384,6 +389,10 @@ class _Part:
         self.tensors: dict[str, Tensor] = {}
         for info in infos:
             self._place(*info, start)
+        # what a wrong offset, size or type leads to, and would be read as weights
+        for before, after in itertools.pairwise(sorted(self.tensors.values(), key=lambda tensor: tensor.offset)):
+            if after.offset < before.end:
+                raise self._broken(f"tensors `{before.name}` and `{after.name}` lie in the same bytes")
 
     def _tensor_info(self) -> tuple[str, tuple[int, ...], int, int]:
         name = self._string()
