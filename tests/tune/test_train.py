@@ -152,7 +152,7 @@ def test_a_folder_whose_weights_have_changed_is_not_resumed(table: Path, tmp_pat
         tune(base, table, resume=True)
 
 
-@pytest.mark.parametrize("how", ["without a shared beginning", "expanded layer by layer", "with places that have no target"])
+@pytest.mark.parametrize("how", ["without a shared beginning", "one byte a weight", "with places that have no target"])
 def test_what_saves_time_or_memory_does_not_change_the_gradient(
     tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
@@ -167,7 +167,7 @@ def test_what_saves_time_or_memory_does_not_change_the_gradient(
         return [parameter.grad for parameter in run.parameters if parameter.grad is not None]
 
     expected = gradients()
-    if how == "expanded layer by layer":
+    if how == "one byte a weight":
         monkeypatch.setattr(execution, "keep_expanded", lambda *_: hardware.Detected(False, "set by the test"))
     elif how == "without a shared beginning":
         monkeypatch.setattr(loop, "shared_prefix", lambda samples: 0)

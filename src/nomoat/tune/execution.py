@@ -20,8 +20,8 @@ KEPT_PART = 3  # what the frozen layers say about all lessons is kept if it take
 class ExecutionPlan:
     """What the last bits of a result depend on beside the settings; decided once, and kept in the checkpoint.
 
-    `precision`: of the matrix products. `expanded`: the weights are kept so, not as int8 codes. `keeps_lower`: what the frozen layers
-    say about each lesson is computed once.
+    `precision`: of the matrix products. `expanded`: the weights are kept so, not as one byte each. `keeps_lower`: what the frozen
+    layers say about each lesson is computed once.
     """
 
     precision: qlora.Precision
@@ -40,7 +40,7 @@ def choose_plan(
     precision = precision or qlora.fastest_precision()
     say(f"precision: {precision.value} ({precision.reason})")
     expanded = keep_expanded(prepared, precision.value, sharing)
-    say(f"weights: {'kept expanded' if expanded.value else 'expanded layer by layer, activations computed twice'} ({expanded.reason})")
+    say(f"weights: {'kept expanded' if expanded.value else 'kept as one byte each, activations computed twice'} ({expanded.reason})")
     size = bytes_kept(prepared, precision.value, expanded=expanded.value, sharing=sharing)
     if size:
         frozen = prepared.sizes.layers - prepared.settings.layers
@@ -49,7 +49,7 @@ def choose_plan(
 
 
 def keep_expanded(prepared: prepare.Prepared, precision: qlora.Precision, sharing: int = 1) -> hardware.Detected[bool]:
-    """Whether the weights fit into memory expanded, or have to stay int8 codes and be expanded layer by layer.
+    """Whether the weights fit into memory expanded, or have to stay one byte each, of which the rest is made layer by layer.
 
     Raises NotEnoughMemoryError if neither fits.
     """

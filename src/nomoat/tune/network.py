@@ -94,8 +94,8 @@ class Network:
 
     A row goes through it in two steps: `read`, the lowest `frozen` layers, which have no adapter, so that what they say can be kept;
     and `hidden`, all others.
-    `keep_expanded`: weights as they multiply fastest in this precision, or as int8 codes (and activations computed twice), for models
-    too large for that.
+    `keep_expanded`: weights as they multiply fastest in this precision, or as one byte each (and activations computed twice), for
+    models too large for that.
     """
 
     def __init__(
