@@ -99,17 +99,6 @@ def test_what_is_no_number_stays_none() -> None:
     assert kernels.gate(torch.full((1, 40), torch.nan), "silu").isnan().all()
 
 
-LEARNS = """
-from nomoat.tune import kernels
-kernels.use_threads(1)
-kernels._use_norm(), kernels._use_rotation(), kernels._use_gate(), kernels._use_loss()
-for kernel in (kernels._norm_forward, kernels._norm_backward, kernels._rotate, kernels._gate_backward, kernels._cross_entropy):
-    assert kernel.stats.cache_hits and not kernel.stats.cache_misses, kernel
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("kernels")
 def test_a_matrix_in_tiles_and_its_transpose_are_those_of_the_engine() -> None:
     """But for codes that lie between two, by the last bit of a division."""
     weights = torch.randn(96, 160, generator=torch.Generator().manual_seed(0)).numpy() * 0.02
@@ -132,6 +121,20 @@ def test_tiles_of_what_is_no_number_are_refused(damage: float) -> None:
         kernels.fill_tiles(np.empty((2, 1, tiles.TILE_BYTES["Q8_0"]), np.uint8), weights)
 
 
+LEARNS = """
+from nomoat.tune import kernels
+kernels.use_threads(1)
+kernels._use_norm(), kernels._use_rotation(), kernels._use_gate(), kernels._use_loss(), kernels._use_tiles()
+for kernel in (
+    kernels._norm_forward, kernels._norm_backward, kernels._rotate, kernels._gate_backward, kernels._cross_entropy,
+    kernels._tile, kernels._transpose,
+):
+    assert kernel.stats.cache_hits and not kernel.stats.cache_misses, kernel
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("kernels")
 def test_who_learns_has_not_compiled_what_it_learns_with() -> None:
     """It would sum in another order than all who find it kept."""
     subprocess.run([sys.executable, "-c", LEARNS], check=True)

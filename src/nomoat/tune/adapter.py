@@ -22,7 +22,7 @@ from nomoat.engine import arch as architectures
 from nomoat.engine import importer, peft_names, tensor_check
 from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.gguf import FloatArray
-from nomoat.engine.lora import USUAL_SCALE, LoraDelta
+from nomoat.engine.lora import ITS_BASE, USUAL_SCALE, LoraDelta
 from nomoat.engine.source import ModelSource
 from nomoat.engine.templates import Template
 from nomoat.errors import BadFileError, NotWritableError, UnsupportedError, UsageError
@@ -192,7 +192,7 @@ def save(
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": facts["base"],
+        ITS_BASE: facts["base"],
         "r": rank,
         "lora_alpha": rank * USUAL_SCALE,
         "lora_dropout": 0.0,

@@ -191,17 +191,14 @@ class Network:
         losses, hits, head = [], [], self._head.ready()
         with torch.no_grad():
             for hidden, targets in zip(*(rows.split(qlora.AnswerLoss.CHUNK_TOKENS) for rows in (hidden_NW, targets_N)), strict=True):
-                logits = self._logits(hidden, head)
+                logits = self.logits(hidden, head)
                 hits.append(logits.argmax(-1) == targets)
                 losses.append(kernels.cross_entropy(logits, targets, 1.0))  # the logits are lost
         return torch.cat(losses), torch.cat(hits)
 
-    def logits(self, hidden_NW: torch.Tensor) -> torch.Tensor:
-        """Scores of every token of the vocabulary, f32: for some hundred rows at a time."""
-        return self._logits(hidden_NW, self._head)
-
-    def _logits(self, hidden_NW: torch.Tensor, head: qlora.Matrix) -> torch.Tensor:
-        logits = head.times(self._last(hidden_NW)).float()
+    def logits(self, hidden_NW: torch.Tensor, head: qlora.Matrix | None = None) -> torch.Tensor:
+        """Scores of every token of the vocabulary, f32: for some hundred rows at a time. `head`: the output matrix, made ready."""
+        logits = (head or self._head).times(self._last(hidden_NW)).float()
         if "output.bias" in self._vectors:
             logits = logits + self._vectors["output.bias"]
         cap = self.sizes.logit_cap
