@@ -265,11 +265,16 @@ class ContextExceededError(NomoatError):
     def on_the_wire(self) -> str:
         """The message in OpenAI's and vLLM's words: LiteLLM, CrewAI and others know the error by them, and some read the numbers.
 
-        Of a prompt's fault also in Anthropic's ("prompt is too long"), which LangChain knows. Where not all was counted, the numbers
-        are those that it has at least, in the same words, and "or more" stands after them.
+        Of a prompt's fault also in Anthropic's ("prompt is too long: 5 tokens > 4 maximum"), by which LangChain knows it, and Claude
+        Code, which then sums the conversation up. Where not all was counted, the numbers are those that it has at least, in the same
+        words, and "or more" stands after them.
         """
         more = "" if self.was_counted else " or more"
-        fault = " The prompt is too long." if self.prompt_tokens >= self.context_tokens else ""
+        fault = ""
+        if self.prompt_tokens >= self.context_tokens:
+            fault = (
+                f" The prompt is too long: {max(self.prompt_tokens, self.context_tokens + 1)} tokens > {self.context_tokens} maximum."
+            )
         return (
             f"This model's maximum context length is {self.context_tokens} tokens. However, you requested "
             f"{self.prompt_tokens + self.max_new_tokens} tokens ({self.prompt_tokens} in the messages, {self.max_new_tokens} in the "

@@ -298,6 +298,7 @@ class Chunk:
     `likelihoods`: the tokens since the last chunk, where `top_logprobs` asked for them. Text may come a chunk after its tokens. To a
     prompt of plain text, the token that ends the answer is one of them, though no text: harnesses take the last one for no prompt's.
     `calls` of functions come on the last one; the text they were written in is no part of the answer's. `begun`: a server writes some.
+    `stopped_by`: on the last one, which of the request's `stop` ended it, where that is known.
     """
 
     text: str
@@ -306,6 +307,7 @@ class Chunk:
     likelihoods: tuple[TokenLikelihood, ...] = ()
     calls: tuple[ToolCall, ...] = ()
     begun: bool = False
+    stopped_by: str = ""
 
     __repr__ = in_short
 

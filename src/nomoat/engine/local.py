@@ -290,7 +290,8 @@ class LocalEngine(Engine):
             prefill_seconds=(first_at or ended) - started,
             decode_seconds=ended - (first_at or ended),
         )
-        yield Chunk(text=rest, finish_reason=reason, usage=usage, likelihoods=end)
+        stopped_by = text.stopped_by if text.stopped_by in asked else ""
+        yield Chunk(text=rest, finish_reason=reason, usage=usage, likelihoods=end, stopped_by=stopped_by)
 
     def embed(self, texts: Sequence[str | Sequence[int]], *, stop: threading.Event | None = None) -> npt.NDArray[np.float32]:
         pooling.require_done(self._pooling)
@@ -566,14 +567,18 @@ class _StopWatch:
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = [stop for stop in stops if stop]
         self._held = ""
-        self.stopped = False
+        self.stopped_by = ""
+
+    @property
+    def stopped(self) -> bool:
+        return bool(self.stopped_by)
 
     def push(self, piece: str) -> str:
         self._held += piece
-        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        found = [(at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
-            self.stopped = True
-            return self._held[: min(found)]
+            first, self.stopped_by = min(found)
+            return self._held[:first]
         keep = max((begun_length(self._held, stop) for stop in self._stops), default=0)
         out, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
         return out

@@ -29,7 +29,7 @@ from starlette.routing import Route
 from nomoat import __version__, bounds, net, references, system_errors
 from nomoat.errors import NomoatError, UsageError
 from nomoat.responder import Responder
-from nomoat.serve import replies, responses, tokens, web, wire
+from nomoat.serve import messages, replies, responses, tokens, web, wire
 from nomoat.serve.answers import Answers
 from nomoat.serve.auth import protect, require_origins, require_sendable
 from nomoat.serve.connections import Server, allow_many
@@ -90,6 +90,7 @@ def create_app(
         return await served.answer(request, await read_body(request, wire.parse_text))
 
     responses.add_route(app, served)
+    messages.add_routes(app, served)
     tokens.add_routes(app, served)
 
     @app.post("/v1/embeddings")
@@ -262,6 +263,7 @@ async def _nomoat_error(request: HttpRequest, error: Exception) -> Response:
     if not isinstance(error, NomoatError):
         raise error
     status, body = replies.render_error(error)
+    body = messages.error_at(request.url.path, status, body)
     return with_decisions(request, JSONResponse(body, status_code=status, headers=replies.error_headers(error)))
 
 
@@ -294,7 +296,8 @@ async def _http_error(request: HttpRequest, error: Exception) -> Response:
         message += f"; `{served}` is served, without a slash at its end"
     elif error.status_code == 404:
         message += "; the API is under /v1, as in /v1/chat/completions"
-    return JSONResponse(replies.error_body(message, code=code), status_code=error.status_code, headers=error.headers)
+    body = messages.error_at(path, error.status_code, replies.error_body(message, code=code))
+    return JSONResponse(body, status_code=error.status_code, headers=error.headers)
 
 
 ERRORS = {  # and what answers a request that ends in one

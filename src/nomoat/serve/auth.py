@@ -20,7 +20,7 @@ from starlette.websockets import WebSocketClose
 from nomoat import bounds, net
 from nomoat.engine import pacing
 from nomoat.errors import BadRequestError, UsageError
-from nomoat.serve import replies, web
+from nomoat.serve import messages, replies, web
 from nomoat.serve.decisions import HEADERS, NOTES
 
 OPEN_PATHS = frozenset({"/health", *web.FILES})  # the page asks for the key before it asks for anything else
@@ -110,6 +110,7 @@ class Guard:
             await WebSocketClose(code=POLICY_VIOLATION)(scope, receive, send)
             return
         status, body = replies.render_error(problem)
+        body = messages.error_at(scope["path"], status, body)
         headers = {"www-authenticate": "Bearer"} if status == 401 else None
         await JSONResponse(body, status_code=status, headers=headers)(scope, receive, send)
 
@@ -131,11 +132,18 @@ class Guard:
 
 def _problem_with_key(headers: Headers, key: str) -> BadRequestError | None:
     scheme, _, given = headers.get("authorization", "").partition(" ")
+    of_anthropics = headers.get("x-api-key", "")  # as its clients send it
     # Compared in a time that does not tell how much of the key was right.
     if scheme.lower() == "bearer" and secrets.compare_digest(given.strip().encode(), key.encode()):
         return None
+    if secrets.compare_digest(of_anthropics.strip().encode(), key.encode()):
+        return None
     # The first are OpenAI's own words, by which LiteLLM tells it from a bad request.
-    said = "Incorrect API key provided: it is not this server's" if given else "an API key is needed: `Authorization: Bearer KEY`"
+    said = (
+        "Incorrect API key provided: it is not this server's"
+        if given or of_anthropics
+        else "an API key is needed: `Authorization: Bearer KEY`"
+    )
     return BadRequestError(said, code="invalid_api_key", status=401)
 
 

@@ -17,12 +17,14 @@ from starlette.types import Receive, Scope, Send
 
 from nomoat import bounds, config
 from nomoat.errors import UsageError
-from nomoat.serve import replies, web
+from nomoat.serve import messages, replies, web
 from nomoat.serve.answers import Answers
 from nomoat.serve.auth import protect
 from nomoat.serve.connections import Server, probe_clients
 
 LOADING_WAIT_SECONDS = 2
+LOADING = ("the model is loading; ask again in a moment", LOADING_WAIT_SECONDS)
+LOADED = ("the model is there; ask again", 0)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -106,14 +108,12 @@ def _loading_app(api_key: str | None, cors: Sequence[str], *, is_there: Callable
     app = FastAPI(openapi_url=None)
     app.state.answers = Answers()  # none, which `Server` ends with itself
     protect(app, api_key=api_key, cors=cors)
-    loading = _come_again("the model is loading; ask again in a moment", LOADING_WAIT_SECONDS)
-    loaded = _come_again("the model is there; ask again", 0)
     page = _page()
 
     async def come_again(scope: Scope, receive: Receive, send: Send) -> None:
         while (await receive()).get("more_body"):  # a client that is still sending when it is answered so may read no answer
             pass
-        answer: Response = loaded if is_there() else loading
+        answer: Response = _come_again(scope["path"], *(LOADED if is_there() else LOADING))
         if scope.get("method") in web.READING and (scope["path"] != "/" or "text/html" in Headers(scope=scope).get("accept", "")):
             answer = page.get(scope["path"], answer)
         await answer(scope, receive, send)
@@ -128,8 +128,8 @@ def _page() -> dict[str, Response]:
     return {path: web.response(path, status=503 if path == "/" else 200, headers=headers) for path in web.FILES}
 
 
-def _come_again(message: str, seconds: int) -> JSONResponse:
-    body = replies.error_body(message, kind="server_error", code="loading")
+def _come_again(path: str, message: str, seconds: int) -> JSONResponse:
+    body = messages.error_at(path, 503, replies.error_body(message, kind="server_error", code="loading"))
     return JSONResponse(body, status_code=503, headers={replies.RETRY_AFTER: str(seconds), "connection": "close"})
 
 

@@ -76,7 +76,7 @@ log = logging.getLogger("nomoat.serve")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WholeReply:
-    """A whole answer. `ahead`: see `ahead_of`."""
+    """A whole answer. `ahead`: see `ahead_of`; `stopped_by`: see `Chunk`."""
 
     text: str
     finish_reason: FinishReason
@@ -84,10 +84,14 @@ class WholeReply:
     likelihoods: tuple[TokenLikelihood, ...] = ()
     ahead: int = 0
     calls: tuple[ToolCall, ...] = ()
+    stopped_by: str = ""
 
 
 class Form(Protocol):
-    """How answers to a call are told; see `Reply`, which has these methods, for what each is."""
+    """How answers to a call are told; see `Reply`, which has these methods, for what each is. `sign_of_life`: in a stream in which
+    nothing comes for a while."""
+
+    sign_of_life: bytes
 
     def whole(self, answers: Sequence[WholeReply]) -> dict[str, Any]: ...
     def opening(self) -> bytes: ...
@@ -101,6 +105,8 @@ MakeForm = Callable[[Call, str], Form]  # of a call and the name of the model th
 
 class Reply:
     """The envelope of a call's answers: the same id, time and model on every event. Choices are numbered from 0."""
+
+    sign_of_life = SIGN_OF_LIFE
 
     def __init__(self, call: Call, model: str) -> None:
         self._chat = call.kind == "chat"

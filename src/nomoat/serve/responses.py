@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -22,9 +22,9 @@ from fastapi import Request as HttpRequest
 from fastapi import Response as HttpResponse
 from pydantic import ConfigDict, Field
 
-from nomoat.errors import BadRequestError, NomoatError, SchemaError
+from nomoat.errors import BadRequestError, NomoatError
 from nomoat.records import Chunk, Effort, FinishReason, TokenLikelihood, ToolCall, Usage, Verbosity
-from nomoat.serve import replies, shapes, wire
+from nomoat.serve import forms, replies, shapes, wire
 from nomoat.serve.served import Served, read_body
 from nomoat.serve.shapes import Limit, Several, Shape
 
@@ -32,8 +32,7 @@ LIKELIHOODS = "message.output_text.logprobs"  # what asks for them, in `include`
 TEXT_PARTS = frozenset({"input_text", "output_text", "text"})
 ITEMS = "message, function_call, function_call_output, reasoning"
 KEEPS_NOTHING = "this server keeps no answers; send the conversation's items in `input`"
-# Field -> the values under which it changes nothing, and what to do otherwise.
-REFUSED: dict[str, tuple[Container[object], str]] = {
+REFUSED: forms.Refused = {
     "background": ((False,), "; use `stream`, or wait for the answer"),
     "context_management": (([],), ": nothing is cut or summed up here; send fewer items"),
     "conversation": ((), f": {KEEPS_NOTHING}"),
@@ -155,11 +154,8 @@ def add_route(app: FastAPI, served: Served) -> None:
     @app.post("/v1/responses")
     async def create_response(request: HttpRequest) -> HttpResponse:
         asked = await read_body(request, parse)
-        try:
+        with forms.fields_named(FIELDS):
             return await served.answer(request, asked.call, asked.reply)
-        except SchemaError as error:
-            _name_field(error)
-            raise
 
 
 # ---------------------------------------------------------------- what is asked
@@ -167,15 +163,12 @@ def parse(body: bytes) -> Asked:
     """A body of /v1/responses. Raises BadRequestError."""
     asked = shapes.parse_shape(_Asked, body)
     extra = asked.model_extra or {}
-    for name, (harmless, advice) in REFUSED.items():
-        if extra.get(name) is not None and extra[name] not in harmless:
-            raise shapes.unsupported(name, f"is not supported{advice}")
+    chat = forms.without_refused(extra, REFUSED)
     has_likelihoods = LIKELIHOODS in (asked.include or ())
     if extra.get("top_logprobs") and not has_likelihoods:
         raise BadRequestError(f'`top_logprobs` goes with `include`: ["{LIKELIHOODS}"] only', param="top_logprobs")
     told = _joined(_turns(asked))
     tools = _Tools(asked.tools or ())
-    chat = {name: value for name, value in extra.items() if name not in REFUSED}
     chat |= {
         "messages": [turn for _, turn in told],
         "max_completion_tokens": asked.max_output_tokens,
@@ -186,12 +179,8 @@ def parse(body: bytes) -> Asked:
         "tool_choice": _tool_choice(asked.tool_choice),
         "logprobs": has_likelihoods,
     }
-    try:
+    with forms.fields_named(FIELDS):
         call = wire.parse_chat(chat, [place for place, _ in told], list(tools.told))
-    except BadRequestError as error:
-        param = _field(error.param or "")
-        message = error.message.replace(f"`{error.param}", f"`{param}", 1)
-        raise BadRequestError(message, param=param or None, code=error.code, status=error.status) from error
     echo = _echo(asked, call)
     # An answer with a number that JSON does not have could not be written.
     again = {f"tools.{at}": tool for at, tool in enumerate(echo["tools"])} | {name: echo[name] for name in ("text", "tool_choice")}
@@ -292,35 +281,30 @@ def _response_format(text: _TextConfig | None) -> dict[str, Any] | None:
     return {"type": "json_schema", "json_schema": told}
 
 
-class _Tools:
-    """What models are told of a request's tools: `told`, as chats have them, by where each stands. `namespaced`: see `Asked`."""
+class _Tools(forms.Tools):
+    """`namespaced`: see `Asked`."""
 
     def __init__(self, tools: Sequence[dict[str, Any]]) -> None:
-        self.told: dict[str, dict[str, Any]] = {}
+        super().__init__()
         self.namespaced: dict[str, tuple[str, str]] = {}
-        others: dict[str, str] = {}  # what is no function, by where it stands
         for at, tool in enumerate(tools):
             if tool.get("type") != "namespace":
-                self._add(tool, f"tools.{at}", others)
+                self._add(tool, f"tools.{at}")
                 continue
             space = shapes.parse_shape(_Namespace, tool, place=f"tools.{at}")
             for within, one in enumerate(space.tools):
-                self._add(one, f"tools.{at}.tools.{within}", others, space.name)
-        if not self.told:  # nothing else could be called: for `wire` to refuse
-            self.told = {place: {"type": kind} for place, kind in others.items()}
-            others = {}
-        self.notes = tuple(f"`{place}` (`{kind}`) is left out; only functions are supported" for place, kind in others.items())
+                self._add(one, f"tools.{at}.tools.{within}", space.name)
 
-    def _add(self, tool: dict[str, Any], place: str, others: dict[str, str], namespace: str | None = None) -> None:
+    def _add(self, tool: dict[str, Any], place: str, namespace: str | None = None) -> None:
         if tool.get("type") != "function":
-            others[place] = str(tool.get("type"))
+            self.add_other(place, str(tool.get("type")))
             return
-        function = shapes.parse_shape(shapes.Function, tool, place=place).model_dump()
+        function = shapes.parse_shape(shapes.Function, tool, place=place)
         if namespace is not None:
-            name = _joined_name(namespace, function["name"])
-            self.namespaced[name] = (namespace, function["name"])
-            function["name"] = name
-        self.told[place] = {"type": "function", "function": function}
+            name = _joined_name(namespace, function.name)
+            self.namespaced[name] = (namespace, function.name)
+            function = function.model_copy(update={"name": name})
+        self.add_function(place, function)
 
 
 def _joined_name(namespace: str, name: str) -> str:
@@ -371,9 +355,11 @@ class Reply:
     Its output are a message, where the model wrote words or called nothing, and the calls after it.
     """
 
+    sign_of_life = replies.SIGN_OF_LIFE
+
     def __init__(self, call: wire.Call, model: str, echo: dict[str, Any], namespaced: Mapping[str, tuple[str, str]]) -> None:
         self._response = {
-            "id": _new_id("resp"), "object": "response", "created_at": int(time.time()), "completed_at": None,
+            "id": forms.new_id("resp"), "object": "response", "created_at": int(time.time()), "completed_at": None,
             "status": "in_progress", "error": None, "incomplete_details": None, "model": model, "output": [], "usage": None, **echo,
             "max_output_tokens": call.max_new_tokens,
         }  # fmt: skip
@@ -386,8 +372,7 @@ class Reply:
         self._likelihoods: list[bytes] = []
         self._mark = uuid.uuid4().hex  # stands for them, and nobody is ever told it
         self._reason: FinishReason = "stop"
-        # Words are told from the first that is more than space: before a call there may be none.
-        self._held: list[Chunk] = []
+        self._words = forms.Words()
 
     def whole(self, answers: Sequence[replies.WholeReply]) -> dict[str, Any]:
         """The body of an answer that is not streamed."""
@@ -396,7 +381,7 @@ class Reply:
         output = [self._call_item(call) for call in answer.calls]
         if text or not output:
             status = _status(answer.finish_reason)
-            output.insert(0, _message(_new_id("msg"), status, text, [replies.chat_likelihood(one) for one in answer.likelihoods]))
+            output.insert(0, _message(forms.new_id("msg"), status, text, [replies.chat_likelihood(one) for one in answer.likelihoods]))
         return self._ended(answer.finish_reason, output, answer.usage)
 
     def opening(self) -> bytes:
@@ -406,12 +391,10 @@ class Reply:
     def event(self, chunk: Chunk, at: int = 0) -> bytes:
         """The events of one chunk, which is of answer 0, the only one."""
         events = b""
-        self._held.append(chunk)
-        is_last = chunk.finish_reason is not None
-        if self._message_id or chunk.text.strip() or (is_last and not chunk.calls):
-            events += self._open() if self._message_id is None else b""
-            events += b"".join(self._delta(one.text, one.likelihoods) for one in self._held if one.text or one.likelihoods)
-            self._held.clear()
+        told = self._words.told(chunk)
+        if told and self._message_id is None:
+            events += self._open()
+        events += b"".join(self._delta(one.text, one.likelihoods) for one in told if one.text or one.likelihoods)
         if chunk.finish_reason is not None:
             self._reason = chunk.finish_reason
             events += self._close() if self._message_id is not None else b""
@@ -425,7 +408,7 @@ class Reply:
 
     def failure(self, error: NomoatError) -> bytes:
         """What ends a stream in place of `closing`: OpenAI's own has the error both as its pages say and within `error`."""
-        _name_field(error)
+        forms.name_field(error, FIELDS)
         status, body = replies.render_error(error)
         told = body["error"]
         code = "rate_limit_exceeded" if status == TOO_MANY_STATUS else "server_error" if status >= SERVER_STATUS else "invalid_prompt"
@@ -434,7 +417,7 @@ class Reply:
         return events + self._event("response.failed", self._likelihoods, response=self._response | failed)
 
     def _open(self) -> bytes:
-        self._message_id = _new_id("msg")
+        self._message_id = forms.new_id("msg")
         item = {**_message(self._message_id, "in_progress", "", ()), "content": []}
         events = self._event("response.output_item.added", output_index=0, item=item)
         return events + self._event("response.content_part.added", **self._part_place, part=_part("", ()))
@@ -468,7 +451,7 @@ class Reply:
         return events + self._event("response.output_item.done", output_index=at, item=item)
 
     def _call_item(self, call: ToolCall) -> dict[str, Any]:
-        item = {"id": _new_id("fc"), "type": "function_call", "status": "completed", "call_id": call.id or _new_id("call")}
+        item = {"id": forms.new_id("fc"), "type": "function_call", "status": "completed", "call_id": call.id or forms.new_id("call")}
         namespace, name = self._namespaced.get(call.name, (None, call.name))
         item |= {"name": name, "arguments": call.arguments} | ({"namespace": namespace} if namespace else {})
         return item | ({"extra_content": json.loads(call.extra_content)} if call.extra_content else {})
@@ -482,23 +465,11 @@ class Reply:
     def _event(self, kind: str, told: Sequence[bytes] = (), **fields: Any) -> bytes:
         """`told`: the likelihoods where a field is, or has in it, what `_marked` makes of them."""
         number, self._num_events = self._num_events, self._num_events + 1
-        event = f"event: {kind}\n".encode() + replies.sse({"type": kind, "sequence_number": number, **fields})
+        event = forms.event(kind, sequence_number=number, **fields)
         return event.replace(f'"{self._mark}"'.encode(), b",".join(told)) if told else event
 
     def _marked(self, told: Sequence[bytes]) -> list[str]:
         return [self._mark] if told else []
-
-
-def _name_field(error: NomoatError) -> None:
-    """Of this endpoint, where chats have another."""
-    if isinstance(error, SchemaError):
-        error.field = _field(error.field)
-
-
-def _field(name: str) -> str:
-    for chats, here in FIELDS:
-        name = name.replace(chats, here)
-    return name
 
 
 def _status(reason: FinishReason) -> str:
@@ -522,7 +493,3 @@ def _usage(usage: Usage) -> dict[str, Any] | None:
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": told["total_tokens"],
     }
-
-
-def _new_id(kind: str) -> str:
-    return f"{kind}_{uuid.uuid4().hex}"

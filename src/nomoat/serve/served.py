@@ -169,6 +169,17 @@ class Served:
         self._metrics.count_request(name, "ok")
         return found
 
+    async def count(self, request: HttpRequest, call: wire.Call) -> int:
+        """The tokens of a call's one prompt, as the model that would answer it sees it; no answer is written."""
+        (asked,) = call.requests
+        self._models.require_template(self._models.find(call.model), asked)
+
+        def counted(loaded: Responder, _stop: threading.Event) -> int:
+            with call.in_its_words(0):
+                return loaded.engine.count_tokens(asked)
+
+        return await self.work(request, call.model, counted)
+
     def _find(self, request: HttpRequest, model: str | None, num_texts: int) -> str:
         """The name of a model that has as many more texts to write now. Raises UnknownModelError and BusyError."""
         name = self._models.find(model)
@@ -221,7 +232,7 @@ class Served:
                 # That the client has left shows between two writes; each into a lost connection is a line of the log.
                 await asyncio.sleep(0)
                 if item is None:
-                    yield replies.SIGN_OF_LIFE
+                    yield reply.sign_of_life
                     continue
                 at, chunk = item
                 if chunk.usage is not None:
@@ -325,7 +336,8 @@ def _joined_chunks(name: str, chunks: Sequence[Chunk], *, echo: bool) -> replies
     likelihoods = tuple(one for chunk in chunks for one in chunk.likelihoods)
     ahead = replies.ahead_of(chunks[0]) if echo else 0
     return replies.WholeReply(
-        text=text, finish_reason=last.finish_reason, usage=last.usage, likelihoods=likelihoods, ahead=ahead, calls=last.calls
+        text=text, finish_reason=last.finish_reason, usage=last.usage, likelihoods=likelihoods, ahead=ahead, calls=last.calls,
+        stopped_by=last.stopped_by,
     )  # fmt: skip
 
 
