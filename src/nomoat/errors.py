@@ -270,11 +270,9 @@ class ContextExceededError(NomoatError):
         words, and "or more" stands after them.
         """
         more = "" if self.was_counted else " or more"
-        fault = ""
-        if self.prompt_tokens >= self.context_tokens:
-            fault = (
-                f" The prompt is too long: {max(self.prompt_tokens, self.context_tokens + 1)} tokens > {self.context_tokens} maximum."
-            )
+        fault = f" The prompt is too long: {self.prompt_tokens} tokens > {self.context_tokens - 1} maximum."  # one is the answer's
+        if self.prompt_tokens < self.context_tokens:
+            fault = ""
         return (
             f"This model's maximum context length is {self.context_tokens} tokens. However, you requested "
             f"{self.prompt_tokens + self.max_new_tokens} tokens ({self.prompt_tokens} in the messages, {self.max_new_tokens} in the "

@@ -354,8 +354,10 @@ def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(engine: LocalEngine
     whole = responder.complete(request).text
     stop = whole[5:8]
     assert len(stop) == 3
-    stopped = responder.complete(Request(prompt="hello the", max_new_tokens=20, stop=(stop,)))
+    request = Request(prompt="hello the", max_new_tokens=20, stop=("no such text", stop))
+    stopped = responder.complete(request)
     assert stopped.text == whole[: whole.index(stop)] and stopped.finish_reason == "stop"
+    assert [chunk.stopped_by for chunk in engine.generate(request)][-1] == stop
 
 
 PIECES = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁the", "▁hello", "▁", "h", "e"]
@@ -491,7 +493,8 @@ def test_a_prompt_far_beyond_the_context_is_refused_without_being_cut_to_its_end
         )
         assert caught.value.on_the_wire == (
             f"This model's maximum context length is 256 tokens. However, you requested {257 + wanted} tokens (257 in the messages, "
-            f"{wanted} in the completion) or more. Please reduce the length of the messages or completion. The prompt is too long."
+            f"{wanted} in the completion) or more. Please reduce the length of the messages or completion. The prompt is too long: "
+            "257 tokens > 255 maximum."
         )
         again = pickle.loads(pickle.dumps(caught.value))  # as from another process
         assert (again.message, again.on_the_wire) == (caught.value.message, caught.value.on_the_wire)

@@ -189,7 +189,7 @@ def test_prompt_longer_than_the_context_is_refused_with_the_numbers(start: Start
         assert caught.value.code == "context_length_exceeded"
         assert caught.value.body["message"] == (
             "This model's maximum context length is 3 tokens. However, you requested 2004 tokens (4 in the messages, 2000 in the "
-            "completion). Please reduce the length of the messages or completion. The prompt is too long."
+            "completion). Please reduce the length of the messages or completion. The prompt is too long: 4 tokens > 2 maximum."
         )
     _, body = replies.render_error(ContextExceededError(prompt_tokens=4, max_new_tokens=2000, context_tokens=5))
     assert body["error"]["message"] == (

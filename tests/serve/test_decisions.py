@@ -132,6 +132,44 @@ def test_private_text_of_a_response_stays_here_wherever_it_stands(start: Start, 
     assert [[message.content for message in asked.messages] for asked in cloud.asked] == [["hello"]]
 
 
+USE = {"type": "tool_use", "id": "a", "name": "f"}
+CAME = {"type": "tool_result", "tool_use_id": "a"}
+HELLO = {"role": "user", "content": "hello"}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": PRIVATE}]}]}, {"system": PRIVATE},
+        {"system": [{"type": "text", "text": PRIVATE}]}, {"messages": [HELLO, {"role": "system", "content": PRIVATE}]},
+        {"messages": [{"role": "assistant", "content": [USE | {"input": {"x": PRIVATE}}]}, HELLO]},
+        {"messages": [{"role": "user", "content": [CAME | {"content": PRIVATE}]}]},
+        {"messages": [{"role": "user", "content": [CAME | {"content": [{"type": "text", "text": PRIVATE}]}]}]},
+        {"tools": [{"name": "f", "description": PRIVATE, "input_schema": {}}]},
+        {"output_config": {"format": {"type": "json_schema", "schema": {"description": PRIVATE}}}},
+    ],
+)  # fmt: skip
+def test_private_text_of_a_message_stays_here_wherever_it_stands(start: Start, fields: dict[str, Any], stream: bool) -> None:
+    cloud = Watched(is_local=False)
+    url = start(auto(cloud))
+    bodies = [{"model": "auto", "stream": stream, "max_tokens": 9, "messages": [HELLO], **one} for one in (fields, {})]
+    told = [httpx.post(f"{url}/messages", json=body) for body in bodies]
+    assert [(one.status_code, one.headers["x-nomoat-where"], one.headers["x-nomoat-rule"]) for one in told] == [
+        (200, "local", "private"), (200, "cloud", "default"),
+    ]  # fmt: skip
+    assert [[message.content for message in asked.messages] for asked in cloud.asked] == [["hello"]]
+
+
+def test_what_a_message_passes_over_is_not_sent_on(start: Start) -> None:
+    """Such as what a model thought, and the mark of a conversation."""
+    cloud = Watched(is_local=False)
+    thought = {"role": "assistant", "content": [{"type": "thinking", "thinking": PRIVATE}, {"type": "text", "text": "hm"}]}
+    body = {"model": "auto", "messages": [HELLO, thought, HELLO], "metadata": {"user_id": PRIVATE}}
+    assert httpx.post(f"{start(auto(cloud))}/messages", json=body).headers["x-nomoat-where"] == "cloud"
+    assert PRIVATE not in repr(cloud.asked[0].messages)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_by_a_router_of_answers_the_local_model_is_asked_once_and_the_cloud_what_it_is_not_sure_of(
     start: Start, sdk: Sdk, stream: bool

@@ -89,9 +89,8 @@ def create_app(
     async def completions(request: HttpRequest) -> Response:
         return await served.answer(request, await read_body(request, wire.parse_text))
 
-    responses.add_route(app, served)
-    messages.add_routes(app, served)
-    tokens.add_routes(app, served)
+    for form in (responses, messages, tokens):
+        form.add_routes(app, served)
 
     @app.post("/v1/embeddings")
     async def embeddings(request: HttpRequest) -> Response:

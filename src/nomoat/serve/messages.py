@@ -123,13 +123,15 @@ def add_routes(app: FastAPI, served: Served) -> None:
 
     @app.post(PATH)
     async def create_message(request: HttpRequest) -> HttpResponse:
+        call = await read_body(request, parse)
         with forms.fields_named(FIELDS):
-            return await served.answer(request, await read_body(request, parse), Reply)
+            return await served.answer(request, call, Reply)
 
     @app.post(f"{PATH}/count_tokens")
     async def count_tokens(request: HttpRequest) -> HttpResponse:
+        call = await read_body(request, parse)
         with forms.fields_named(FIELDS):
-            return JSONResponse({"input_tokens": await served.count(request, await read_body(request, parse))})
+            return JSONResponse({"input_tokens": await served.count(request, call)})
 
 
 def error_at(path: str, status: int, body: dict[str, Any]) -> dict[str, Any]:
@@ -160,7 +162,9 @@ def parse(body: bytes) -> wire.Call:
         "tool_choice": _tool_choice(choice),
         "parallel_tool_calls": not (choice and choice.disable_parallel_tool_use),
     }
-    return replace(wire.parse_chat(chat, [place for place, _ in told], list(tools.told)), notes=tools.notes)
+    with forms.fields_named(FIELDS):
+        call = wire.parse_chat(chat, [place for place, _ in told], list(tools.told))
+    return replace(call, notes=tools.notes)
 
 
 def _turns(asked: _Asked) -> list[tuple[str, dict[str, Any]]]:

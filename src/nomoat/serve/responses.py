@@ -148,7 +148,7 @@ class Asked:
         return Reply(call, model, self.echo, self.namespaced)
 
 
-def add_route(app: FastAPI, served: Served) -> None:
+def add_routes(app: FastAPI, served: Served) -> None:
     """Put /v1/responses into an application."""
 
     @app.post("/v1/responses")
