@@ -238,9 +238,9 @@ def block(kind: str, role: str = "user", **fields: Any) -> dict[str, Any]:
     ("fields", "param", "message"),
     [
         (block("image", source={}), "messages.0.content.0.type",
-         "`messages.0.content.0.type` is `image`; of a `user` message supported are text, tool_result"),
+         "`messages.0.content.0.type` is `image`; with the role `user` supported are text, tool_result"),
         (block("server_tool_use", "assistant"), "messages.0.content.0.type",
-         "`messages.0.content.0.type` is `server_tool_use`; of a `assistant` message supported are text, tool_use, thinking"),
+         "`messages.0.content.0.type` is `server_tool_use`; with the role `assistant` supported are text, tool_use, thinking"),
         (block("tool_result", tool_use_id="a", content=[{"type": "image"}]), "messages.0.content.0.content",
          "`messages.0.content.0.content` holds a part of type `image`; only text is supported"),
         ({"messages": [*HI, {"role": "assistant", "content": "So"}]}, "messages.1.role",

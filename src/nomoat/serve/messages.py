@@ -32,7 +32,7 @@ PATH = "/v1/messages"
 BLOCKS = {"user": "text, tool_result", "assistant": "text, tool_use, thinking", "system": "text"}
 PASSED_OVER = frozenset({"thinking", "redacted_thinking"})
 # How Claude Code's first block of a system prompt begins. It is nothing for models, and another in each conversation: all behind it,
-# some 15,000 tokens, would have to be read again.
+# some 18,000 tokens, would have to be read again.
 BILLING = "x-anthropic-billing-header:"
 REFUSED: forms.Refused = {
     "container": ((), ""),
@@ -206,7 +206,7 @@ def _said(turn: _Turn, place: str) -> list[tuple[str, dict[str, Any]]]:
             content = wire.joined(came.content, f"{where}.content") if isinstance(came.content, list) else came.content or ""
             told.append((where, {"role": "tool", "tool_call_id": came.tool_use_id, "content": content}))
         elif not (kind in PASSED_OVER and turn.role == "assistant"):
-            raise shapes.unsupported(f"{where}.type", f"is `{kind}`; of a `{turn.role}` message supported are {BLOCKS[turn.role]}")
+            raise shapes.unsupported(f"{where}.type", f"is `{kind}`; with the role `{turn.role}` supported are {BLOCKS[turn.role]}")
     if words or calls or not told:
         told.append((place, {"role": turn.role, "content": "\n".join(words), "tool_calls": calls}))
     return told
