@@ -437,8 +437,8 @@ def test_guard_stands_in_front_of_web_sockets_too(key: str | None, headers: dict
     [("/nothing", "GET /nothing: not found; the API is under /v1, as in /v1/chat/completions"),
      ("/chat/completions", "GET /chat/completions: not found; the API is under /v1, as in /v1/chat/completions"),
      ("/v1/responses/resp_1",
-      "`/v1/responses/resp_1` is not served; served are /v1/chat/completions, /v1/completions, /v1/responses, /v1/embeddings, "
-      "/v1/models"),
+      "`/v1/responses/resp_1` is not served; served are /v1/chat/completions, /v1/completions, /v1/responses, /v1/messages, "
+      "/v1/messages/count_tokens, /v1/embeddings, /v1/models"),
      ("/v1/rerank", "`/v1/rerank` is not served; likelihoods of texts: `/v1/completions` with `echo`, `logprobs` and `max_tokens` 0"),
      ("/api/tags",
       "GET /api/tags: not found; this is OpenAI's API, not Ollama's or LM Studio's: its clients take a base URL that ends in /v1"),

@@ -191,7 +191,7 @@ TURNS: list[dict[str, Any]] = [
 ]  # fmt: skip
 CALL = {"id": "c1", "function": {"name": "weather", "arguments": '{"city": "Paris"}'}}
 CHATS_TURNS: list[dict[str, Any]] = [
-    {"role": "system", "content": "be brief"}, {"role": "user", "content": "a\nb\nc"}, {"role": "system", "content": "tools: many"},
+    {"role": "system", "content": "be brief"}, {"role": "user", "content": "a\nb\nc\ntools: many"},
     {"role": "assistant", "content": "So.", "tool_calls": [CALL, CALL | {"id": "c2"}]},
     {"role": "tool", "tool_call_id": "c1", "content": "18"}, {"role": "tool", "tool_call_id": "c2", "content": "x\ny"},
     {"role": "user", "content": "And?"},
@@ -209,6 +209,8 @@ WITH_TOOL = {"tools": [CHATS_TOOL]}
         ({"messages": TURNS, "system": "be brief"}, {"messages": CHATS_TURNS}),
         ({"system": [{"type": "text", "text": "x-anthropic-billing-header: cc_version=2.1;"}, {"type": "text", "text": "be"},
                      {"type": "text", "text": "brief"}]},
+         {"messages": [{"role": "system", "content": "be\nbrief"}, *HI]}),
+        ({"messages": [{"role": "system", "content": "be"}, {"role": "system", "content": "brief"}, *HI]},
          {"messages": [{"role": "system", "content": "be\nbrief"}, *HI]}),
         ({"temperature": 0, "top_p": 0.5, "top_k": 5, "stop_sequences": ["x"], "seed": 3},
          {"temperature": 0, "top_p": 0.5, "top_k": 5, "stop": ["x"], "seed": 3}),

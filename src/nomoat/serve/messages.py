@@ -176,7 +176,9 @@ def _turns(asked: _Asked) -> list[tuple[str, dict[str, Any]]]:
     for at, turn in enumerate(asked.messages):
         for place, said in _said(turn, f"messages.{at}"):
             before = turns[-1][1] if turns else {}
-            if said["role"] == before.get("role") in ("user", "assistant"):
+            if said["role"] == "system" and before.get("role", "system") != "system":
+                said["role"] = "user"  # Claude Code sends some in mid-conversation, for which many templates have no place
+            if said["role"] == before.get("role") != "tool":
                 before["content"] = "\n".join(filter(None, (before["content"], said["content"])))
                 before["tool_calls"] = [*before.get("tool_calls", ()), *said.get("tool_calls", ())]
             else:
