@@ -1,4 +1,4 @@
-"""Peak memory of tuning, and the time of a step: weights expanded, and as int8 codes that are expanded layer by layer.
+"""Peak memory of tuning, and the time of a step: weights expanded, and as one byte each, of which the rest is made layer by layer.
 
     python benchmarks/tuning_memory.py MODEL.gguf [--steps 10] [--lessons 16] [--tokens 32] [--ways expanded codes] [--json FILE]
 

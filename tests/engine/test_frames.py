@@ -57,7 +57,7 @@ def test_scores_of_questions_read_together_are_those_of_each_alone_to_the_last_b
     questions = [Question(prompt, ROWS) for prompt in PROMPTS]
     together = passes(scorer, questions)
     for at, question in enumerate(questions):
-        assert together[at] == scorer.score(question.prompt, question.continuations), at
+        assert together[at] == scorer.score_many([question])[0], at
         if at in (2, 5):  # the whole is compared in test_likelihood, which has each alone
             found = [score.log_probability for score in together[at]]
             np.testing.assert_allclose(found, reference_values(model, question.prompt, ROWS), atol=1e-3)

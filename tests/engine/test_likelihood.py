@@ -24,7 +24,7 @@ from nomoat.engine.local import LocalEngine
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import ContextExceededError, NomoatError, NotEnoughMemoryError, StoppedError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
-from nomoat.records import Message, Request
+from nomoat.records import ContinuationScore, Message, Request
 
 
 @pytest.fixture
@@ -39,8 +39,12 @@ def scorer(tiny_gguf: Path) -> Scorer:
     return Scorer(importer.exact_model(tiny_gguf), EXACT)
 
 
+def scores_of(scorer: Scorer, prompt: list[int], rows: list[list[int]]) -> list[ContinuationScore]:
+    return scorer.score_many([Question(prompt, rows)])[0]
+
+
 def values(scorer: Scorer, prompt: list[int], rows: list[list[int]]) -> list[float]:
-    return [score.log_probability for score in scorer.score(prompt, rows)]
+    return [score.log_probability for score in scores_of(scorer, prompt, rows)]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -88,8 +92,8 @@ def test_a_shared_beginning_is_read_once(scorer: Scorer, monkeypatch: pytest.Mon
     fed: list[int] = []
     infer = Scorer._infer
     monkeypatch.setattr(Scorer, "_infer", lambda self, ids, *rest: (fed.append(len(ids)), infer(self, ids, *rest))[1])
-    scorer.score([*RANDOM[:130], 1], [[7], [8]])
-    scorer.score([*RANDOM[:130], 2, 3], [[7], [8]])
+    scores_of(scorer, [*RANDOM[:130], 1], [[7], [8]])
+    scores_of(scorer, [*RANDOM[:130], 2, 3], [[7], [8]])
     assert fed == [likelihood.PROMPT_PART_TOKENS, 3, 4]
 
 
@@ -215,7 +219,7 @@ def test_the_end_counts_in_a_conversation_where_a_continuation_begins_another_an
     assert [score.num_tokens for score in engine.score(asked, whole)] == [len(row) + 1 for row in rows]
     for request, continuations in ((raw, whole), (asked, ["긍정", "아님", "x"]), (asked, ["x", "x"]), (asked, ["h", "he"])):
         prompt, rows = likelihood.split(engine.tokenizer, request, continuations)
-        assert engine.score(request, continuations) == scorer.score(prompt, rows)
+        assert engine.score(request, continuations) == scores_of(scorer, prompt, rows)
 
 
 def test_no_continuations_have_no_scores_and_empty_ones_are_refused(engine: LocalEngine) -> None:

@@ -30,7 +30,7 @@ from nomoat.engine import arch as architectures
 from nomoat.engine import batching, chain, fused, importer, layout, native, shutdown, step_tables, tiles
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.gguf import GGUFFile
-from nomoat.engine.likelihood import Scorer
+from nomoat.engine.likelihood import Question, Scorer
 from nomoat.engine.local import LocalEngine
 from nomoat.engine.lookup import Lookup
 from nomoat.engine.lora import LoraDelta
@@ -323,7 +323,7 @@ def tiles_at_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def log_probability(model: Any, properties: dict[str, str], ids: list[int]) -> float:
-    return Scorer(model, properties).score(ids[:1], [ids[1:]])[0].log_probability
+    return Scorer(model, properties).score_many([Question(ids[:1], [ids[1:]])])[0][0].log_probability
 
 
 @needs_instructions
@@ -1004,7 +1004,11 @@ def test_a_process_that_ends_waits_for_a_pass_of_openvino_between_two_products(
     scorer = Scorer(importer.import_gguf(tmp_path / "model.gguf"), EXACT)
 
     def once() -> npt.NDArray[np.float32]:
-        told = [scorer.score(ids[:3], [ids[3:9]])[0].log_probability] if scored else model.run([Row(ids[:7], 0, [3], 7)])[0]
+        told = (
+            [scorer.score_many([Question(ids[:3], [ids[3:9]])])[0][0].log_probability]
+            if scored
+            else model.run([Row(ids[:7], 0, [3], 7)])[0]
+        )
         return np.array(told)
 
     def slow(*told: Any) -> None:

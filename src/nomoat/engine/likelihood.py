@@ -177,10 +177,6 @@ class Scorer:
         """
         return [one.scores([self._log_probabilities(one.prompt, tree, stop) for _, tree in one.trees]) for one in questions]
 
-    def score(self, prompt: list[int], continuations: Sequence[list[int]], ends: Sequence[int] = ()) -> list[ContinuationScore]:
-        """Of one `Question`."""
-        return self.score_many([Question(prompt, continuations, ends)])[0]
-
     def _log_probabilities(self, prompt: list[int], tree: Tree, stop: threading.Event | None) -> npt.NDArray[np.float64]:
         """What each read of the tree gives, [R]: the rest of the prompt and the tree are fed together, a part of them at a time."""
         begin = self._read_beginning(prompt, stop)

@@ -40,7 +40,7 @@ class KeptEngine(Engine):
     is_local = True
     context_tokens: int | None = None
 
-    def __init__(self, suite: str, versions: Sequence[Answered], others: Sequence[Answered] = ()) -> None:
+    def __init__(self, suite: str, versions: Sequence[Answered], others: Sequence[Answered]) -> None:
         self.suite, self.versions, self.others = suite, versions, others
         self.model, digest = versions[0].model, versions[0].model_digest
         self._ask = f"name `{self.model}` itself, and it is asked"

@@ -97,7 +97,7 @@ def _conversations(path: Path) -> conversations.Entries:
     return found if suffix not in JSONL_SUFFIXES or conversations.is_lesson(first) or (has_turns and not has_columns) else []
 
 
-def suite_of_conversations(found: conversations.Entries, path: Source, *, metric: Metric | None = None, name: str = "") -> Guess:
+def suite_of_conversations(found: conversations.Entries, path: Source, *, name: str, metric: Metric | None = None) -> Guess:
     """A suite that asks, in the words that `tune` learns, what comes before the last answer of each conversation, or instruction of
     Alpaca's; that answer is the right one, without a draft.
 

@@ -60,7 +60,7 @@ def keep_expanded(prepared: prepare.Prepared, precision: qlora.Precision, sharin
     if expanded < free:
         return hardware.Detected(True, f"about {needed} GB of memory, and {there} GB are free")
     if codes < free:
-        why = f"expanded they need about {needed} GB, as int8 {codes / 1e9:.1f} GB, and {there} GB are free"
+        why = f"expanded they need about {needed} GB, as one byte each {codes / 1e9:.1f} GB, and {there} GB are free"
         return hardware.Detected(False, why)
     needed, there = words.two_gigabytes(codes, free)
     among = f", for each of {sharing} processes" if sharing > 1 else ""
