@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from products import raw_rows
 from torch.nn import functional
 
 from nomoat import machine_code
@@ -103,14 +104,24 @@ def test_a_matrix_in_tiles_and_its_transpose_are_those_of_the_engine() -> None:
     """But for codes that lie between two, by the last bit of a division."""
     weights = torch.randn(96, 160, generator=torch.Generator().manual_seed(0)).numpy() * 0.02
     weights[:32, 7], weights[33, 32:64] = 0, 0
-    made = np.empty((6, 5, tiles.TILE_BYTES["Q8_0"]), np.uint8)
+    made = np.empty((6, 5 * tiles.TILE_BYTES["Q8_0"]), np.uint8)
     kernels.fill_tiles(made, weights)
-    turned = kernels.transposed(made)
-    rounded = tiles.rows_of(made.reshape(6, -1), "Q8_0", np.arange(96))
-    for ours, exact in ((made, weights), (turned, np.ascontiguousarray(rounded.T))):
-        expected = tiles.tiled(whole_bytes(exact), "Q8_0").reshape(ours.shape)
-        assert np.abs(ours.astype(np.int16) - expected).max() <= 1
-        assert (ours == expected).mean() > 0.999
+    expected = tiles.tiled(whole_bytes(weights), "Q8_0")
+    assert np.abs(made.astype(np.int16) - expected).max() <= 1
+    assert (made == expected).mean() > 0.999
+
+
+@pytest.mark.parametrize("types", [*((name,) for name in tiles.BLOCKS), ("Q4_K", "Q6_K"), ("Q5_0", "Q8_0", "Q4_1")], ids="+".join)
+def test_the_transpose_of_tiles_is_that_of_their_weights_in_8_bits(types: tuple[str, ...]) -> None:
+    parts, weights = [], []
+    for number, name in enumerate(types):
+        made = tiles.tiled(raw_rows(name, 64 + 32 * number, 512, seed=number), name)
+        parts.append((name, made))
+        weights.append(tiles.rows_of(made, name, np.arange(64 + 32 * number)))
+    turned = kernels.transposed(parts, 512)
+    expected = tiles.tiled(whole_bytes(np.ascontiguousarray(np.concatenate(weights).T)), "Q8_0").reshape(turned.shape)
+    assert np.abs(turned.astype(np.int16) - expected).max() <= 1
+    assert (turned == expected).mean() > 0.999
 
 
 @pytest.mark.parametrize("damage", [np.nan, np.inf, 1e30])
@@ -118,7 +129,7 @@ def test_tiles_of_what_is_no_number_are_refused(damage: float) -> None:
     weights = np.ones((32, 32), np.float32)
     weights[20, 5] = damage
     with pytest.raises(ValueError, match="no numbers"):
-        kernels.fill_tiles(np.empty((2, 1, tiles.TILE_BYTES["Q8_0"]), np.uint8), weights)
+        kernels.fill_tiles(np.empty((2, tiles.TILE_BYTES["Q8_0"]), np.uint8), weights)
 
 
 LEARNS = """

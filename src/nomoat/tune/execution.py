@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nomoat import hardware, words
-from nomoat.engine import tied_embeddings
+from nomoat.engine import layout, tied_embeddings
 from nomoat.errors import NotEnoughMemoryError
 from nomoat.tune import network, prepare, qlora
 from nomoat.tune.samples import MOST_LOOKED_AT, Sample, batches_of, computed_tokens, shared_prefix, width_of
@@ -20,7 +20,7 @@ KEPT_PART = 3  # what the frozen layers say about all lessons is kept if it take
 class ExecutionPlan:
     """What the last bits of a result depend on beside the settings; decided once, and kept in the checkpoint.
 
-    `precision`: of the matrix products. `expanded`: the weights are kept so, not as one byte each. `keeps_lower`: what the frozen
+    `precision`: of the matrix products. `expanded`: the weights are kept so, not as small as can be. `keeps_lower`: what the frozen
     layers say about each lesson is computed once.
     """
 
@@ -40,7 +40,7 @@ def choose_plan(
     precision = precision or qlora.fastest_precision()
     say(f"precision: {precision.value} ({precision.reason})")
     expanded = keep_expanded(prepared, precision.value, sharing)
-    say(f"weights: {'kept expanded' if expanded.value else 'kept as one byte each, activations computed twice'} ({expanded.reason})")
+    say(f"weights: {'kept expanded' if expanded.value else 'kept small, activations computed twice'} ({expanded.reason})")
     size = bytes_kept(prepared, precision.value, expanded=expanded.value, sharing=sharing)
     if size:
         frozen = prepared.sizes.layers - prepared.settings.layers
@@ -49,7 +49,7 @@ def choose_plan(
 
 
 def keep_expanded(prepared: prepare.Prepared, precision: qlora.Precision, sharing: int = 1) -> hardware.Detected[bool]:
-    """Whether the weights fit into memory expanded, or have to stay one byte each, of which the rest is made layer by layer.
+    """Whether the weights fit into memory expanded, or have to stay small, of which the rest is made layer by layer.
 
     Raises NotEnoughMemoryError if neither fits.
     """
@@ -60,7 +60,7 @@ def keep_expanded(prepared: prepare.Prepared, precision: qlora.Precision, sharin
     if expanded < free:
         return hardware.Detected(True, f"about {needed} GB of memory, and {there} GB are free")
     if codes < free:
-        why = f"expanded they need about {needed} GB, as int8 {codes / 1e9:.1f} GB, and {there} GB are free"
+        why = f"expanded they need about {needed} GB, small {codes / 1e9:.1f} GB, and {there} GB are free"
         return hardware.Detected(False, why)
     needed, there = words.two_gigabytes(codes, free)
     among = f", for each of {sharing} processes" if sharing > 1 else ""
@@ -101,13 +101,16 @@ def _bytes_needed(prepared: prepare.Prepared, precision: qlora.Precision, *, exp
 
 def _bytes_of_weights(prepared: prepare.Prepared, precision: qlora.Precision, *, expanded: bool) -> int:
     """Of all matrices; in 8 bits also of the transposes of those that gradients go through, where they are kept."""
-    file, values = prepared.file, prepared.file.num_values
+    file = prepared.file
     if precision != "int8":
-        return values * (qlora.DTYPES[precision].itemsize if expanded else 1)
+        return file.num_values * (qlora.DTYPES[precision].itemsize if expanded else 1)
+    stored, turned = layout.storage(file, prepared.sizes, "default"), 0
+    own = [tensor for tensor in file.tensors.values() if tensor.is_matrix and stored.form_of(tensor).kind == "tiles"]
     if expanded:
         layer = sum(file.tensor(f"blk.0.{name}.weight").num_values for name in prepared.arch.projections.values())
-        values += file.tensor(tied_embeddings.output_tensor(file)).num_values + prepared.settings.layers * layer
-    return int(values * qlora.TILED_BYTES)
+        turned = file.tensor(tied_embeddings.output_tensor(file)).num_values + prepared.settings.layers * layer
+    in_bytes = turned + file.num_values - sum(tensor.num_values for tensor in own)
+    return sum(map(stored.tensor_bytes, own)) + int(in_bytes * qlora.TILED_BYTES)
 
 
 def _bytes_of_step(

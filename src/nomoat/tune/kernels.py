@@ -11,8 +11,9 @@ B blocks of a tile, S bytes of a block.
 from __future__ import annotations
 
 import ctypes
+import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -120,9 +121,9 @@ def _use_loss() -> None:
 
 
 def _use_tiles() -> None:
-    made = np.empty((2, 1, tiles.TILE_BYTES[tiles.WHOLE_BYTES]), np.uint8)
+    made = np.empty((2, tiles.TILE_BYTES[tiles.WHOLE_BYTES]), np.uint8)
     fill_tiles(made, np.zeros((2 * TILE_ROWS, GROUP), np.float32))
-    transposed(made)
+    transposed([(tiles.WHOLE_BYTES, made)], GROUP)
 
 
 # -------------------------------------------------------------------- numbers
@@ -363,51 +364,57 @@ def _tile(weights_RC: Any, words_TBW: Any, scales_TBH: Any) -> None:
 
 
 @kernel
-def _transpose(tiles_TBS: Any, words_BTW: Any, scales_BTH: Any) -> None:
-    """The same of what is in such tiles, a square of 32 rows and columns at a time."""
-    for b in numba.prange(tiles_TBS.shape[1]):
-        square_CR = np.empty((GROUP, GROUP), np.float32)
-        scales_R, codes = np.empty(TILE_ROWS, np.float32), np.empty(GROUP, np.uint8)
-        words = codes.view(np.uint32)
-        for t in range(len(tiles_TBS)):
-            block, row = tiles_TBS[t, b], t % 2 * TILE_ROWS
-            for r in range(TILE_ROWS):
-                bits = np.uint32(block[2 * r]) | (np.uint32(block[2 * r + 1]) << np.uint32(8))
-                scales_R[r] = jit.as_float(bits << FLOAT16_SHIFT) * FLOAT16_UNIT
-            for c in range(0, GROUP, 4):
-                operand = block[CODES_AT + TILE_ROWS * c : CODES_AT + TILE_ROWS * (c + 4)]
-                first, second, third, fourth = square_CR[c], square_CR[c + 1], square_CR[c + 2], square_CR[c + 3]
-                for r in range(TILE_ROWS):  # so that LLVM makes vectors of it
-                    first[row + r] = (np.float32(operand[4 * r]) - ZERO_CODE) * scales_R[r]
-                    second[row + r] = (np.float32(operand[4 * r + 1]) - ZERO_CODE) * scales_R[r]
-                    third[row + r] = (np.float32(operand[4 * r + 2]) - ZERO_CODE) * scales_R[r]
-                    fourth[row + r] = (np.float32(operand[4 * r + 3]) - ZERO_CODE) * scales_R[r]
-            if row == 0:
+def _transpose(to_floats: Any, group: Any, block: Any, tiles_TS: Any, first: Any, words_BTW: Any, scales_BTH: Any) -> None:
+    """The same of what is in tiles of any type: 32 rows of a block of columns at a time.
+
+    `to_floats`: address of what reads groups of so many codes. `first`: how many times 32 rows stand above these.
+    """
+    address, tile_bytes, groups = np.int64(tiles_TS.ctypes.data), tiles_TS.shape[1], block // group
+    for b in numba.prange(len(words_BTW) * TILE_ROWS // block):
+        square_CR, codes = np.empty((block, GROUP), np.float32), np.empty(GROUP, np.uint8)
+        words, floats, start = codes.view(np.uint32), np.int64(square_CR.ctypes.data), np.int64(b) * groups
+        for t in range(len(tiles_TS)):
+            tile, half = address + np.int64(t) * tile_bytes, np.int64(t) % 2
+            jit.call_with_5(to_floats, tile, start, groups, floats + half * 4 * TILE_ROWS, 4 * GROUP)
+            if half == 0:
                 continue
-            for c in range(GROUP):
-                tile, lane = 2 * b + c // TILE_ROWS, c % TILE_ROWS
-                scales_BTH[tile, t // 2, lane] = _round(square_CR[c], codes)
+            for c in range(block):
+                tile, lane = (b * block + c) // TILE_ROWS, c % TILE_ROWS
+                scales_BTH[tile, first + t // 2, lane] = _round(square_CR[c], codes)
                 for at in range(GROUP // 4):
-                    words_BTW[tile, t // 2, CODES_AT // 4 + TILE_ROWS * at + lane] = words[at]
+                    words_BTW[tile, first + t // 2, CODES_AT // 4 + TILE_ROWS * at + lane] = words[at]
 
 
-def fill_tiles(tiles_TBS: Bytes, weights_RC: npt.NDArray[np.float32]) -> None:
+def fill_tiles(tiles_TS: Bytes, weights_RC: npt.NDArray[np.float32]) -> None:
     """Weights in 8 bits with a scale for each 32 of a row (Q8_0), into the engine's tiles; rows and columns are multiples of 32.
 
     In one pass what `weights.whole_bytes` and `tiles.tiled` do in ten times as long. Raises ValueError for what is no number.
     """
+    tiles_TBS = tiles_TS.reshape(len(tiles_TS), -1, tiles.TILE_BYTES[tiles.WHOLE_BYTES])
     scales_TBH = tiles_TBS.view(np.float16)
     _tile(np.ascontiguousarray(weights_RC), tiles_TBS.view(np.uint32), scales_TBH.view(np.uint16))
     if not np.isfinite(scales_TBH[:, :, :TILE_ROWS]).all():
         raise ValueError("weights that are no numbers")
 
 
-def transposed(tiles_TBS: Bytes) -> Bytes:
-    """The transpose of a matrix in such tiles, in such tiles. Its scales are of 32 rows each, so its weights are rounded once more."""
-    num_tiles, num_blocks, size = tiles_TBS.shape
-    made = np.empty((num_blocks * GROUP // TILE_ROWS, num_tiles * TILE_ROWS // GROUP, size), np.uint8)
-    _transpose(tiles_TBS, made.view(np.uint32), made.view(np.uint16))
+def transposed(parts: Sequence[tuple[str, Bytes]], columns: int) -> Bytes:
+    """The transpose of a matrix of so many columns, whose parts below each other are tiles [T, S] of a type each; in tiles of 8 bits.
+
+    Its scales are of 32 rows each, so its weights are rounded, also those that were of 8 bits.
+    """
+    rows, first = TILE_ROWS * sum(len(tiles_TS) for _, tiles_TS in parts), 0
+    made = np.empty((columns // TILE_ROWS, rows // GROUP, tiles.TILE_BYTES[tiles.WHOLE_BYTES]), np.uint8)
+    for type_name, tiles_TS in parts:
+        to_floats, block = to_floats_of(type_name).address, tiles.BLOCKS[type_name][0]
+        _transpose(to_floats, tiles.GROUP_CODES[type_name], block, tiles_TS, first, made.view(np.uint32), made.view(np.uint16))
+        first += len(tiles_TS) * TILE_ROWS // GROUP
     return made
+
+
+@functools.cache
+def to_floats_of(type_name: str) -> machine_code.Compiled:
+    """What makes a tile's codes of this type f32."""
+    return machine_code.Compiled("engine.codes", "to_floats", 5, kind=type_name)
 
 
 rms_norm: Callable[..., torch.Tensor] = RMSNorm.apply
