@@ -152,18 +152,18 @@ def test_who_learns_has_not_compiled_what_it_learns_with() -> None:
 
 
 def test_another_process_compiles_it_which_is_said_before_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    said, asked = list[str](), list[str]()
+    said, asked = list[str](), list[tuple[str, ...]]()
 
-    def compile_elsewhere(what: str, code: str, *, progress: Callable[[int, int], None] | None) -> None:
-        asked.append(code)
+    def compile_elsewhere(what: str, code: str, *types: str, progress: Callable[[int, int], None] | None) -> None:
+        asked.append((what, *types))
         for done in range(3) if progress else ():
             progress(done, 2)
 
     monkeypatch.setattr(machine_code, "compile_elsewhere", compile_elsewhere)
     kernels.use_threads(torch.get_num_threads(), said.append)
-    kernels.use_threads(torch.get_num_threads())
+    kernels.use_threads(torch.get_num_threads(), types=["Q4_K", "Q8_0"])
     assert said == ["compiling for this CPU (once)"]
-    assert asked == ["from nomoat.tune import kernels; kernels.compile_all()"] * 2
+    assert asked == [("tuning",), ("tuning-Q4_K-Q8_0", "Q4_K", "Q8_0")]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere PyTorch and numba have an OpenMP each")

@@ -52,8 +52,8 @@ def estimate(prepared: Prepared, say: Callable[[str], None] | None = None) -> Es
 
     Raises NotEnoughMemoryError, NotEnoughDiskError.
     """
-    kernels.use_threads(config.threads().value, say)
     precision = qlora.fastest_precision().value
+    kernels.use_threads(config.threads().value, say, types=execution.types_in_tiles(prepared, precision))
     expanded = execution.keep_expanded(prepared, precision)
     settings, samples = prepared.settings, prepared.samples
     prefix = shared_prefix(prepared.all_samples)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nomoat import hardware, words
-from nomoat.engine import layout, tied_embeddings
+from nomoat.engine import layout, tied_embeddings, tiles
+from nomoat.engine.gguf import Tensor
 from nomoat.errors import NotEnoughMemoryError
 from nomoat.tune import network, prepare, qlora
 from nomoat.tune.samples import MOST_LOOKED_AT, Sample, batches_of, computed_tokens, shared_prefix, width_of
@@ -104,13 +105,24 @@ def _bytes_of_weights(prepared: prepare.Prepared, precision: qlora.Precision, *,
     file = prepared.file
     if precision != "int8":
         return file.num_values * (qlora.DTYPES[precision].itemsize if expanded else 1)
-    stored, turned = layout.storage(file, prepared.sizes, "default"), 0
-    own = [tensor for tensor in file.tensors.values() if tensor.is_matrix and stored.form_of(tensor).kind == "tiles"]
+    own, turned = _own_codes(prepared), 0
     if expanded:
         layer = sum(file.tensor(f"blk.0.{name}.weight").num_values for name in prepared.arch.projections.values())
         turned = file.tensor(tied_embeddings.output_tensor(file)).num_values + prepared.settings.layers * layer
     in_bytes = turned + file.num_values - sum(tensor.num_values for tensor in own)
-    return sum(map(stored.tensor_bytes, own)) + int(in_bytes * qlora.TILED_BYTES)
+    codes = sum(tiles.size(tensor.type_name, tensor.num_rows, tensor.shape[-1]) for tensor in own)
+    return codes + int(in_bytes * qlora.TILED_BYTES)
+
+
+def _own_codes(prepared: prepare.Prepared) -> list[Tensor]:
+    """The matrices that are served in the file's own codes."""
+    stored = layout.storage(prepared.file, prepared.sizes, "default")
+    return [tensor for tensor in prepared.file.tensors.values() if tensor.is_matrix and stored.form_of(tensor).kind == "tiles"]
+
+
+def types_in_tiles(prepared: prepare.Prepared, precision: qlora.Precision) -> list[str]:
+    """Types of tiles that a training in this precision multiplies by: none where it is not in 8 bits."""
+    return sorted({qlora.TILED, *(tensor.type_name for tensor in _own_codes(prepared))}) if precision == "int8" else []
 
 
 def _bytes_of_step(

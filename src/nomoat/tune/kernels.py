@@ -25,7 +25,7 @@ from numba import types
 from numba.extending import overload
 
 from nomoat import jit, machine_code
-from nomoat.engine import elementwise, forked, tiles
+from nomoat.engine import chain, elementwise, forked, tiles
 
 numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # the fastest first: docs/tried/tuning-speed.md
 kernel: jit.Decorator = numba.njit(parallel=True, cache=True, fastmath=jit.FAST, error_model="numpy")
@@ -41,8 +41,9 @@ Bytes = npt.NDArray[np.uint8]
 _LOCK, _TORCHS_BEFORE = threading.Lock(), list[int]()  # an entry a training that is under way
 
 
-def use_threads(count: int, say: Callable[[str], None] | None = None) -> None:
-    """The kernels and PyTorch's own operations work on so many threads from now on; they are compiled, if they can be kept.
+def use_threads(count: int, say: Callable[[str], None] | None = None, *, types: Sequence[str] = ()) -> None:
+    """The kernels and PyTorch's own operations work on so many threads from now on; they are compiled, if they can be kept, and so
+    are the engine's products with tiles of these types.
 
     Another process compiles them, see `machine_code.compile_elsewhere`. `say` is told before that begins: it takes half a minute, and
     minutes on a slow machine. Raises UsageError in a fork of a process that has run or tuned a model.
@@ -54,8 +55,8 @@ def use_threads(count: int, say: Callable[[str], None] | None = None) -> None:
         if say and done == 0:
             say("compiling for this CPU (once)")
 
-    code = "from nomoat.tune import kernels; kernels.compile_all()"
-    machine_code.compile_elsewhere("tuning", code, progress=begun if say else None)
+    code = "import sys; from nomoat.tune import kernels; kernels.compile_all(sys.argv[1:])"
+    machine_code.compile_elsewhere("-".join(["tuning", *types]), code, *types, progress=begun if say else None)
 
 
 @contextmanager
@@ -92,9 +93,13 @@ def _begin_no_threads_within_threads() -> None:
         ctypes.CDLL(None).omp_set_max_active_levels(1)
 
 
-def compile_all() -> None:
-    """For numbers in f32 and bf16: half a minute of a CPU where they are not kept yet. See `machine_code.compile_by`."""
-    machine_code.compile_by([_use_norm, _use_rotation, _use_gate, _use_loss, _use_tiles])
+def compile_all(types: Sequence[str]) -> None:
+    """For numbers in f32 and bf16, and tiles of these types: half a minute of a CPU where they are not kept yet. See
+    `machine_code.compile_by`."""
+    functions = chain.functions(types) if types else []
+    functions += [to_floats_of(name) for name in types if name != tiles.WHOLE_BYTES]  # which `_use_tiles` needs
+    calls = [functools.partial(getattr, function, "address") for function in functions]
+    machine_code.compile_by([*calls, _use_norm, _use_rotation, _use_gate, _use_loss, _use_tiles])
 
 
 def _use_norm() -> None:

@@ -159,7 +159,7 @@ class Tiled:
     """The matrix in tiles for the engine's products (`engine.panels`), in f32: own codes, or 8 bits with a scale for each 32.
 
     Gradients multiply by its transpose in tiles of 8 bits, which is made by the first of them and kept, or made for each. Both inputs
-    and their gradients are rounded to 8 bits in chunks of 64 columns, or 32 of narrow matrices (docs/tried/tuning-speed.md). A run that
+    and their gradients are rounded to 8 bits in chunks of 64 columns, of narrow matrices 32 (docs/tried/tuning-speed.md). A run that
     goes on where there is AMX has many rounded to bf16 there (`engine.amx`).
     Idea: Wortsman et al. 2023, Stable and low-precision training for large-scale vision-language models, arXiv:2304.13013.
     """
