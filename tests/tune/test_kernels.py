@@ -112,14 +112,18 @@ def test_a_matrix_in_tiles_and_its_transpose_are_those_of_the_engine() -> None:
 
 
 @pytest.mark.parametrize("types", [*((name,) for name in tiles.BLOCKS), ("Q4_K", "Q6_K"), ("Q5_0", "Q8_0", "Q4_1")], ids="+".join)
-def test_the_transpose_of_tiles_is_that_of_their_weights_in_8_bits(types: tuple[str, ...]) -> None:
+def test_tiles_expanded_are_their_weights_and_the_transpose_is_these_in_8_bits(types: tuple[str, ...]) -> None:
     parts, weights = [], []
     for number, name in enumerate(types):
         made = tiles.tiled(raw_rows(name, 64 + 32 * number, 512, seed=number), name)
         parts.append((name, made))
         weights.append(tiles.rows_of(made, name, np.arange(64 + 32 * number)))
+    whole = np.concatenate(weights)
+    for dtype, close in ((torch.float32, 1e-6), (torch.bfloat16, 2**-7)):
+        found = kernels.expanded(parts, 512, dtype).float()
+        torch.testing.assert_close(found, torch.from_numpy(whole), rtol=close, atol=close * np.abs(whole).max())
     turned = kernels.transposed(parts, 512)
-    expected = tiles.tiled(whole_bytes(np.ascontiguousarray(np.concatenate(weights).T)), "Q8_0").reshape(turned.shape)
+    expected = tiles.tiled(whole_bytes(np.ascontiguousarray(whole.T)), "Q8_0").reshape(turned.shape)
     assert np.abs(turned.astype(np.int16) - expected).max() <= 1
     assert (turned == expected).mean() > 0.999
 
@@ -138,7 +142,7 @@ kernels.use_threads(1)
 kernels._use_norm(), kernels._use_rotation(), kernels._use_gate(), kernels._use_loss(), kernels._use_tiles()
 for kernel in (
     kernels._norm_forward, kernels._norm_backward, kernels._rotate, kernels._gate_backward, kernels._cross_entropy,
-    kernels._tile, kernels._transpose,
+    kernels._tile, kernels._transpose, kernels._expand,
 ):
     assert kernel.stats.cache_hits and not kernel.stats.cache_misses, kernel
 """

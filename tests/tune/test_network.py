@@ -204,8 +204,16 @@ def test_products_in_8_bits_are_near_those_in_float32(monkeypatch: pytest.Monkey
         )
 
 
-@pytest.mark.skipif(not step_tables.HAS_PANELS, reason="this CPU has no VNNI")
-def test_a_files_own_codes_multiply_as_the_weights_they_stand_for(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("precision", "close"),
+    [
+        pytest.param("int8", 0.012, marks=pytest.mark.skipif(not step_tables.HAS_PANELS, reason="this CPU has no VNNI")),
+        ("float32", 1e-6),
+    ],
+)
+def test_a_files_own_codes_multiply_as_the_weights_they_stand_for(
+    precision: qlora.Precision, close: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of two types, as in the queries, keys and values of a Q4_K_M file."""
     parts, weights = [], []
     for number, name in enumerate(("Q4_K", "Q4_K", "Q6_K")):
@@ -221,11 +229,11 @@ def test_a_files_own_codes_multiply_as_the_weights_they_stand_for(monkeypatch: p
     weights_OI, generator = torch.cat(weights), torch.Generator().manual_seed(0)
     x, dy = (torch.randn(50, size, generator=generator) for size in (256, 192))
     for expanded in (True, False):
-        matrix = qlora.kept(parts, "int8", expanded=expanded)
+        matrix = qlora.kept(parts, precision, expanded=expanded)
         for ours, exact in ((matrix.times(x), x @ weights_OI.t()), (matrix.gradient(dy), dy @ weights_OI)):
-            assert (ours - exact).norm() < 0.012 * exact.norm()
-    table = qlora.kept(parts[2:], "int8", expanded=True)
-    torch.testing.assert_close(table.rows(torch.tensor([[3, 63]])), weights[2][[3, 63]][None])
+            assert (ours - exact).norm() < close * exact.norm()
+        table = qlora.kept(parts[2:], precision, expanded=expanded)
+        torch.testing.assert_close(table.rows(torch.tensor([[3, 63]])), weights[2][[3, 63]][None])
 
 
 @pytest.mark.parametrize(

@@ -102,14 +102,13 @@ def _bytes_needed(prepared: prepare.Prepared, precision: qlora.Precision, *, exp
 
 def _bytes_of_weights(prepared: prepare.Prepared, precision: qlora.Precision, *, expanded: bool) -> int:
     """Of all matrices; in 8 bits also of the transposes of those that gradients go through, where they are kept."""
-    file = prepared.file
-    if precision != "int8":
-        return file.num_values * (qlora.DTYPES[precision].itemsize if expanded else 1)
-    own, turned = _own_codes(prepared), 0
+    file, own, in_bytes = prepared.file, _own_codes(prepared), prepared.file.num_values
+    if expanded and precision != "int8":
+        return in_bytes * qlora.DTYPES[precision].itemsize
     if expanded:
         layer = sum(file.tensor(f"blk.0.{name}.weight").num_values for name in prepared.arch.projections.values())
-        turned = file.tensor(tied_embeddings.output_tensor(file)).num_values + prepared.settings.layers * layer
-    in_bytes = turned + file.num_values - sum(tensor.num_values for tensor in own)
+        in_bytes += file.tensor(tied_embeddings.output_tensor(file)).num_values + prepared.settings.layers * layer
+    in_bytes -= sum(tensor.num_values for tensor in own)
     codes = sum(tiles.size(tensor.type_name, tensor.num_rows, tensor.shape[-1]) for tensor in own)
     return codes + int(in_bytes * qlora.TILED_BYTES)
 
@@ -121,8 +120,8 @@ def _own_codes(prepared: prepare.Prepared) -> list[Tensor]:
 
 
 def types_in_tiles(prepared: prepare.Prepared, precision: qlora.Precision) -> list[str]:
-    """Types of tiles that a training in this precision multiplies by: none where it is not in 8 bits."""
-    return sorted({qlora.TILED, *(tensor.type_name for tensor in _own_codes(prepared))}) if precision == "int8" else []
+    """Of all tiles that a training in this precision reads weights from."""
+    return sorted({*(tensor.type_name for tensor in _own_codes(prepared)), *([qlora.TILED] if precision == "int8" else [])})
 
 
 def _bytes_of_step(

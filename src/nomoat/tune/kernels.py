@@ -1,5 +1,5 @@
-"""The work between a layer's matrix products, each one pass over memory: norm, rotation, gate, and the loss with its slope. And the
-transpose of a matrix in the engine's tiles.
+"""The work between a layer's matrix products, each one pass over memory: norm, rotation, gate, and the loss with its slope. And what
+is made of a matrix in the engine's tiles.
 
 PyTorch has them for CPUs as chains of operations with several passes and copies each (docs/tried/tuning-speed.md). Compiled by numba
 at the first use in an installation (half a minute), and kept. Numbers come in and go out in f32 or bf16; all is computed in f32.
@@ -129,6 +129,8 @@ def _use_tiles() -> None:
     made = np.empty((2, tiles.TILE_BYTES[tiles.WHOLE_BYTES]), np.uint8)
     fill_tiles(made, np.zeros((2 * TILE_ROWS, GROUP), np.float32))
     transposed([(tiles.WHOLE_BYTES, made)], GROUP)
+    for dtype in (torch.float32, torch.bfloat16):
+        expanded([(tiles.WHOLE_BYTES, made)], GROUP, dtype)
 
 
 # -------------------------------------------------------------------- numbers
@@ -390,6 +392,21 @@ def _transpose(to_floats: Any, group: Any, block: Any, tiles_TS: Any, first: Any
                     words_BTW[tile, first + t // 2, CODES_AT // 4 + TILE_ROWS * at + lane] = words[at]
 
 
+@kernel
+def _expand(to_floats: Any, group: Any, block: Any, tiles_TS: Any, weights_RC: Any) -> None:
+    """The weights in tiles of any type; for `to_floats` see `_transpose`."""
+    address, tile_bytes, groups = np.int64(tiles_TS.ctypes.data), tiles_TS.shape[1], block // group
+    for t in numba.prange(len(tiles_TS)):
+        floats_CR = np.empty((block, TILE_ROWS), np.float32)
+        place, tile = np.int64(floats_CR.ctypes.data), address + np.int64(t) * tile_bytes
+        for b in range(weights_RC.shape[1] // block):
+            jit.call_with_5(to_floats, tile, np.int64(b) * groups, groups, place, 4 * TILE_ROWS)
+            for r in range(TILE_ROWS):
+                weights = weights_RC[t * TILE_ROWS + r]
+                for c in range(block):
+                    store(weights, b * block + c, floats_CR[c, r])
+
+
 def fill_tiles(tiles_TS: Bytes, weights_RC: npt.NDArray[np.float32]) -> None:
     """Weights in 8 bits with a scale for each 32 of a row (Q8_0), into the engine's tiles; rows and columns are multiples of 32.
 
@@ -400,6 +417,17 @@ def fill_tiles(tiles_TS: Bytes, weights_RC: npt.NDArray[np.float32]) -> None:
     _tile(np.ascontiguousarray(weights_RC), tiles_TBS.view(np.uint32), scales_TBH.view(np.uint16))
     if not np.isfinite(scales_TBH[:, :, :TILE_ROWS]).all():
         raise ValueError("weights that are no numbers")
+
+
+def expanded(parts: Sequence[tuple[str, Bytes]], columns: int, dtype: torch.dtype) -> torch.Tensor:
+    """A matrix of so many columns, whose parts below each other are tiles [T, S] of a type each."""
+    weights_RC = torch.empty(TILE_ROWS * sum(len(tiles_TS) for _, tiles_TS in parts), columns, dtype=dtype)
+    rows = _array(weights_RC)
+    for type_name, tiles_TS in parts:
+        count = TILE_ROWS * len(tiles_TS)
+        _expand(to_floats_of(type_name).address, tiles.GROUP_CODES[type_name], tiles.BLOCKS[type_name][0], tiles_TS, rows[:count])
+        rows = rows[count:]
+    return weights_RC
 
 
 def transposed(parts: Sequence[tuple[str, Bytes]], columns: int) -> Bytes:

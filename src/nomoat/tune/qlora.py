@@ -2,7 +2,7 @@
 
 A matrix holds the very weights that the engine serves at the default quality. How it multiplies is by what this CPU is fastest at:
 expanded into bf16 or f32 once, or by the engine's own products of the file's codes, with activations and gradients rounded to 8 bits
-(as the engine does). Where memory is short, what can be made again is made for each product (of one byte a weight), or each gradient.
+(as the engine does). Where memory is short, what can be made again of these codes is made for each product, or each gradient.
 
 Shapes: N tokens, I inputs, O outputs, R rank, G groups of a row, S inputs of a group.
 """
@@ -155,6 +155,25 @@ class Codes:
         return Expanded(expanded_OGS.flatten(1))
 
 
+class OwnCodes:
+    """The file's own codes in tiles, each part's bits a weight; expanded for each multiplication and forgotten."""
+
+    def __init__(self, parts: Sequence[Part], dtype: torch.dtype) -> None:
+        self._parts, self._inputs, self._dtype = _in_tiles(parts), parts[0].num_inputs, dtype
+
+    def times(self, x_NI: torch.Tensor, onto_NO: torch.Tensor | None = None) -> torch.Tensor:
+        return self.ready().times(x_NI, onto_NO)
+
+    def gradient(self, dy_NO: torch.Tensor, onto_NI: torch.Tensor | None = None) -> torch.Tensor:
+        return self.ready().gradient(dy_NO, onto_NI)
+
+    def rows(self, indices: torch.Tensor) -> torch.Tensor:
+        return _rows_of(self._parts, indices)
+
+    def ready(self) -> Expanded:
+        return Expanded(kernels.expanded(self._parts, self._inputs, self._dtype))
+
+
 class Tiled:
     """The matrix in tiles for the engine's products (`engine.panels`), in f32: own codes, or 8 bits with a scale for each 32.
 
@@ -165,11 +184,7 @@ class Tiled:
     """
 
     def __init__(self, parts: Sequence[Part], *, keeps_transpose: bool) -> None:
-        self._inputs = parts[0].num_inputs
-        self._parts = [
-            (type_name, _in_tiles(list(of_type), type_name))
-            for type_name, of_type in itertools.groupby(parts, operator.attrgetter("type_name"))
-        ]
+        self._parts, self._inputs = _in_tiles(parts), parts[0].num_inputs
         self._product = TiledProduct(self._parts, self._inputs)
         self._keeps_transpose = keeps_transpose
         self._transpose: TiledProduct | None = None
@@ -188,9 +203,7 @@ class Tiled:
         return TiledProduct([(TILED, made_TS)], tiles.TILE_ROWS * sum(len(tiles_TS) for _, tiles_TS in self._parts))
 
     def rows(self, indices: torch.Tensor) -> torch.Tensor:
-        ((type_name, tiles_TS),) = self._parts
-        found = torch.from_numpy(tiles.rows_of(tiles_TS, type_name, indices.flatten().numpy()))
-        return found.view(*indices.shape, -1)
+        return _rows_of(self._parts, indices)
 
     def ready(self) -> Tiled:
         if self._keeps_transpose:
@@ -200,15 +213,26 @@ class Tiled:
         return for_now
 
 
-def _in_tiles(parts: Sequence[Part], type_name: str) -> tiles.Bytes:
-    """Parts of one type below each other: [T, bytes]."""
-    rows, inputs = sum(part.num_rows for part in parts), parts[0].num_inputs
-    made_TS, start = np.empty((rows // tiles.TILE_ROWS, tiles.size(type_name, tiles.TILE_ROWS, inputs)), np.uint8), 0
-    for part in parts:
-        stop = start + part.num_rows // tiles.TILE_ROWS
-        part.fill(made_TS[start:stop])
-        start = stop
-    return made_TS
+def _in_tiles(parts: Sequence[Part]) -> list[tuple[str, tiles.Bytes]]:
+    """Parts below each other in tiles [T, bytes], those of one type together."""
+    found = []
+    for type_name, of_type in itertools.groupby(parts, operator.attrgetter("type_name")):
+        together, start = list(of_type), 0
+        num_tiles = sum(part.num_rows for part in together) // tiles.TILE_ROWS
+        made_TS = np.empty((num_tiles, tiles.size(type_name, tiles.TILE_ROWS, parts[0].num_inputs)), np.uint8)
+        for part in together:
+            stop = start + part.num_rows // tiles.TILE_ROWS
+            part.fill(made_TS[start:stop])
+            start = stop
+        found.append((type_name, made_TS))
+    return found
+
+
+def _rows_of(parts: Sequence[tuple[str, tiles.Bytes]], indices: torch.Tensor) -> torch.Tensor:
+    """Rows of a table of embeddings, which is one part: f32, [..., I]."""
+    ((type_name, tiles_TS),) = parts
+    found = torch.from_numpy(tiles.rows_of(tiles_TS, type_name, indices.flatten().numpy()))
+    return found.view(*indices.shape, -1)
 
 
 class TiledProduct:
@@ -243,9 +267,13 @@ def bytes_a_weight(num_rows: int, num_inputs: int, precision: Precision) -> floa
 
 def kept(parts: Sequence[Part], precision: Precision, *, expanded: bool) -> Matrix:
     """A matrix as it multiplies fastest in this precision; not `expanded`: with the least memory."""
-    if precision == "int8" and all(fits_tiles(part.num_rows, part.num_inputs) for part in parts):
+    fit, dtype = all(fits_tiles(part.num_rows, part.num_inputs) for part in parts), DTYPES[precision]
+    if precision == "int8" and fit:
         return Tiled(parts, keeps_transpose=expanded)
-    return Expanded.of(parts, DTYPES[precision]) if expanded else Codes(parts, DTYPES[precision])
+    if fit and all(part.read_tiles for part in parts):
+        own = OwnCodes(parts, dtype)
+        return own.ready() if expanded else own
+    return Expanded.of(parts, dtype) if expanded else Codes(parts, dtype)
 
 
 class LoraLinear(torch.autograd.Function):
