@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from products import raw_rows
 from torch.nn import functional
 
 from nomoat import machine_code
@@ -103,14 +104,28 @@ def test_a_matrix_in_tiles_and_its_transpose_are_those_of_the_engine() -> None:
     """But for codes that lie between two, by the last bit of a division."""
     weights = torch.randn(96, 160, generator=torch.Generator().manual_seed(0)).numpy() * 0.02
     weights[:32, 7], weights[33, 32:64] = 0, 0
-    made = np.empty((6, 5, tiles.TILE_BYTES["Q8_0"]), np.uint8)
+    made = np.empty((6, 5 * tiles.TILE_BYTES["Q8_0"]), np.uint8)
     kernels.fill_tiles(made, weights)
-    turned = kernels.transposed(made)
-    rounded = tiles.rows_of(made.reshape(6, -1), "Q8_0", np.arange(96))
-    for ours, exact in ((made, weights), (turned, np.ascontiguousarray(rounded.T))):
-        expected = tiles.tiled(whole_bytes(exact), "Q8_0").reshape(ours.shape)
-        assert np.abs(ours.astype(np.int16) - expected).max() <= 1
-        assert (ours == expected).mean() > 0.999
+    expected = tiles.tiled(whole_bytes(weights), "Q8_0")
+    assert np.abs(made.astype(np.int16) - expected).max() <= 1
+    assert (made == expected).mean() > 0.999
+
+
+@pytest.mark.parametrize("types", [*((name,) for name in tiles.BLOCKS), ("Q4_K", "Q6_K"), ("Q5_0", "Q8_0", "Q4_1")], ids="+".join)
+def test_tiles_expanded_are_their_weights_and_the_transpose_is_these_in_8_bits(types: tuple[str, ...]) -> None:
+    parts, weights = [], []
+    for number, name in enumerate(types):
+        made = tiles.tiled(raw_rows(name, 64 + 32 * number, 512, seed=number), name)
+        parts.append((name, made))
+        weights.append(tiles.rows_of(made, name, np.arange(64 + 32 * number)))
+    whole = np.concatenate(weights)
+    for dtype, close in ((torch.float32, 1e-6), (torch.bfloat16, 2**-7)):
+        found = kernels.expanded(parts, 512, dtype).float()
+        torch.testing.assert_close(found, torch.from_numpy(whole), rtol=close, atol=close * np.abs(whole).max())
+    turned = kernels.transposed(parts, 512)
+    expected = tiles.tiled(whole_bytes(np.ascontiguousarray(whole.T)), "Q8_0").reshape(turned.shape)
+    assert np.abs(turned.astype(np.int16) - expected).max() <= 1
+    assert (turned == expected).mean() > 0.999
 
 
 @pytest.mark.parametrize("damage", [np.nan, np.inf, 1e30])
@@ -118,7 +133,7 @@ def test_tiles_of_what_is_no_number_are_refused(damage: float) -> None:
     weights = np.ones((32, 32), np.float32)
     weights[20, 5] = damage
     with pytest.raises(ValueError, match="no numbers"):
-        kernels.fill_tiles(np.empty((2, 1, tiles.TILE_BYTES["Q8_0"]), np.uint8), weights)
+        kernels.fill_tiles(np.empty((2, tiles.TILE_BYTES["Q8_0"]), np.uint8), weights)
 
 
 LEARNS = """
@@ -127,7 +142,7 @@ kernels.use_threads(1)
 kernels._use_norm(), kernels._use_rotation(), kernels._use_gate(), kernels._use_loss(), kernels._use_tiles()
 for kernel in (
     kernels._norm_forward, kernels._norm_backward, kernels._rotate, kernels._gate_backward, kernels._cross_entropy,
-    kernels._tile, kernels._transpose,
+    kernels._tile, kernels._transpose, kernels._expand,
 ):
     assert kernel.stats.cache_hits and not kernel.stats.cache_misses, kernel
 """
@@ -141,18 +156,18 @@ def test_who_learns_has_not_compiled_what_it_learns_with() -> None:
 
 
 def test_another_process_compiles_it_which_is_said_before_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    said, asked = list[str](), list[str]()
+    said, asked = list[str](), list[tuple[str, ...]]()
 
-    def compile_elsewhere(what: str, code: str, *, progress: Callable[[int, int], None] | None) -> None:
-        asked.append(code)
+    def compile_elsewhere(what: str, code: str, *types: str, progress: Callable[[int, int], None] | None) -> None:
+        asked.append((what, *types))
         for done in range(3) if progress else ():
             progress(done, 2)
 
     monkeypatch.setattr(machine_code, "compile_elsewhere", compile_elsewhere)
     kernels.use_threads(torch.get_num_threads(), said.append)
-    kernels.use_threads(torch.get_num_threads())
+    kernels.use_threads(torch.get_num_threads(), types=["Q4_K", "Q8_0"])
     assert said == ["compiling for this CPU (once)"]
-    assert asked == ["from nomoat.tune import kernels; kernels.compile_all()"] * 2
+    assert asked == [("tuning",), ("tuning-Q4_K-Q8_0", "Q4_K", "Q8_0")]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere PyTorch and numba have an OpenMP each")

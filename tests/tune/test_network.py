@@ -6,14 +6,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from products import raw_rows
 from reference import CASES, WINDOW, make_model, write_folder, write_gguf
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from nomoat import hardware
 from nomoat.engine import arch as architectures
-from nomoat.engine import importer, step_tables
+from nomoat.engine import importer, step_tables, tiles
 from nomoat.engine.source import ModelSource, open_source
 from nomoat.engine.weights import Form
 from nomoat.tune import qlora
@@ -200,6 +202,38 @@ def test_products_in_8_bits_are_near_those_in_float32(monkeypatch: pytest.Monkey
         assert isinstance(
             qlora.kept([qlora.Part(*odd.shape, odd.numpy().__getitem__, Form("float32"))], "int8", expanded=True), qlora.Expanded
         )
+
+
+@pytest.mark.parametrize(
+    ("precision", "close"),
+    [
+        pytest.param("int8", 0.012, marks=pytest.mark.skipif(not step_tables.HAS_PANELS, reason="this CPU has no VNNI")),
+        ("float32", 1e-6),
+    ],
+)
+def test_a_files_own_codes_multiply_as_the_weights_they_stand_for(
+    precision: qlora.Precision, close: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two types, as in the queries, keys and values of a Q4_K_M file."""
+    parts, weights = [], []
+    for number, name in enumerate(("Q4_K", "Q4_K", "Q6_K")):
+        made = tiles.tiled(raw_rows(name, 64, 256, seed=number), name)
+        values = tiles.rows_of(made, name, np.arange(64))
+        weights.append(torch.from_numpy(values))
+
+        def read_tiles(rows: slice, made: tiles.Bytes = made) -> tiles.Bytes:
+            return made[rows.start // tiles.TILE_ROWS : rows.stop // tiles.TILE_ROWS]
+
+        parts.append(qlora.Part(64, 256, values.__getitem__, Form("float32"), name, read_tiles))
+    monkeypatch.setattr(qlora, "PIECE_WEIGHTS", 32 * 256)
+    weights_OI, generator = torch.cat(weights), torch.Generator().manual_seed(0)
+    x, dy = (torch.randn(50, size, generator=generator) for size in (256, 192))
+    for expanded in (True, False):
+        matrix = qlora.kept(parts, precision, expanded=expanded)
+        for ours, exact in ((matrix.times(x), x @ weights_OI.t()), (matrix.gradient(dy), dy @ weights_OI)):
+            assert (ours - exact).norm() < close * exact.norm()
+        table = qlora.kept(parts[2:], precision, expanded=expanded)
+        torch.testing.assert_close(table.rows(torch.tensor([[3, 63]])), weights[2][[3, 63]][None])
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
+from numba.core import cgutils
 
+from nomoat import jit
 from nomoat.engine.emit import BYTE, HALF, WORD, Emit
-from nomoat.engine.tiles import BLOCKS, GROUP_CODES, LAYOUTS, LEVELS, TILE_BYTES, UNITS, ZEROS
+from nomoat.engine.tiles import BLOCKS, GROUP_CODES, LAYOUTS, LEVELS, TILE_BYTES, TILE_ROWS, UNITS, ZEROS
 
 LOW_HALVES, LOW_TWO_BITS = 0x0F0F0F0F, 0x03030303
 BIT_2, BIT_4, BITS_4_AND_5 = 0x04040404, 0x10101010, 0x30303030
@@ -187,3 +189,26 @@ _READERS: dict[str, tuple[int, Callable[[Emit, Any, Any, int], Group]]] = {
 }  # fmt: skip
 # codes of a group, the largest code, and who reads it
 GROUPS = {kind: (GROUP_CODES[kind], *reader) for kind, reader in _READERS.items()}
+
+
+def to_floats(kind: str) -> Callable[..., None]:
+    """What makes some groups of a tile's codes of this type the weights they stand for, in f32: a column's sixteen, the next one's
+    so many bytes behind."""
+    width, _, read = GROUPS[kind]
+
+    @jit.emitted
+    def some_floats(builder: Any, tile: Any, start: Any, groups: Any, floats: Any, column_bytes: Any) -> None:
+        emit = Emit(builder)
+        for half in range(TILE_ROWS // emit.lanes):
+            with cgutils.for_range(builder, groups) as loop:
+                fours, scale, offset = with_offsets(emit, read(emit, tile, emit.add(start, loop.index), half))
+                place = emit.add(floats, emit.times(builder.mul(loop.index, column_bytes), width), emit.size(half * 4 * emit.lanes))
+                for number in range(width):
+                    code = builder.and_(builder.lshr(fours[number // 4], emit.word(number % 4 * 8)), emit.word(255))
+                    weight = emit.fused(builder.uitofp(code, emit.floats), scale, offset)
+                    emit.store(weight, emit.add(place, emit.times(column_bytes, number)))
+
+    def to_floats_of(tile: Any, start: Any, groups: Any, floats: Any, column_bytes: Any) -> None:
+        some_floats(tile, start, groups, floats, column_bytes)
+
+    return to_floats_of

@@ -146,15 +146,15 @@ class Learner:
 
     def find(self, sent: dict[str, Any], sha256: str) -> Found:
         """Find the model here. Raises what `find_files` raises, and WorkerError for another file."""
-        kernels.use_threads(config.threads().value)
         weights = find_files(sent["base"]).weights
         if importer.sha256_of_model(weights) != sha256:
             raise WorkerError(
                 f"`{weights.name}` is another file than on the machine that asks",
                 hint="have the same file on both",
             )
-        self._prepared = Prepared(**sent, weights=weights, file=prepare.opened(weights))
-        return Found(machine=hardware.summary(), precision=qlora.fastest_precision())
+        self._prepared, precision = Prepared(**sent, weights=weights, file=prepare.opened(weights)), qlora.fastest_precision()
+        kernels.use_threads(config.threads().value, types=execution.types_in_tiles(self._prepared, precision.value))
+        return Found(machine=hardware.summary(), precision=precision)
 
     def choose_plan(self, precision: Detected[qlora.Precision]) -> tuple[ExecutionPlan, list[str]]:
         """By this machine's memory, and what there is to say of it."""

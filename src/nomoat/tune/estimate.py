@@ -52,8 +52,8 @@ def estimate(prepared: Prepared, say: Callable[[str], None] | None = None) -> Es
 
     Raises NotEnoughMemoryError, NotEnoughDiskError.
     """
-    kernels.use_threads(config.threads().value, say)
     precision = qlora.fastest_precision().value
+    kernels.use_threads(config.threads().value, say, types=execution.types_in_tiles(prepared, precision))
     expanded = execution.keep_expanded(prepared, precision)
     settings, samples = prepared.settings, prepared.samples
     prefix = shared_prefix(prepared.all_samples)
@@ -78,7 +78,7 @@ def estimate(prepared: Prepared, say: Callable[[str], None] | None = None) -> Es
         learning_seconds=learning,
         looking_seconds=evaluating,
         tokens_per_second=prepared.survey.num_tokens * learned * epochs / learning,
-        memory=f"weights {'kept expanded' if expanded.value else 'kept as one byte each'} ({expanded.reason})",
+        memory=f"weights {'kept expanded' if expanded.value else 'kept small'} ({expanded.reason})",
         disk_bytes=adapter.bytes_on_disk(execution.num_learned(prepared)),
     )
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nomoat import hardware, words
-from nomoat.engine import tied_embeddings
+from nomoat.engine import layout, tied_embeddings, tiles
+from nomoat.engine.gguf import Tensor
 from nomoat.errors import NotEnoughMemoryError
 from nomoat.tune import network, prepare, qlora
 from nomoat.tune.samples import MOST_LOOKED_AT, Sample, batches_of, computed_tokens, shared_prefix, width_of
@@ -20,7 +21,7 @@ KEPT_PART = 3  # what the frozen layers say about all lessons is kept if it take
 class ExecutionPlan:
     """What the last bits of a result depend on beside the settings; decided once, and kept in the checkpoint.
 
-    `precision`: of the matrix products. `expanded`: the weights are kept so, not as one byte each. `keeps_lower`: what the frozen
+    `precision`: of the matrix products. `expanded`: the weights are kept so, not as small as can be. `keeps_lower`: what the frozen
     layers say about each lesson is computed once.
     """
 
@@ -40,7 +41,7 @@ def choose_plan(
     precision = precision or qlora.fastest_precision()
     say(f"precision: {precision.value} ({precision.reason})")
     expanded = keep_expanded(prepared, precision.value, sharing)
-    say(f"weights: {'kept expanded' if expanded.value else 'kept as one byte each, activations computed twice'} ({expanded.reason})")
+    say(f"weights: {'kept expanded' if expanded.value else 'kept small, activations computed twice'} ({expanded.reason})")
     size = bytes_kept(prepared, precision.value, expanded=expanded.value, sharing=sharing)
     if size:
         frozen = prepared.sizes.layers - prepared.settings.layers
@@ -49,7 +50,7 @@ def choose_plan(
 
 
 def keep_expanded(prepared: prepare.Prepared, precision: qlora.Precision, sharing: int = 1) -> hardware.Detected[bool]:
-    """Whether the weights fit into memory expanded, or have to stay one byte each, of which the rest is made layer by layer.
+    """Whether the weights fit into memory expanded, or have to stay small, of which the rest is made layer by layer.
 
     Raises NotEnoughMemoryError if neither fits.
     """
@@ -60,7 +61,7 @@ def keep_expanded(prepared: prepare.Prepared, precision: qlora.Precision, sharin
     if expanded < free:
         return hardware.Detected(True, f"about {needed} GB of memory, and {there} GB are free")
     if codes < free:
-        why = f"expanded they need about {needed} GB, as one byte each {codes / 1e9:.1f} GB, and {there} GB are free"
+        why = f"expanded they need about {needed} GB, small {codes / 1e9:.1f} GB, and {there} GB are free"
         return hardware.Detected(False, why)
     needed, there = words.two_gigabytes(codes, free)
     among = f", for each of {sharing} processes" if sharing > 1 else ""
@@ -101,13 +102,26 @@ def _bytes_needed(prepared: prepare.Prepared, precision: qlora.Precision, *, exp
 
 def _bytes_of_weights(prepared: prepare.Prepared, precision: qlora.Precision, *, expanded: bool) -> int:
     """Of all matrices; in 8 bits also of the transposes of those that gradients go through, where they are kept."""
-    file, values = prepared.file, prepared.file.num_values
-    if precision != "int8":
-        return values * (qlora.DTYPES[precision].itemsize if expanded else 1)
+    file, own, in_bytes = prepared.file, _own_codes(prepared), prepared.file.num_values
+    if expanded and precision != "int8":
+        return in_bytes * qlora.DTYPES[precision].itemsize
     if expanded:
         layer = sum(file.tensor(f"blk.0.{name}.weight").num_values for name in prepared.arch.projections.values())
-        values += file.tensor(tied_embeddings.output_tensor(file)).num_values + prepared.settings.layers * layer
-    return int(values * qlora.TILED_BYTES)
+        in_bytes += file.tensor(tied_embeddings.output_tensor(file)).num_values + prepared.settings.layers * layer
+    in_bytes -= sum(tensor.num_values for tensor in own)
+    codes = sum(tiles.size(tensor.type_name, tensor.num_rows, tensor.shape[-1]) for tensor in own)
+    return codes + int(in_bytes * qlora.TILED_BYTES)
+
+
+def _own_codes(prepared: prepare.Prepared) -> list[Tensor]:
+    """The matrices that are served in the file's own codes."""
+    stored = layout.storage(prepared.file, prepared.sizes, "default")
+    return [tensor for tensor in prepared.file.tensors.values() if tensor.is_matrix and stored.form_of(tensor).kind == "tiles"]
+
+
+def types_in_tiles(prepared: prepare.Prepared, precision: qlora.Precision) -> list[str]:
+    """Of all tiles that a training in this precision reads weights from."""
+    return sorted({*(tensor.type_name for tensor in _own_codes(prepared)), *([qlora.TILED] if precision == "int8" else [])})
 
 
 def _bytes_of_step(

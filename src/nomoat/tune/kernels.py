@@ -1,5 +1,5 @@
-"""The work between a layer's matrix products, each one pass over memory: norm, rotation, gate, and the loss with its slope. And the
-transpose of a matrix in the engine's tiles.
+"""The work between a layer's matrix products, each one pass over memory: norm, rotation, gate, and the loss with its slope. And what
+is made of a matrix in the engine's tiles.
 
 PyTorch has them for CPUs as chains of operations with several passes and copies each (docs/tried/tuning-speed.md). Compiled by numba
 at the first use in an installation (half a minute), and kept. Numbers come in and go out in f32 or bf16; all is computed in f32.
@@ -11,8 +11,9 @@ B blocks of a tile, S bytes of a block.
 from __future__ import annotations
 
 import ctypes
+import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -24,7 +25,7 @@ from numba import types
 from numba.extending import overload
 
 from nomoat import jit, machine_code
-from nomoat.engine import elementwise, forked, tiles
+from nomoat.engine import chain, elementwise, forked, tiles
 
 numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # the fastest first: docs/tried/tuning-speed.md
 kernel: jit.Decorator = numba.njit(parallel=True, cache=True, fastmath=jit.FAST, error_model="numpy")
@@ -40,8 +41,9 @@ Bytes = npt.NDArray[np.uint8]
 _LOCK, _TORCHS_BEFORE = threading.Lock(), list[int]()  # an entry a training that is under way
 
 
-def use_threads(count: int, say: Callable[[str], None] | None = None) -> None:
-    """The kernels and PyTorch's own operations work on so many threads from now on; they are compiled, if they can be kept.
+def use_threads(count: int, say: Callable[[str], None] | None = None, *, types: Sequence[str] = ()) -> None:
+    """The kernels and PyTorch's own operations work on so many threads from now on; they are compiled, if they can be kept, and so
+    are the engine's products with tiles of these types.
 
     Another process compiles them, see `machine_code.compile_elsewhere`. `say` is told before that begins: it takes half a minute, and
     minutes on a slow machine. Raises UsageError in a fork of a process that has run or tuned a model.
@@ -53,8 +55,8 @@ def use_threads(count: int, say: Callable[[str], None] | None = None) -> None:
         if say and done == 0:
             say("compiling for this CPU (once)")
 
-    code = "from nomoat.tune import kernels; kernels.compile_all()"
-    machine_code.compile_elsewhere("tuning", code, progress=begun if say else None)
+    code = "import sys; from nomoat.tune import kernels; kernels.compile_all(sys.argv[1:])"
+    machine_code.compile_elsewhere("-".join(["tuning", *types]), code, *types, progress=begun if say else None)
 
 
 @contextmanager
@@ -91,9 +93,13 @@ def _begin_no_threads_within_threads() -> None:
         ctypes.CDLL(None).omp_set_max_active_levels(1)
 
 
-def compile_all() -> None:
-    """For numbers in f32 and bf16: half a minute of a CPU where they are not kept yet. See `machine_code.compile_by`."""
-    machine_code.compile_by([_use_norm, _use_rotation, _use_gate, _use_loss, _use_tiles])
+def compile_all(types: Sequence[str]) -> None:
+    """For numbers in f32 and bf16, and tiles of these types: half a minute of a CPU where they are not kept yet. See
+    `machine_code.compile_by`."""
+    functions = chain.functions(types) if types else []
+    functions += [to_floats_of(name) for name in types if name != tiles.WHOLE_BYTES]  # which `_use_tiles` needs
+    calls = [functools.partial(getattr, function, "address") for function in functions]
+    machine_code.compile_by([*calls, _use_norm, _use_rotation, _use_gate, _use_loss, _use_tiles])
 
 
 def _use_norm() -> None:
@@ -120,9 +126,11 @@ def _use_loss() -> None:
 
 
 def _use_tiles() -> None:
-    made = np.empty((2, 1, tiles.TILE_BYTES[tiles.WHOLE_BYTES]), np.uint8)
+    made = np.empty((2, tiles.TILE_BYTES[tiles.WHOLE_BYTES]), np.uint8)
     fill_tiles(made, np.zeros((2 * TILE_ROWS, GROUP), np.float32))
-    transposed(made)
+    transposed([(tiles.WHOLE_BYTES, made)], GROUP)
+    for dtype in (torch.float32, torch.bfloat16):
+        expanded([(tiles.WHOLE_BYTES, made)], GROUP, dtype)
 
 
 # -------------------------------------------------------------------- numbers
@@ -363,51 +371,83 @@ def _tile(weights_RC: Any, words_TBW: Any, scales_TBH: Any) -> None:
 
 
 @kernel
-def _transpose(tiles_TBS: Any, words_BTW: Any, scales_BTH: Any) -> None:
-    """The same of what is in such tiles, a square of 32 rows and columns at a time."""
-    for b in numba.prange(tiles_TBS.shape[1]):
-        square_CR = np.empty((GROUP, GROUP), np.float32)
-        scales_R, codes = np.empty(TILE_ROWS, np.float32), np.empty(GROUP, np.uint8)
-        words = codes.view(np.uint32)
-        for t in range(len(tiles_TBS)):
-            block, row = tiles_TBS[t, b], t % 2 * TILE_ROWS
-            for r in range(TILE_ROWS):
-                bits = np.uint32(block[2 * r]) | (np.uint32(block[2 * r + 1]) << np.uint32(8))
-                scales_R[r] = jit.as_float(bits << FLOAT16_SHIFT) * FLOAT16_UNIT
-            for c in range(0, GROUP, 4):
-                operand = block[CODES_AT + TILE_ROWS * c : CODES_AT + TILE_ROWS * (c + 4)]
-                first, second, third, fourth = square_CR[c], square_CR[c + 1], square_CR[c + 2], square_CR[c + 3]
-                for r in range(TILE_ROWS):  # so that LLVM makes vectors of it
-                    first[row + r] = (np.float32(operand[4 * r]) - ZERO_CODE) * scales_R[r]
-                    second[row + r] = (np.float32(operand[4 * r + 1]) - ZERO_CODE) * scales_R[r]
-                    third[row + r] = (np.float32(operand[4 * r + 2]) - ZERO_CODE) * scales_R[r]
-                    fourth[row + r] = (np.float32(operand[4 * r + 3]) - ZERO_CODE) * scales_R[r]
-            if row == 0:
+def _transpose(to_floats: Any, group: Any, block: Any, tiles_TS: Any, first: Any, words_BTW: Any, scales_BTH: Any) -> None:
+    """The same of what is in tiles of any type: 32 rows of a block of columns at a time.
+
+    `to_floats`: address of what reads groups of so many codes. `first`: how many times 32 rows stand above these.
+    """
+    address, tile_bytes, groups = np.int64(tiles_TS.ctypes.data), tiles_TS.shape[1], block // group
+    for b in numba.prange(len(words_BTW) * TILE_ROWS // block):
+        square_CR, codes = np.empty((block, GROUP), np.float32), np.empty(GROUP, np.uint8)
+        words, floats, start = codes.view(np.uint32), np.int64(square_CR.ctypes.data), np.int64(b) * groups
+        for t in range(len(tiles_TS)):
+            tile, half = address + np.int64(t) * tile_bytes, np.int64(t) % 2
+            jit.call_with_5(to_floats, tile, start, groups, floats + half * 4 * TILE_ROWS, 4 * GROUP)
+            if half == 0:
                 continue
-            for c in range(GROUP):
-                tile, lane = 2 * b + c // TILE_ROWS, c % TILE_ROWS
-                scales_BTH[tile, t // 2, lane] = _round(square_CR[c], codes)
+            for c in range(block):
+                tile, lane = (b * block + c) // TILE_ROWS, c % TILE_ROWS
+                scales_BTH[tile, first + t // 2, lane] = _round(square_CR[c], codes)
                 for at in range(GROUP // 4):
-                    words_BTW[tile, t // 2, CODES_AT // 4 + TILE_ROWS * at + lane] = words[at]
+                    words_BTW[tile, first + t // 2, CODES_AT // 4 + TILE_ROWS * at + lane] = words[at]
 
 
-def fill_tiles(tiles_TBS: Bytes, weights_RC: npt.NDArray[np.float32]) -> None:
+@kernel
+def _expand(to_floats: Any, group: Any, block: Any, tiles_TS: Any, weights_RC: Any) -> None:
+    """The weights in tiles of any type; for `to_floats` see `_transpose`."""
+    address, tile_bytes, groups = np.int64(tiles_TS.ctypes.data), tiles_TS.shape[1], block // group
+    for t in numba.prange(len(tiles_TS)):
+        floats_CR = np.empty((block, TILE_ROWS), np.float32)
+        place, tile = np.int64(floats_CR.ctypes.data), address + np.int64(t) * tile_bytes
+        for b in range(weights_RC.shape[1] // block):
+            jit.call_with_5(to_floats, tile, np.int64(b) * groups, groups, place, 4 * TILE_ROWS)
+            for r in range(TILE_ROWS):
+                weights = weights_RC[t * TILE_ROWS + r]
+                for c in range(block):
+                    store(weights, b * block + c, floats_CR[c, r])
+
+
+def fill_tiles(tiles_TS: Bytes, weights_RC: npt.NDArray[np.float32]) -> None:
     """Weights in 8 bits with a scale for each 32 of a row (Q8_0), into the engine's tiles; rows and columns are multiples of 32.
 
     In one pass what `weights.whole_bytes` and `tiles.tiled` do in ten times as long. Raises ValueError for what is no number.
     """
+    tiles_TBS = tiles_TS.reshape(len(tiles_TS), -1, tiles.TILE_BYTES[tiles.WHOLE_BYTES])
     scales_TBH = tiles_TBS.view(np.float16)
     _tile(np.ascontiguousarray(weights_RC), tiles_TBS.view(np.uint32), scales_TBH.view(np.uint16))
     if not np.isfinite(scales_TBH[:, :, :TILE_ROWS]).all():
         raise ValueError("weights that are no numbers")
 
 
-def transposed(tiles_TBS: Bytes) -> Bytes:
-    """The transpose of a matrix in such tiles, in such tiles. Its scales are of 32 rows each, so its weights are rounded once more."""
-    num_tiles, num_blocks, size = tiles_TBS.shape
-    made = np.empty((num_blocks * GROUP // TILE_ROWS, num_tiles * TILE_ROWS // GROUP, size), np.uint8)
-    _transpose(tiles_TBS, made.view(np.uint32), made.view(np.uint16))
+def expanded(parts: Sequence[tuple[str, Bytes]], columns: int, dtype: torch.dtype) -> torch.Tensor:
+    """A matrix of so many columns, whose parts below each other are tiles [T, S] of a type each."""
+    weights_RC = torch.empty(TILE_ROWS * sum(len(tiles_TS) for _, tiles_TS in parts), columns, dtype=dtype)
+    rows = _array(weights_RC)
+    for type_name, tiles_TS in parts:
+        count = TILE_ROWS * len(tiles_TS)
+        _expand(to_floats_of(type_name).address, tiles.GROUP_CODES[type_name], tiles.BLOCKS[type_name][0], tiles_TS, rows[:count])
+        rows = rows[count:]
+    return weights_RC
+
+
+def transposed(parts: Sequence[tuple[str, Bytes]], columns: int) -> Bytes:
+    """The transpose of a matrix of so many columns, whose parts below each other are tiles [T, S] of a type each; in tiles of 8 bits.
+
+    Its scales are of 32 rows each, so its weights are rounded, also those that were of 8 bits.
+    """
+    rows, first = TILE_ROWS * sum(len(tiles_TS) for _, tiles_TS in parts), 0
+    made = np.empty((columns // TILE_ROWS, rows // GROUP, tiles.TILE_BYTES[tiles.WHOLE_BYTES]), np.uint8)
+    for type_name, tiles_TS in parts:
+        to_floats, block = to_floats_of(type_name).address, tiles.BLOCKS[type_name][0]
+        _transpose(to_floats, tiles.GROUP_CODES[type_name], block, tiles_TS, first, made.view(np.uint32), made.view(np.uint16))
+        first += len(tiles_TS) * TILE_ROWS // GROUP
     return made
+
+
+@functools.cache
+def to_floats_of(type_name: str) -> machine_code.Compiled:
+    """What makes a tile's codes of this type f32."""
+    return machine_code.Compiled("engine.codes", "to_floats", 5, kind=type_name)
 
 
 rms_norm: Callable[..., torch.Tensor] = RMSNorm.apply

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +18,12 @@ import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from nomoat.engine import layout, positions, tied_embeddings
+from nomoat.engine import layout, positions, tied_embeddings, tiles
 from nomoat.engine.arch import Architecture, Dimensions, Sight, score_scale, sights
 from nomoat.engine.gguf import FloatArray
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import Form
+from nomoat.errors import BadFileError
 from nomoat.tune import kernels, qlora
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # without a gate; with one: kernels.GATES
@@ -128,14 +129,22 @@ class Network:
         return {group[0]: self._read_linear(layer, group) for group in groups}
 
     def _weights(self, name: str, layer: str, order: Order = None) -> qlora.Part:
-        """A matrix: in int8 where it is served so, else as its rows' numbers, which are what a file's own codes stand for."""
+        """A matrix: in int8 or the file's own codes where it is served so, else as its rows' numbers."""
         tensor = self._file.tensor(name)
         form = self._storage.form(layer, tensor, changed=False)
 
         def read(rows: slice) -> FloatArray:
             return self._file.rows(name, rows if order is None else order[rows])
 
-        return qlora.Part(tensor.num_rows, tensor.shape[-1], read, form if form.kind == "int8" else Form("float32"))
+        def read_tiles(rows: slice) -> tiles.Bytes:
+            indices = np.arange(tensor.num_rows)[rows] if order is None else order[rows]
+            try:
+                return tiles.tiled(self._file.raw_rows(name, indices), tensor.type_name)
+            except ValueError as exc:
+                raise BadFileError(f"tensor `{name}` of `{self._file.path}` has {exc}", hint="download it again") from exc
+
+        made = qlora.Part(tensor.num_rows, tensor.shape[-1], read, form if form.kind == "int8" else Form("float32"))
+        return replace(made, type_name=tensor.type_name, read_tiles=read_tiles) if form.kind == "tiles" else made
 
     def _read_linear(self, layer: int, group: Sequence[str]) -> Linear:
         weights, biases, parts = [], [], []

@@ -1,8 +1,8 @@
 """Frozen, quantised matrices and the LoRA beside them.
 
 A matrix holds the very weights that the engine serves at the default quality. How it multiplies is by what this CPU is fastest at:
-expanded into bf16 or f32 once, or in 8 bits by the engine's own products, with activations and gradients rounded to 8 bits, too (as
-the engine does). Where memory is short, what can be made again of one byte a weight is: for each product, or each gradient.
+expanded into bf16 or f32 once, or by the engine's own products of the file's codes, with activations and gradients rounded to 8 bits
+(as the engine does). Where memory is short, what can be made again of these codes is made for each product, or each gradient.
 
 Shapes: N tokens, I inputs, O outputs, R rank, G groups of a row, S inputs of a group.
 """
@@ -10,14 +10,15 @@ Shapes: N tokens, I inputs, O outputs, R rank, G groups of a row, S inputs of a 
 from __future__ import annotations
 
 import copy
+import itertools
 import math
+import operator
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from nomoat import hardware
@@ -59,17 +60,31 @@ class Matrix(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Rows of a matrix, yet to be read: `read` gives those of a slice in f32 [R, I]. `form`: how they are served."""
+    """Rows of a matrix, yet to be read: `read` gives those of a slice in f32 [R, I]. `form`: how they are served.
+
+    Where that is in the file's own codes, `read_tiles` gives a slice's in tiles of `type_name` [T, bytes].
+    """
 
     num_rows: int
     num_inputs: int
     read: Callable[[slice], FloatArray]
     form: Form
+    type_name: str = TILED
+    read_tiles: Callable[[slice], tiles.Bytes] | None = None
 
     def pieces(self, form: Form) -> Iterator[Arrays]:
         """All rows in `form`, some at a time: a large matrix in f32 would be most of the memory."""
         for rows in _slices(self.num_rows, self.num_inputs):
             yield quantised(self.read(rows), form)
+
+    def fill(self, tiles_TS: tiles.Bytes) -> None:
+        """Write all rows as tiles."""
+        for rows in _slices(self.num_rows, self.num_inputs):
+            some_TS = tiles_TS[rows.start // tiles.TILE_ROWS : rows.stop // tiles.TILE_ROWS]
+            if self.read_tiles is not None:
+                some_TS[:] = self.read_tiles(rows)
+            else:
+                kernels.fill_tiles(some_TS, restored(quantised(self.read(rows), self.form), self.form))
 
 
 def _slices(num_rows: int, num_inputs: int) -> Iterator[slice]:
@@ -140,26 +155,37 @@ class Codes:
         return Expanded(expanded_OGS.flatten(1))
 
 
-class Tiled:
-    """The matrix in tiles of 8 bits with a scale for each 32, for the engine's products (`engine.panels`), in f32.
+class OwnCodes:
+    """The file's own codes in tiles, each part's bits a weight; expanded for each multiplication and forgotten."""
 
-    Gradients multiply by its transpose in tiles, which is made by the first of them and kept, or made for each. Both inputs and their
-    gradients are rounded to 8 bits in chunks of 64 columns (with 128, gradients lose too much: docs/tried/tuning-speed.md). A run that
+    def __init__(self, parts: Sequence[Part], dtype: torch.dtype) -> None:
+        self._parts, self._inputs, self._dtype = _in_tiles(parts), parts[0].num_inputs, dtype
+
+    def times(self, x_NI: torch.Tensor, onto_NO: torch.Tensor | None = None) -> torch.Tensor:
+        return self.ready().times(x_NI, onto_NO)
+
+    def gradient(self, dy_NO: torch.Tensor, onto_NI: torch.Tensor | None = None) -> torch.Tensor:
+        return self.ready().gradient(dy_NO, onto_NI)
+
+    def rows(self, indices: torch.Tensor) -> torch.Tensor:
+        return _rows_of(self._parts, indices)
+
+    def ready(self) -> Expanded:
+        return Expanded(kernels.expanded(self._parts, self._inputs, self._dtype))
+
+
+class Tiled:
+    """The matrix in tiles for the engine's products (`engine.panels`), in f32: own codes, or 8 bits with a scale for each 32.
+
+    Gradients multiply by its transpose in tiles of 8 bits, which is made by the first of them and kept, or made for each. Both inputs
+    and their gradients are rounded to 8 bits in chunks of 64 columns, of narrow matrices 32 (docs/tried/tuning-speed.md). A run that
     goes on where there is AMX has many rounded to bf16 there (`engine.amx`).
     Idea: Wortsman et al. 2023, Stable and low-precision training for large-scale vision-language models, arXiv:2304.13013.
     """
 
     def __init__(self, parts: Sequence[Part], *, keeps_transpose: bool) -> None:
-        outputs, inputs = sum(part.num_rows for part in parts), parts[0].num_inputs
-        self._tiles_TBS = np.empty((outputs // tiles.TILE_ROWS, inputs // GROUP, tiles.TILE_BYTES[TILED]), np.uint8)
-        start = 0
-        for part in parts:
-            for piece in part.pieces(part.form):
-                rows = restored(piece, part.form)
-                stop = start + len(rows) // tiles.TILE_ROWS
-                kernels.fill_tiles(self._tiles_TBS[start:stop], rows)
-                start = stop
-        self._product = TiledProduct(self._tiles_TBS)
+        self._parts, self._inputs = _in_tiles(parts), parts[0].num_inputs
+        self._product = TiledProduct(self._parts, self._inputs)
         self._keeps_transpose = keeps_transpose
         self._transpose: TiledProduct | None = None
 
@@ -167,15 +193,17 @@ class Tiled:
         return self._product(x_NI, onto_NO)
 
     def gradient(self, dy_NO: torch.Tensor, onto_NI: torch.Tensor | None = None) -> torch.Tensor:
-        transpose = self._transpose or TiledProduct(kernels.transposed(self._tiles_TBS))
+        transpose = self._transpose or self._transposed()
         if self._keeps_transpose:
             self._transpose = transpose
         return transpose(dy_NO, onto_NI)
 
+    def _transposed(self) -> TiledProduct:
+        made_TS = kernels.transposed(self._parts, self._inputs)
+        return TiledProduct([(TILED, made_TS)], tiles.TILE_ROWS * sum(len(tiles_TS) for _, tiles_TS in self._parts))
+
     def rows(self, indices: torch.Tensor) -> torch.Tensor:
-        tiles_TS = self._tiles_TBS.reshape(len(self._tiles_TBS), -1)
-        found = torch.from_numpy(tiles.rows_of(tiles_TS, TILED, indices.flatten().numpy()))
-        return found.view(*indices.shape, -1)
+        return _rows_of(self._parts, indices)
 
     def ready(self) -> Tiled:
         if self._keeps_transpose:
@@ -185,18 +213,45 @@ class Tiled:
         return for_now
 
 
-class TiledProduct:
-    """x times a matrix in tiles: [N, rows of all tiles]."""
+def _in_tiles(parts: Sequence[Part]) -> list[tuple[str, tiles.Bytes]]:
+    """Parts below each other in tiles [T, bytes], those of one type together."""
+    found = []
+    for type_name, of_type in itertools.groupby(parts, operator.attrgetter("type_name")):
+        together, start = list(of_type), 0
+        num_tiles = sum(part.num_rows for part in together) // tiles.TILE_ROWS
+        made_TS = np.empty((num_tiles, tiles.size(type_name, tiles.TILE_ROWS, parts[0].num_inputs)), np.uint8)
+        for part in together:
+            stop = start + part.num_rows // tiles.TILE_ROWS
+            part.fill(made_TS[start:stop])
+            start = stop
+        found.append((type_name, made_TS))
+    return found
 
-    def __init__(self, tiles_TBS: npt.NDArray[np.uint8]) -> None:
-        self._tiles_TBS, self._rows = tiles_TBS, len(tiles_TBS) * tiles.TILE_ROWS  # the program has its address alone
-        parts = [("out", TILED, self._rows, 0, -1)]
-        self._program = Program(parts, int(tiles_TBS.ctypes.data), tiles_TBS.shape[1] * GROUP, chunk=tiles.FINE_CHUNK)
+
+def _rows_of(parts: Sequence[tuple[str, tiles.Bytes]], indices: torch.Tensor) -> torch.Tensor:
+    """Rows of a table of embeddings, which is one part: f32, [..., I]."""
+    ((type_name, tiles_TS),) = parts
+    found = torch.from_numpy(tiles.rows_of(tiles_TS, type_name, indices.flatten().numpy()))
+    return found.view(*indices.shape, -1)
+
+
+class TiledProduct:
+    """x times a matrix in tiles, whose parts below each other are of a type each: [N, rows of all]."""
+
+    def __init__(self, parts: Sequence[tuple[str, tiles.Bytes]], columns: int) -> None:
+        self._parts, self._rows = parts, [len(tiles_TS) * tiles.TILE_ROWS for _, tiles_TS in parts]  # the program has addresses alone
+        steps = [
+            ("out", type_name, rows, int(tiles_TS.ctypes.data), -1)
+            for (type_name, tiles_TS), rows in zip(parts, self._rows, strict=True)
+        ]
+        is_narrow = min(columns, sum(self._rows)) < step_tables.NARROW
+        self._program = Program(steps, 0, columns, chunk=step_tables.NARROW_CHUNK if is_narrow else tiles.FINE_CHUNK)
 
     def __call__(self, x_NC: torch.Tensor, onto_NR: torch.Tensor | None) -> torch.Tensor:
-        y_NR = torch.empty(len(x_NC), self._rows)
+        found = [torch.empty(len(x_NC), rows) for rows in self._rows]
         if len(x_NC):
-            self._program.run(x_NC.detach().contiguous().numpy()[None], None, None, [y_NR.numpy()[None]])
+            self._program.run(x_NC.detach().contiguous().numpy()[None], None, None, [y.numpy()[None] for y in found])
+        y_NR = found[0] if len(found) == 1 else torch.cat(found, dim=1)
         return y_NR if onto_NR is None else onto_NR.add_(y_NR)
 
 
@@ -212,9 +267,13 @@ def bytes_a_weight(num_rows: int, num_inputs: int, precision: Precision) -> floa
 
 def kept(parts: Sequence[Part], precision: Precision, *, expanded: bool) -> Matrix:
     """A matrix as it multiplies fastest in this precision; not `expanded`: with the least memory."""
-    if precision == "int8" and all(fits_tiles(part.num_rows, part.num_inputs) for part in parts):
+    fit, dtype = all(fits_tiles(part.num_rows, part.num_inputs) for part in parts), DTYPES[precision]
+    if precision == "int8" and fit:
         return Tiled(parts, keeps_transpose=expanded)
-    return Expanded.of(parts, DTYPES[precision]) if expanded else Codes(parts, DTYPES[precision])
+    if fit and all(part.read_tiles for part in parts):
+        own = OwnCodes(parts, dtype)
+        return own.ready() if expanded else own
+    return Expanded.of(parts, dtype) if expanded else Codes(parts, dtype)
 
 
 class LoraLinear(torch.autograd.Function):

@@ -13,7 +13,7 @@ from nomoat import bounds, config
 from nomoat.engine import forked
 from nomoat.progress import Progress
 from nomoat.rows import Given
-from nomoat.tune import adapter, execution, interrupts, kernels, loop, prepare, verdict
+from nomoat.tune import adapter, execution, interrupts, kernels, loop, prepare, qlora, verdict
 from nomoat.tune.execution import ExecutionPlan
 from nomoat.tune.loop import StageProgress
 from nomoat.tune.surveying import survey_lines
@@ -102,7 +102,8 @@ def learn(
             others = [f"`{other}`" for other in adapter.resumable() if other != name]
             there = f"; states are there of {first_few(others, OTHERS_SHOWN)}" if others else ""
             say(f"there is no state of an interrupted training of `{name}` to go on from: it begins anew{there}")
-        kernels.use_threads(config.threads().value, say)
+        types = execution.types_in_tiles(prepared, qlora.fastest_precision().value)
+        kernels.use_threads(config.threads().value, say, types=types)
         with crew(prepared, workers, ray, say) as learners:
             plan = ExecutionPlan(**saved["way"]) if saved else learners.choose_plan(say)
             run = learners.opened(plan, say, is_resumed=saved is not None)
