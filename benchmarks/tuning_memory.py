@@ -1,4 +1,4 @@
-"""Peak memory of tuning, and the time of a step: weights expanded, and as one byte each, of which the rest is made layer by layer.
+"""Peak memory of tuning, and the time of a step: weights expanded, and kept small (`codes`), of which the rest is made layer by layer.
 
     python benchmarks/tuning_memory.py MODEL.gguf [--steps 10] [--lessons 16] [--tokens 32] [--ways expanded codes] [--json FILE]
 
@@ -44,8 +44,8 @@ def measured(arguments: argparse.Namespace, way: str) -> dict[str, Any]:
         )
         for _ in range(arguments.lessons * 2)
     ]
-    kernels.use_threads(config.threads().value)
     precision = qlora.fastest_precision().value
+    kernels.use_threads(config.threads().value, types=execution.types_in_tiles(prepared, precision))
     began = time.perf_counter()
     run = loop.Run(
         replace(prepared, samples=samples),

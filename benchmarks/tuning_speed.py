@@ -120,8 +120,9 @@ def ours(model: str, path: Path, *, all_layers: bool) -> dict[str, Any]:
 
     batches = [[sample(pair) for pair in batch] for batch in given["batches"]]
     held_out = [sample(pair) for pair in given["held_out"]]
-    kernels.use_threads(config.threads().value)
-    plan = execution.ExecutionPlan(precision=qlora.fastest_precision().value, expanded=True, keeps_lower=False)
+    precision = qlora.fastest_precision().value
+    kernels.use_threads(config.threads().value, types=execution.types_in_tiles(prepared, precision))
+    plan = execution.ExecutionPlan(precision=precision, expanded=True, keeps_lower=False)
     run = loop.Run(replace(prepared, samples=[lesson for batch in batches for lesson in batch]), plan=plan, say=lambda _text: None)
     run.prefix, run.beginning = 0, None
     tokens, started = 0, time.perf_counter()
