@@ -985,11 +985,15 @@ def test_an_instruction_that_is_much_of_the_work_is_named(tiny_gguf: Path, tmp_p
     assert advised == [True, False, False]
 
 
-def test_progress_is_told_in_each_stage(tiny_gguf: Path, table: Path) -> None:
+@pytest.mark.parametrize(("unsaid", "first"), [(60.0, []), (-1.0, ["reading the weights"])], ids=["read at once", "read slowly"])
+def test_progress_is_told_in_each_stage(
+    tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch, unsaid: float, first: list[str]
+) -> None:
+    monkeypatch.setattr(loop, "SECONDS_UNSAID", unsaid)
     stages: list[str] = []
     quick = prepare.Settings(rank=4, epochs=0.1)
     tune(tiny_gguf, table, settings=quick, on_progress=lambda progress: stages.append(progress.stage))
-    assert list(dict.fromkeys(stages)) == ["measuring the base", "tuning"]
+    assert list(dict.fromkeys(stages)) == [*first, "measuring the base", "tuning"]
 
 
 def test_a_resumed_training_goes_the_way_it_began(tiny_gguf: Path, table: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:

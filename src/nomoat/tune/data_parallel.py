@@ -243,7 +243,7 @@ class DataParallelRun(loop.Run):
         self._shares = Shares(self._batches(0), self.num_workers)
         self._seconds_adding, self._steps_here = 0.0, 0
 
-    def _open(self, prepared: Prepared) -> dict[str, torch.nn.Parameter]:
+    def _open(self, prepared: Prepared, on_progress: loop.OnProgress) -> dict[str, torch.nn.Parameter]:
         return {name: torch.nn.Parameter(torch.from_numpy(value.copy())) for name, value in self._crew.weights.items()}
 
     def _use(self, weights: dict[str, torch.Tensor]) -> None:
@@ -280,7 +280,7 @@ class DataParallelRun(loop.Run):
             self.seconds_reading = read_before + max(reading)
             yield found
 
-    def train(self, checkpoint: adapter.Checkpoint, on_progress: Callable[[loop.StageProgress], None] | None, say: Say) -> None:
+    def train(self, checkpoint: adapter.Checkpoint, on_progress: loop.OnProgress, say: Say) -> None:
         """As of `Run`; when a worker dies, the last whole step is kept, too."""
         try:
             super().train(checkpoint, on_progress, say)
@@ -331,7 +331,7 @@ class Crew:
             say(line)
         return ExecutionPlan(precision=plan.precision, expanded=plan.expanded, keeps_lower=all(each.keeps_lower for each, _ in chosen))
 
-    def opened(self, plan: ExecutionPlan, say: Say, *, is_resumed: bool) -> loop.Run:
+    def opened(self, plan: ExecutionPlan, say: Say, on_progress: loop.OnProgress, *, is_resumed: bool) -> loop.Run:
         ranks = {id(hand): rank for rank, hand in enumerate(self.hands)}
         for wave in cluster.waves(self.hands):
             given = [(plan, ranks[id(hand)], len(ranks), is_resumed) for hand in wave]

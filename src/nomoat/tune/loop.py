@@ -58,7 +58,9 @@ CHECKPOINT_SECONDS = 30.0
 LARGE_PART = 0.25  # of a step's tokens
 MORE_TIME = "more --minutes (in Python: `minutes`) learn more"
 
-Stage = Literal["measuring the base", "tuning"]
+SECONDS_UNSAID = 1.0  # of reading the weights: small models are read before anyone asks how far it is
+Stage = Literal["reading the weights", "measuring the base", "tuning"]
+OnProgress = Callable[["StageProgress"], None] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +81,9 @@ class StageProgress:
 class Run:
     """The state of one training: model, optimiser, order of the batches, and how far it is."""
 
-    def __init__(self, prepared: prepare.Prepared, *, plan: ExecutionPlan, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, prepared: prepare.Prepared, *, plan: ExecutionPlan, say: Callable[[str], None], on_progress: OnProgress = None
+    ) -> None:
         self.settings, self.plan = prepared.settings, plan
         self.training, self.all_held_out = prepare.split(prepared)
         self.prefix = shared_prefix(prepared.all_samples)
@@ -88,7 +92,7 @@ class Run:
         self.look_at(self.all_held_out)
         if self.prefix:
             say(f"shared beginning: {self.prefix} tokens of every lesson are computed once a batch{self._advice(prepared)}")
-        self.learned = self._open(prepared)
+        self.learned = self._open(prepared, on_progress)
         if prepared.start:
             self._use({name: torch.from_numpy(matrix) for name, matrix in prepared.start.learned.items()})
         self.parameters = list(self.learned.values())
@@ -117,10 +121,17 @@ class Run:
 
     num_workers = 1
 
-    def _open(self, prepared: prepare.Prepared) -> dict[str, torch.nn.Parameter]:
+    def _open(self, prepared: prepare.Prepared, on_progress: OnProgress) -> dict[str, torch.nn.Parameter]:
         """Have the model read. Returns what learns, by PEFT's names."""
+        began = time.perf_counter()
+
+        def tell(done: int, total: int) -> None:
+            if on_progress and (passed := time.perf_counter() - began) > SECONDS_UNSAID:
+                left = passed * (total - done) / done
+                on_progress(StageProgress(stage="reading the weights", fraction=done / total, seconds_left=left))
+
         self.network = Network(
-            prepared.file, prepared.arch, prepared.sizes, rank=self.settings.rank, seed=self.settings.seed,
+            prepared.file, prepared.arch, prepared.sizes, rank=self.settings.rank, seed=self.settings.seed, progress=tell,
             precision=self.plan.precision, keep_expanded=self.plan.expanded, frozen=prepared.sizes.layers - self.settings.layers,
         )  # fmt: skip
         self.beginning = self.network.begin(prepared.all_samples[0].tokens[: self.prefix]) if self.prefix else None
@@ -208,9 +219,7 @@ class Run:
                 self.learned[name].copy_(value)
 
     # ---------------------------------------------------------------- work
-    def train(
-        self, checkpoint: adapter.Checkpoint, on_progress: Callable[[StageProgress], None] | None, say: Callable[[str], None]
-    ) -> None:
+    def train(self, checkpoint: adapter.Checkpoint, on_progress: OnProgress, say: Callable[[str], None]) -> None:
         """Train to the end. A checkpoint is written every half minute, at the end, and when the work is stopped by Ctrl-C."""
         batches: list[list[Sample]] = []
         learning = threads.Threads(config.threads().value)
@@ -311,7 +320,7 @@ class Run:
     def _mean(self, losses: Sequence[float]) -> float:
         return sum(losses) / sum(sample.num_learned for sample in self.validation)
 
-    def measure_base(self, on_progress: Callable[[StageProgress], None] | None, say: Callable[[str], None]) -> None:
+    def measure_base(self, on_progress: OnProgress, say: Callable[[str], None]) -> None:
         """The look before anything is learned. Where it would take too much of the minutes, this and all later ones are at some of the
         lessons held out, as many as there is time for: a few at least, however long they take.
         """
@@ -508,7 +517,7 @@ class Learners(Protocol):
         """How to compute, and what to keep in memory; `say` is told, and why. Raises NotEnoughMemoryError."""
         ...
 
-    def opened(self, plan: ExecutionPlan, say: Callable[[str], None], *, is_resumed: bool) -> Run:
+    def opened(self, plan: ExecutionPlan, say: Callable[[str], None], on_progress: OnProgress, *, is_resumed: bool) -> Run:
         """The training, its model loaded. `is_resumed`: the plan is an earlier one's. Raises NotEnoughMemoryError."""
         ...
 
@@ -522,7 +531,7 @@ class ThisProcess:
     def choose_plan(self, say: Callable[[str], None]) -> ExecutionPlan:
         return execution.choose_plan(self.prepared, say)
 
-    def opened(self, plan: ExecutionPlan, say: Callable[[str], None], *, is_resumed: bool) -> Run:
+    def opened(self, plan: ExecutionPlan, say: Callable[[str], None], on_progress: OnProgress, *, is_resumed: bool) -> Run:
         if is_resumed:
             execution.require_memory(self.prepared, plan)
-        return Run(self.prepared, plan=plan, say=say)
+        return Run(self.prepared, plan=plan, say=say, on_progress=on_progress)

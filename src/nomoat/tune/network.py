@@ -24,6 +24,7 @@ from nomoat.engine.gguf import FloatArray
 from nomoat.engine.source import ModelSource
 from nomoat.engine.weights import Form
 from nomoat.errors import BadFileError
+from nomoat.progress import Progress
 from nomoat.tune import kernels, qlora
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # without a gate; with one: kernels.GATES
@@ -101,8 +102,9 @@ class Network:
 
     def __init__(
         self, file: ModelSource, arch: Architecture, sizes: Dimensions, *, rank: int, seed: int, precision: qlora.Precision,
-        keep_expanded: bool, frozen: int,
+        keep_expanded: bool, frozen: int, progress: Progress | None = None,
     ) -> None:  # fmt: skip
+        """`progress` is told of each layer that is read."""
         self.arch, self.sizes, self.dtype, self.frozen = arch, sizes, qlora.DTYPES[precision], frozen
         self.parameters: dict[str, torch.nn.Parameter] = {}
         self._file, self._rank, self._seed, self._frugal = file, rank, seed, not keep_expanded
@@ -111,7 +113,11 @@ class Network:
         self._storage = layout.storage(file, sizes, "default")
         self._head: qlora.Matrix = self._store([self._weights(output, "lm_head")])
         self._embedding = self._head if embedding == output else self._store([self._weights(embedding, "embed_tokens")])
-        self._layers = [self._read_layer(layer) for layer in range(sizes.layers)]
+        self._layers: list[dict[str, Linear]] = []
+        for layer in range(sizes.layers):
+            self._layers.append(self._read_layer(layer))
+            if progress:
+                progress(layer + 1, sizes.layers)
         self._vectors = {name: self._vector(name) for name, tensor in file.tensors.items() if len(tensor.shape) == 1}  # norms, biases
         self._sights = sights(arch, sizes)
         self._rope = {sight: self._rotation(sight) for sight in set(self._sights)}

@@ -106,7 +106,7 @@ def learn(
         kernels.use_threads(config.threads().value, say, types=types)
         with crew(prepared, workers, ray, say) as learners:
             plan = ExecutionPlan(**saved["way"]) if saved else learners.choose_plan(say)
-            run = learners.opened(plan, say, is_resumed=saved is not None)
+            run = learners.opened(plan, say, on_progress, is_resumed=saved is not None)
             if saved:
                 run.restore(saved)
                 say(f"going on from step {run.step}, {run.fraction:.0%} of the work")
