@@ -18,7 +18,7 @@ from nomoat import config, footprint, hardware
 from nomoat.engine import arch as architectures
 from nomoat.engine import hugepages, importer, layout
 from nomoat.engine.gguf import GGUFFile, Tensor
-from nomoat.engine.likelihood import Scorer
+from nomoat.engine.likelihood import Question, Scorer
 from nomoat.errors import NotEnoughMemoryError, UsageError
 
 WITH_AVX2, WITH_DOTPROD, WITHOUT = frozenset({"avx2", "fma", "f16c"}), frozenset({"asimddp"}), frozenset({"sse2"})
@@ -139,8 +139,9 @@ def test_a_matrix_that_an_adapter_changes_has_8_bits(tiny_gguf: Path, monkeypatc
 def test_layers_in_one_product_compute_what_they_compute_apart(tmp_path: Path) -> None:
     path = write_tiny_gguf(tmp_path / "qwen2.gguf", arch="qwen2")  # which has biases
     ids = np.random.default_rng(0).integers(3, 250, 40).tolist()
-    scores = [Scorer(importer.import_gguf(path, fused=fused), EXACT).score(ids[:1], [ids[1:]])[0] for fused in (True, False)]
-    assert scores[0].log_probability == pytest.approx(scores[1].log_probability, abs=1e-3)
+    question = [Question(ids[:1], [ids[1:]])]
+    fused, apart = (Scorer(importer.import_gguf(path, fused=fused), EXACT).score_many(question)[0][0] for fused in (True, False))
+    assert fused.log_probability == pytest.approx(apart.log_probability, abs=1e-3)
 
 
 def test_each_quality_is_imported_by_itself(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
