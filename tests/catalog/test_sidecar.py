@@ -123,6 +123,19 @@ def test_a_file_that_was_renamed_is_known_by_its_content(data: Path) -> None:
     assert found.parents == (TEACHER,)
 
 
+def test_exported_weights_keep_their_terms_under_the_name_that_these_ask_for(tmp_path: Path) -> None:
+    weights = tmp_path / "reviews.gguf"
+    with sidecar.whole_with_chain(weights, licences.chain(None), {"task": {"labels": ["a"]}}) as part:
+        part.write_bytes(b"weights")
+    terms = sidecar.chain_of(weights, paths.sha256_of)
+    renamed = weights.rename(tmp_path / "llama-reviews.gguf")
+    (tmp_path / "own.gguf").write_bytes(b"others")
+    (tmp_path / "own.gguf.provenance.json").write_text('{"sha256": "of what it was"}')
+    assert sidecar.told_of(renamed, paths.sha256_of)["task"] == {"labels": ["a"]}
+    assert sidecar.chain_of(renamed, paths.sha256_of) == terms
+    assert sidecar.told_of(tmp_path / "own.gguf", paths.sha256_of) == {}
+
+
 def test_other_files_of_the_folder_have_no_teacher(data: Path) -> None:
     (data.parent / "package.provenance.json").write_text("[]")  # somebody else's
     other = data.with_name("own.jsonl")

@@ -2,7 +2,7 @@
 
 `export` writes one beside weights, with their licence chain and what they were taught to answer.
 
-`tasks.jsonl` has `tasks.jsonl.provenance.json`. A file that was renamed is found by its sha256, among the sidecars of its folder.
+`tasks.jsonl` has `tasks.jsonl.provenance.json`. A file that was renamed has its own by the sha256, among the sidecars of its folder.
 What this does not cover: a file that was moved without its sidecar, and rows that were copied into another file.
 """
 
@@ -94,15 +94,22 @@ def find(data: Path) -> Sidecar | None:
 
 def chain_of(weights: Path, sha256_of: Callable[[Path], str]) -> licences.ChainVerdict:
     """The licence chain that `nomoat export` wrote beside this very file; otherwise that of an unknown origin. Raises BadFileError."""
-    told = told_of(weights, sha256_of)
-    return recorded_chain(told, path_of(weights), hint=EXPORT_AGAIN) if told else licences.chain(None)
+    path, told = _told(weights, sha256_of)
+    return recorded_chain(told, path, hint=EXPORT_AGAIN) if told else licences.chain(None)
 
 
 def told_of(weights: Path, sha256_of: Callable[[Path], str]) -> dict[str, Any]:
     """What `nomoat export` wrote beside this very file; empty for another one, which may have its name. Raises BadFileError."""
-    path = path_of(weights)
-    told = read_object(path, hint=EXPORT_AGAIN) if path.is_file() else {}
-    return told if told and told.get("sha256") == sha256_of(weights) else {}
+    return _told(weights, sha256_of)[1]
+
+
+def _told(weights: Path, sha256_of: Callable[[Path], str]) -> tuple[Path, dict[str, Any]]:
+    """The sidecar of this very file, which may have been renamed since, as terms ask for a name, and what it holds."""
+    own = path_of(weights)
+    told = {own: read_object(own, hint=EXPORT_AGAIN)} if own.is_file() else {}
+    told |= {path: _facts(path) for path in sorted(weights.parent.glob(f"*.gguf{SUFFIX}")) if path != own}
+    sha256 = sha256_of(weights) if told else None
+    return next(((path, facts) for path, facts in told.items() if facts.get("sha256") == sha256), (own, {}))
 
 
 def recorded_chain(told: dict[str, Any], path: Path, *, hint: str) -> licences.ChainVerdict:
