@@ -726,6 +726,15 @@ def test_a_large_head_is_in_the_memory_that_codes_need(tiny_gguf: Path, table: P
         assert needed - need == pytest.approx(256_000 * (2304 * of_matrix + 32 * of_logit), rel=0.01)
 
 
+def test_a_head_that_does_not_fit_into_tiles_is_foretold_in_float32(tiny_gguf: Path, table: Path) -> None:
+    """A vocabulary that is no multiple of 32, as granite's. In tiles it and its transpose have 34 bytes for 32 weights each."""
+    prepared = with_tokens(prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **COLUMNS), 32, 4)
+    shapes = dict.fromkeys(prepared.arch.projections.values(), (2048, 2048))
+    of_file = [Measured(2048 * rows, rows, shapes) for rows in (49_152, 49_155)]
+    fits, odd = (execution._bytes_of_weights(replace(prepared, file=file), "int8", expanded=True) for file in of_file)
+    assert odd - fits == pytest.approx(2048 * (4 * 49_155 - 2 * 34 / 32 * 49_152), rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("length", "heads"), [(60, 2), (900, 4)], ids=["keys and values of their own heads, and scores", "a copy for each head"]
 )

@@ -102,21 +102,28 @@ def _bytes_needed(prepared: prepare.Prepared, precision: qlora.Precision, *, exp
 
 def _bytes_of_weights(prepared: prepare.Prepared, precision: qlora.Precision, *, expanded: bool) -> int:
     """Of all matrices; in 8 bits also of the transposes of those that gradients go through, where they are kept."""
-    file, own, in_bytes = prepared.file, _own_codes(prepared), prepared.file.num_values
+    file, own, in_bytes, head_in_floats = prepared.file, _own_codes(prepared), prepared.file.num_values, 0
     if expanded and precision != "int8":
         return in_bytes * qlora.DTYPES[precision].itemsize
     if expanded:
+        head = file.tensor(tied_embeddings.output_tensor(file))
         layer = sum(file.tensor(f"blk.0.{name}.weight").num_values for name in prepared.arch.projections.values())
-        in_bytes += file.tensor(tied_embeddings.output_tensor(file)).num_values + prepared.settings.layers * layer
+        fits = qlora.fits_tiles(head.num_rows, head.shape[-1])  # as layers do, but vocabularies are of any size
+        in_bytes += prepared.settings.layers * layer + head.num_values * (1 if fits else -1)
+        head_in_floats = 0 if fits else head.num_values
     in_bytes -= sum(tensor.num_values for tensor in own)
     codes = sum(tiles.size(tensor.type_name, tensor.num_rows, tensor.shape[-1]) for tensor in own)
-    return codes + int(in_bytes * qlora.TILED_BYTES)
+    return codes + int(in_bytes * qlora.TILED_BYTES) + 4 * head_in_floats
 
 
 def _own_codes(prepared: prepare.Prepared) -> list[Tensor]:
-    """The matrices that are served in the file's own codes."""
+    """The matrices that are served in the file's own codes, and can be learned beside in these."""
     stored = layout.storage(prepared.file, prepared.sizes, "default")
-    return [tensor for tensor in prepared.file.tensors.values() if tensor.is_matrix and stored.form_of(tensor).kind == "tiles"]
+    return [
+        tensor
+        for tensor in prepared.file.tensors.values()
+        if tensor.is_matrix and stored.form_of(tensor).kind == "tiles" and qlora.fits_tiles(tensor.num_rows, tensor.shape[-1])
+    ]
 
 
 def types_in_tiles(prepared: prepare.Prepared, precision: qlora.Precision) -> list[str]:
