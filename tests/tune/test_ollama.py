@@ -65,7 +65,7 @@ def test_the_modelfile_says_what_ollama_cuts_and_refuses(tokenizer: Tokenizer, t
         "{% for m in messages %}{% if m.tool_calls %}{{ m.tool_calls }}{% endif %}[{{ m.content }}]{% endfor %}>"
     )
     ollama.write_modelfile(target, model=model, tokenizer=tokenizer, context_tokens=256)
-    assert "# The template above has no place for tools: Ollama refuses requests that have some." in target.read_text()
+    assert "has no place for tools: Ollama uses the file's, which has; before 0.30 it refuses them.\n" in target.read_text()
 
 
 @pytest.mark.parametrize("name", templates.NAMED)
@@ -112,7 +112,8 @@ def test_a_template_that_cannot_be_written_is_not_guessed(tokenizer: Tokenizer, 
     assert ollama.around_messages(tokenizer) is None
     ollama.write_modelfile(tmp_path / "Modelfile", model=tmp_path / "mine.gguf", tokenizer=tokenizer, context_tokens=10_000)
     text = (tmp_path / "Modelfile").read_text()
-    assert "TEMPLATE" not in text and "# This model's chat template cannot be written" in text and "num_ctx 4096" in text
+    assert "TEMPLATE" not in text and "num_ctx 4096" in text
+    assert "cannot be written as one of Ollama's: it takes a near one, or else the file's; before 0.30, none.\n" in text
 
 
 def test_the_token_that_begins_a_text_is_left_to_ollama_s_tokenizer(tokenizer: Tokenizer) -> None:

@@ -1,10 +1,11 @@
 """An Ollama Modelfile: the chat template as Ollama writes templates (Go's `text/template`), what ends an answer, and greedy answers.
 
-Ollama does not run the Jinja template in a GGUF file. It looks for a near one among some thirty it knows and uses its own rendering of
-that, without the default system message; where none is near, it uses no template at all. So SmolLM2 would lose its system message, and
-Qwen2.5 its whole template. The template written here is put together from what the model's own writes around each message, and only if
-that gives the same text.
-Source: ollama/ollama, template/template.go (`Named`, `Execute`, `collate`), docs/modelfile.md.
+For the Jinja template in a GGUF file Ollama looks for a near one among some thirty it knows and uses its own rendering of it, without
+the default system message: SmolLM2 would lose it. Where none is near, as of Qwen2.5's, releases before 0.30 use none, later ones the
+file's. The template written here is put together from what the model's own writes around each message, and only if that gives the
+same text. In its place Ollama from 0.30 on uses the file's where that has tools.
+Source: ollama/ollama, template/template.go (`Named`, `Execute`, `collate`), server/images.go (`shouldPreferChatTemplate`, since 0.30),
+parser/parser.go, docs/modelfile.md.
 """
 
 from __future__ import annotations
@@ -73,11 +74,12 @@ def write_modelfile(
     around = around_messages(tokenizer)
     lines = [*([f"# {question_line(question)}"] if question is not None else []), f"FROM ./{model.name}"]
     if around is None:
-        lines.append("# This model's chat template cannot be written as one of Ollama's: Ollama guesses, or completes texts.")
+        guesses = "it takes a near one, or else the file's; before 0.30, none"
+        lines.append(f"# This model's chat template cannot be written as one of Ollama's: {guesses}.")
     else:
         lines.append(f'TEMPLATE """{around.as_go()}"""')
         if tool_calls.reads_tools(tokenizer.template_for(["tool"]) or ""):
-            lines.append("# The template above has no place for tools: Ollama refuses requests that have some.")
+            lines.append("# This template has no place for tools: Ollama uses the file's, which has; before 0.30 it refuses them.")
     ends = [str(tokenizer.backend.id_to_token(end)) for end in tokenizer.special.stop_ids]
     lines += [f'PARAMETER stop "{end}"' for end in dict.fromkeys((*ends, *tokenizer.stops)) if '"' not in end and "\n" not in end]
     lines += ["PARAMETER temperature 0", "PARAMETER repeat_penalty 1"]
