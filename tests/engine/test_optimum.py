@@ -18,6 +18,7 @@ from tiny import vocabulary, write_tiny_gguf
 
 import nomoat
 from nomoat import paths
+from nomoat.bench.model import measure_model
 from nomoat.config import Quality
 from nomoat.engine import importer, layout, optimum
 from nomoat.engine.gguf import GGUFFile
@@ -121,6 +122,12 @@ def test_what_was_converted_is_not_taken_for_what_nomoat_makes_itself(variant: P
     known = SafetensorsFolder(write_folder(variant.parent / "known", "llama")[1])
     monkeypatch.setattr(importer, "open_source", lambda path: known)
     assert importer.import_gguf(variant, fused=False) != theirs
+
+
+def test_what_was_converted_is_timed_without_limits_as_it_is_not_known_what_a_token_reads(variant: Path) -> None:
+    speed = measure_model(str(variant))
+    assert speed.prefill_tokens_per_second is not None
+    assert speed.weights is None
 
 
 def test_what_was_converted_cannot_be_tuned_and_what_can_is_named(variant: Path) -> None:

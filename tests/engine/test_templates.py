@@ -20,6 +20,7 @@ from nomoat.records import Message, Request
 
 U1, A1, U2 = Message(role="user", content="hi"), Message(role="assistant", content="hello"), Message(role="user", content="and?")
 SYSTEM = Message(role="system", content="Be brief.")
+EMPTY = Message(role="system", content="")  # as clients send where nothing was set
 ALPACA = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
 ALPACA_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further context. "
@@ -51,9 +52,11 @@ TEXTS = [
     ("llama-2", (U1,), "[INST] hi [/INST]"),
     ("llama-2", (U1, A1, U2), "[INST] hi [/INST] hello </s><s>[INST] and? [/INST]"),
     ("llama-2", (SYSTEM, U1), "[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nhi [/INST]"),
+    ("llama-2", (EMPTY, U1), "[INST] hi [/INST]"),
     ("falcon", (U1,), "User: hi\n\nAssistant:"),
     ("falcon", (U1, A1, U2), "User: hi\n\nAssistant: hello\n\nUser: and?\n\nAssistant:"),
     ("falcon", (SYSTEM, Message(role="user", content="a\r\n\r\nb")), "Be brief.\n\nUser: a\nb\n\nAssistant:"),
+    ("falcon", (EMPTY, U1), "User: hi\n\nAssistant:"),
     ("mpt-7b-chat", (U1,), MPT + "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"),
     ("mpt-7b-chat", (SYSTEM, U1), "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"),
     (

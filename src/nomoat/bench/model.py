@@ -17,6 +17,7 @@ from nomoat import responder as responders
 from nomoat.bench.machine import Machine
 from nomoat.engine import importer
 from nomoat.engine.gguf import Tensor
+from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource, open_source
 from nomoat.errors import UnsupportedError
 from nomoat.progress import Progress
@@ -158,5 +159,8 @@ def weights_of(file: ModelSource) -> Weights:
 
 
 def _weights(ref: str) -> Weights | None:
-    """None for the fake engine, which has none."""
-    return None if ref == references.FAKE else weights_of(open_source(references.find_files(ref).weights))
+    """None for the fake engine, which has none, and for what optimum-intel converts: what of it a token reads is not known."""
+    if ref == references.FAKE:
+        return None
+    source = open_source(references.find_files(ref).weights)
+    return None if isinstance(source, ForeignFolder) else weights_of(source)

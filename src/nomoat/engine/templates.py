@@ -73,7 +73,8 @@ VICUNA = Template(
 LLAMA2 = Template(
     text=(
         "{% for m in messages %}"
-        "{% if m['role'] == 'system' and loop.first %}[INST] <<SYS>>\n{{ m['content'] }}\n<</SYS>>\n\n"
+        "{% if m['role'] == 'system' and loop.first %}[INST] "
+        "{% if m['content'] %}<<SYS>>\n{{ m['content'] }}\n<</SYS>>\n\n{% endif %}"
         "{% elif m['role'] == 'user' %}"
         "{% if loop.first or loop.previtem['role'] != 'system' %}[INST] {% endif %}{{ m['content'] }} [/INST]"
         "{% elif m['role'] == 'assistant' %} {{ m['content'] }} {{ eos_token ~ bos_token }}"
@@ -83,7 +84,7 @@ LLAMA2 = Template(
 )
 FALCON = Template(
     text=(
-        "{% for m in messages %}"
+        "{% for m in messages if m['content'] or m['role'] != 'system' %}"
         "{% if m['role'] == 'user' %}User: {% elif m['role'] == 'assistant' %}Assistant: "
         f"{{% elif not loop.first %}}{_NO_OTHER_ROLE}{{% endif %}}"
         "{{ m['content'].replace('\\r\\n', '\\n').replace('\\n\\n', '\\n') }}\n\n"
