@@ -314,9 +314,10 @@ def adapter_chain(base: str, adapter: Path) -> ChainVerdict:
         weights = None
     chain = licences.chain(cards.find(base)) if weights is None else weights_chain(weights)
     path, provenance = adapter / tuned.PROVENANCE, tuned.provenance_of(adapter)
-    if not path.is_file():
+    if not (provenance or path.is_file()):
         return licences.chain_of_all(chain, licences.of_parents([Parent(kind="data", name="not recorded", licence="unknown")]))
-    found = sidecar.recorded_chain(provenance, path, hint="tune the adapter again")
+    at = sidecar.path_of(adapter) if adapter.is_file() else path
+    found = sidecar.recorded_chain(provenance, at, hint="tune the adapter again")
     return found if _was_base(base, weights, provenance) else licences.chain_of_all(chain, found)
 
 

@@ -92,13 +92,12 @@ def test_the_instruction_is_that_of_the_last_table() -> None:
     assert tuned.instruction_of({}) is None
 
 
-def test_a_lora_in_gguf_is_no_adapter_that_is_read(tmp_path: Path) -> None:
-    with pytest.raises(UnknownModelError) as caught:
-        tuned.find_adapter(str(tmp_path / "lora.gguf"))
-    assert (caught.value.message, caught.value.hint) == (
-        f"`{tmp_path / 'lora.gguf'}` is no adapter that is read here: a LoRA in GGUF is not",
-        "name the folder that PEFT saved it in, which holds `adapter_config.json`",
-    )
+def test_a_lora_in_gguf_is_named_by_its_path(tmp_path: Path) -> None:
+    file = tmp_path / "lora.gguf"
+    with pytest.raises(UnknownModelError, match="no adapter `"):
+        tuned.find_adapter(str(file))
+    file.write_bytes(b"GGUF")
+    assert tuned.find_adapter(str(file)) == file == tuned.weights_of(file)
 
 
 def test_one_file_of_an_adapter_says_to_name_its_folder(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 import nomoat
-from nomoat import bounds, config, net, paths, references
+from nomoat import bounds, config, net, references
 from nomoat.catalog import tuned
 from nomoat.errors import MissingExtraError, NomoatError, UnknownModelError, UsageError, WorkerError
 from nomoat.textfiles import as_named
@@ -404,8 +404,8 @@ def portable(ref: str) -> str:
     base, adapter = references.split(ref)
     if references.is_path(base):
         base = str(as_named(base).absolute())
-    if adapter and not tuned.is_adapter(as_named(paths.adapters() / adapter)) and tuned.is_adapter(as_named(adapter)):
-        adapter = str(as_named(adapter).absolute())
+    if adapter and (place := tuned.place_of(adapter)) and place == as_named(adapter):
+        adapter = str(place.absolute())
     return f"{base}+{adapter}" if adapter else base
 
 

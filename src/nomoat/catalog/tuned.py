@@ -1,4 +1,4 @@
-"""Tuned adapters on this disk: a folder each, by name in NOMOAT_HOME/adapters, or anywhere by its path."""
+"""Tuned adapters on this disk: a folder each, by name in NOMOAT_HOME/adapters, or anywhere by its path; or a LoRA in one GGUF file."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from nomoat import paths
+from nomoat.catalog import sidecar
 from nomoat.errors import UnknownModelError
-from nomoat.hub_folder import ADAPTER_CONFIG, read_object
+from nomoat.hub_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_object
 from nomoat.textfiles import as_named
 from nomoat.words import first_few
 
@@ -23,30 +24,32 @@ def is_adapter(folder: Path) -> bool:
     return (folder / ADAPTER_CONFIG).exists()
 
 
+def weights_of(adapter: Path) -> Path:
+    """The file of an adapter's matrices."""
+    return adapter if adapter.is_file() else adapter / ADAPTER_WEIGHTS
+
+
 def adapters() -> list[Path]:
     """Those that are known by their name."""
     return sorted(path for path in paths.adapters().glob("[!.]*") if is_adapter(path))
 
 
 def place_of(name: str) -> Path | None:
-    """The folder of an adapter, by its name or its path (also `./NAME`, and below `paths.adapters()`); None if there is none."""
+    """The folder of an adapter, by its name or its path (also `./NAME`, and below `paths.adapters()`), or the GGUF file; None if there
+    is none."""
     try:
         known, lying = as_named(paths.adapters() / name), as_named(name)
-        folders = (known, lying) if Path(name).name == name else (lying, known)
-        return next((folder for folder in folders if is_adapter(folder)), None)
+        places = (known, lying) if Path(name).name == name else (lying, known)
+        is_file = name.lower().endswith(".gguf")
+        return next((place for place in places if is_adapter(place) or (is_file and place.is_file())), None)
     except OSError:  # such as for a name that is too long for a file
         return None
 
 
 def find_adapter(name: str) -> Path:
     """As `place_of`. Raises UnknownModelError, naming what a file is of, what a folder of this name holds, or those that are here."""
-    if (folder := place_of(name)) is not None:
-        return folder
-    if name.lower().endswith(".gguf"):
-        raise UnknownModelError(
-            f"`{name}` is no adapter that is read here: a LoRA in GGUF is not",
-            hint="name the folder that PEFT saved it in, which holds `adapter_config.json`",
-        )
+    if (place := place_of(name)) is not None:
+        return place
     if (around := _around(name)) is not None:
         raise UnknownModelError(f"`{name}` is one file of an adapter", hint=f"name its folder: `{around}`")
     if inside := [f"`{path}`" for path in _inside(name)]:
@@ -77,7 +80,12 @@ def _inside(name: str) -> list[Path]:
 
 
 def provenance_of(adapter: Path) -> dict[str, Any]:
-    """What `nomoat tune` wrote about an adapter; empty for one that was made elsewhere. Raises BadFileError."""
+    """What `nomoat tune` wrote about an adapter, or `nomoat export` beside its file; empty for one that was made elsewhere.
+
+    Raises BadFileError.
+    """
+    if adapter.is_file():
+        return sidecar.told_of(adapter, paths.sha256_of)
     path = adapter / PROVENANCE
     return read_object(path, hint="tune the adapter again") if path.is_file() else {}
 

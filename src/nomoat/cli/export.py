@@ -68,7 +68,7 @@ def export(
     files = references.find_files(model)
     if files.adapter is None:
         raise UsageError(f"`{model}` is not tuned", hint="name a tuned model: BASE+NAME; `nomoat tune` makes one")
-    target = output / f"{files.adapter.name}.gguf" if form is Form.OLLAMA else output
+    target = output / f"{files.adapter.name.removesuffix('.gguf')}.gguf" if form is Form.OLLAMA else output
     modelfile = output / "Modelfile"
     for path in (target, modelfile) if form is Form.OLLAMA else (target,):
         _require_free(path, files.weights, replace=replace)
@@ -98,7 +98,7 @@ def export(
         )  # fmt: skip
     _say_written(written, terms, files.question)
     if form is Form.OLLAMA:
-        name = files.adapter.name if OLLAMAS_NAMES.fullmatch(files.adapter.name) else "tuned"
+        name = target.stem if OLLAMAS_NAMES.fullmatch(target.stem) else "tuned"
         console.say(f"wrote {modelfile}; next: {commands.as_line(['ollama', 'create', name, '-f', str(modelfile)])}")
 
 

@@ -1,4 +1,4 @@
-"""LoRA adapters as PEFT keeps them: the matrices of a folder, and what they add to a model's weights."""
+"""LoRA adapters: the matrices of a folder of PEFT's, or of a GGUF file, and what they add to a model's weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import paths
-from nomoat.engine import expert_lora, peft_names
+from nomoat.engine import expert_lora, gguf_lora, peft_names
 from nomoat.engine.arch import EXPERTS, ROUTERS, Architecture, Dimensions
 from nomoat.engine.gguf import LARGEST_WEIGHT, FloatArray, rows_by_expert
 from nomoat.engine.safetensors import Stored, as_numbers, read_tensors
@@ -64,21 +64,23 @@ USUAL_SCALE = 2.0  # alpha / rank, as `nomoat tune` writes them
 
 
 class LoraDelta:
-    """What a PEFT LoRA folder adds to each layer's rows: `scale * B @ A`. Layers may differ in rank and scale.
+    """What a LoRA, PEFT's folder or a GGUF file, adds to each layer's rows: `scale * B @ A`. Layers may differ in rank and scale.
 
-    Its layers have the names they have in the folder, and their rows lie as there, until it is `of_model`.
+    Its layers have the names they have there, and their rows lie as there, until it is `of_model`.
 
     Shapes: R rank, I input, O output; A_RI, B_OR; of a mixture's E experts, one after another, A_ERI, B_EOR.
     Raises BadFileError for what is not a LoRA of plain linear layers.
     """
 
-    def __init__(self, folder: Path, *, header_only: bool = False) -> None:
-        """`header_only`: no weight is read or checked, for who asks only whether the rest of the folder is sound."""
-        self.weights_path = folder / ADAPTER_WEIGHTS
-        self._scaling = scaling = _Scaling(folder)
+    def __init__(self, place: Path, *, header_only: bool = False) -> None:
+        """`header_only`: no weight of a folder is read or checked, for who asks only whether the rest of it is sound."""
+        self._is_gguf = place.is_file()
+        self.weights_path = place if self._is_gguf else place / ADAPTER_WEIGHTS
+        scaling, stored = gguf_lora.read(place) if self._is_gguf else (_Scaling(place), _read_stored(place))
+        self._scaling = scaling
         self._other_base = OTHER_BASE + (f", `{scaling.base}`" if scaling.base else "")  # a hint
         self.alpha = scaling.of_layer("", scaling.rank) * scaling.rank or 1.0  # as others have it, who divide it by the rank
-        stored = _read_stored(folder)
+        _require_partners(self.weights_path, stored)
         tensors = {
             name: found.values if header_only else self._numbers(name, found)
             for name, found in stored.items()
@@ -93,6 +95,7 @@ class LoraDelta:
         self._scales = {layer: scaling.of_layer(layer, len(a_RI)) for layer, (a_RI, _) in self._pairs.items()}
         parameters = [name for layer in self._pairs for name in expert_lora.parameters(layer)] if scaling.has_patterns else []
         self._told_scales = self._scales | {name: scaling.of_layer(name, 1) for name in parameters}
+        self._names: Any = gguf_lora if self._is_gguf else peft_names
         self._unused = set(self._pairs)
         self._copies = {
             found[2]: (name, stored[name]) for name in stored if (found := COPY.fullmatch(name)) and found[1] in self._pairs
@@ -102,7 +105,7 @@ class LoraDelta:
         if strange:
             raise BadFileError(
                 f"`{self.weights_path}` holds `{strange}`, which is no LoRA matrix of a layer: answers would be wrong without it",
-                hint=_how_to_merge(read_object(folder / ADAPTER_CONFIG, hint=AGAIN)),
+                hint=_how_to_merge(read_object(place / ADAPTER_CONFIG, hint=AGAIN)),
             )
         if not self._pairs:
             raise BadFileError(f"`{self.weights_path}` holds no LoRA matrices", hint=AGAIN)
@@ -148,19 +151,19 @@ class LoraDelta:
             raise BadFileError(f"`{self.weights_path}` changes {exc}", hint=self._other_base) from exc
         made._scales |= dict.fromkeys(made._pairs, 1.0)
         for name in (name for name in read if name not in of_experts):
-            ours = peft_names.our_name(arch, name)
+            ours = self._names.our_name(arch, name)
             layer = name if ours in made._pairs else ours
             if layer in made._pairs:
                 raise BadFileError(f"`{self.weights_path}` changes `{layer}` twice, under two names", hint=self._other_base)
             (a_RI, b_OR), made._scales[layer] = self._pairs[name], self._scales[name]
-            as_ours = peft_names.is_ours(arch, name, layer)
+            as_ours = not self._is_gguf and peft_names.is_ours(arch, name, layer)
             made._pairs[layer] = (a_RI, b_OR if as_ours else self._in_our_order(arch, sizes, layer, b_OR))
         made._unused = set(made._pairs)
         return made
 
     def _in_our_order(self, arch: Architecture, sizes: Dimensions, layer: str, b_OR: FloatArray) -> FloatArray:
         try:
-            order = peft_names.row_order(arch, sizes, layer, len(b_OR))
+            order = self._names.row_order(arch, sizes, layer, len(b_OR))
             return b_OR if order is None else np.ascontiguousarray(b_OR[order])
         except (ValueError, IndexError) as exc:
             message = f"`{self.weights_path}` changes `{layer}` as one of {len(b_OR):,} rows, which the model's cannot have"
@@ -329,7 +332,7 @@ def _most_repeats(expression: str) -> float:
 
 
 def _read_stored(folder: Path) -> dict[str, Stored]:
-    """The tensors of an adapter, of each layer both matrices. Raises BadFileError."""
+    """The tensors of an adapter's folder. Raises BadFileError."""
     path = folder / ADAPTER_WEIGHTS
     if not path.exists():
         raise _without_weights(folder)
@@ -345,12 +348,16 @@ def _read_stored(folder: Path) -> dict[str, Stored]:
             f"`{path}` holds several adapters: {first_few(names, NAMED)}",
             hint="save each into a folder of its own, with PEFT's `save_pretrained`",
         )
+    return stored
+
+
+def _require_partners(path: Path, stored: Collection[str]) -> None:
+    """Raise BadFileError for a matrix without the one it is multiplied by."""
     partners = {name: name.removesuffix(A) + B for name in stored if name.endswith(A)}
     partners |= {name: name.removesuffix(B) + A for name in stored if name.endswith(B)}
     if missing := sorted({*partners.values()}.difference(stored)):
         lacks = f"{counted(len(missing), 'tensor')} of {len(missing) + len(partners):,}: {first_few(missing, NAMED)}"
         raise BadFileError(f"`{path}` lacks {lacks}; its answers would be wrong", hint=AGAIN)
-    return stored
 
 
 def _without_weights(folder: Path) -> BadFileError:

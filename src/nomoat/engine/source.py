@@ -70,8 +70,8 @@ class ModelSource(Protocol):
 WITH_WEIGHTS = "the file of the model's weights"
 NO_MODELS = {  # by `general.type` or `general.architecture`: what a file is, and what to do
     "adapter": (
-        "an adapter, no model, and a LoRA in GGUF is not read",
-        "name the folder that PEFT saved it in, with its base before it: BASE+FOLDER",
+        "an adapter, no model",
+        "name it with its base before it: BASE+FILE",
     ),
     "mmproj": ("the part of a model that sees images, or hears", f"name {WITH_WEIGHTS}, which lies beside it: nomoat reads texts"),
     "imatrix": ("an importance matrix, which serves to quantise a model", f"name {WITH_WEIGHTS}"),
