@@ -29,6 +29,11 @@ LFS_POINTER = b"version https://git-lfs"
 WEIGHTS_NAME = re.compile(r"[\w-][\w.-]*\.safetensors")
 
 
+def adapter_weights(adapter: Path) -> Path:
+    """The file of an adapter's matrices, be it a folder of PEFT's or a GGUF file."""
+    return adapter if adapter.is_file() else adapter / ADAPTER_WEIGHTS
+
+
 def read_object(path: Path, *, shown: str | None = None, hint: str = AGAIN) -> dict[str, Any]:
     """The object a JSON file holds. `shown`: what errors call the file; `hint`: what they say to do. Raises BadFileError."""
     name = shown or str(path)

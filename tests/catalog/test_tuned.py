@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from nomoat import hub_folder
 from nomoat.catalog import tuned
 from nomoat.errors import BadFileError, UnknownModelError
 
@@ -97,7 +98,7 @@ def test_a_lora_in_gguf_is_named_by_its_path(tmp_path: Path) -> None:
     with pytest.raises(UnknownModelError, match="no adapter `"):
         tuned.find_adapter(str(file))
     file.write_bytes(b"GGUF")
-    assert tuned.find_adapter(str(file)) == file == tuned.weights_of(file)
+    assert tuned.find_adapter(str(file)) == file == hub_folder.adapter_weights(file)
 
 
 def test_one_file_of_an_adapter_says_to_name_its_folder(tmp_path: Path) -> None:

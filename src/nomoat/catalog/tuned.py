@@ -9,7 +9,7 @@ from typing import Any
 from nomoat import paths
 from nomoat.catalog import sidecar
 from nomoat.errors import UnknownModelError
-from nomoat.hub_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_object
+from nomoat.hub_folder import ADAPTER_CONFIG, read_object
 from nomoat.textfiles import as_named
 from nomoat.words import first_few
 
@@ -22,11 +22,6 @@ MOST_NAMED = 12  # of all that are here, those that a mistyped name is near to f
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds an adapter."""
     return (folder / ADAPTER_CONFIG).exists()
-
-
-def weights_of(adapter: Path) -> Path:
-    """The file of an adapter's matrices."""
-    return adapter if adapter.is_file() else adapter / ADAPTER_WEIGHTS
 
 
 def adapters() -> list[Path]:

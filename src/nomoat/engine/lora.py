@@ -20,7 +20,7 @@ from nomoat.engine.arch import EXPERTS, ROUTERS, Architecture, Dimensions
 from nomoat.engine.gguf import LARGEST_WEIGHT, FloatArray, rows_by_expert
 from nomoat.engine.safetensors import Stored, as_numbers, read_tensors
 from nomoat.errors import BadFileError, UnsupportedError
-from nomoat.hub_folder import ADAPTER_CONFIG, ADAPTER_INDEX, ADAPTER_PICKLE, ADAPTER_WEIGHTS, cannot_read, read_object
+from nomoat.hub_folder import ADAPTER_CONFIG, ADAPTER_INDEX, ADAPTER_PICKLE, ADAPTER_WEIGHTS, adapter_weights, cannot_read, read_object
 from nomoat.words import counted, first_few
 
 if TYPE_CHECKING:
@@ -74,9 +74,9 @@ class LoraDelta:
 
     def __init__(self, place: Path, *, header_only: bool = False) -> None:
         """`header_only`: no weight of a folder is read or checked, for who asks only whether the rest of it is sound."""
-        self._is_gguf = place.is_file()
-        self.weights_path = place if self._is_gguf else place / ADAPTER_WEIGHTS
-        scaling, stored = gguf_lora.read(place) if self._is_gguf else (_Scaling(place), _read_stored(place))
+        self.weights_path = adapter_weights(place)
+        self._names: Any = gguf_lora if self.weights_path == place else peft_names
+        scaling, stored = gguf_lora.read(place) if self._names is gguf_lora else (_Scaling(place), _read_stored(place))
         self._scaling = scaling
         self._other_base = OTHER_BASE + (f", `{scaling.base}`" if scaling.base else "")  # a hint
         self.alpha = scaling.of_layer("", scaling.rank) * scaling.rank or 1.0  # as others have it, who divide it by the rank
@@ -95,7 +95,6 @@ class LoraDelta:
         self._scales = {layer: scaling.of_layer(layer, len(a_RI)) for layer, (a_RI, _) in self._pairs.items()}
         parameters = [name for layer in self._pairs for name in expert_lora.parameters(layer)] if scaling.has_patterns else []
         self._told_scales = self._scales | {name: scaling.of_layer(name, 1) for name in parameters}
-        self._names: Any = gguf_lora if self._is_gguf else peft_names
         self._unused = set(self._pairs)
         self._copies = {
             found[2]: (name, stored[name]) for name in stored if (found := COPY.fullmatch(name)) and found[1] in self._pairs
@@ -156,7 +155,7 @@ class LoraDelta:
             if layer in made._pairs:
                 raise BadFileError(f"`{self.weights_path}` changes `{layer}` twice, under two names", hint=self._other_base)
             (a_RI, b_OR), made._scales[layer] = self._pairs[name], self._scales[name]
-            as_ours = not self._is_gguf and peft_names.is_ours(arch, name, layer)
+            as_ours = self._names is peft_names and peft_names.is_ours(arch, name, layer)
             made._pairs[layer] = (a_RI, b_OR if as_ours else self._in_our_order(arch, sizes, layer, b_OR))
         made._unused = set(made._pairs)
         return made

@@ -69,10 +69,7 @@ class ModelSource(Protocol):
 
 WITH_WEIGHTS = "the file of the model's weights"
 NO_MODELS = {  # by `general.type` or `general.architecture`: what a file is, and what to do
-    "adapter": (
-        "an adapter, no model",
-        "name it with its base before it: BASE+FILE",
-    ),
+    "adapter": ("an adapter, no model", "name it with its base before it: BASE+FILE"),
     "mmproj": ("the part of a model that sees images, or hears", f"name {WITH_WEIGHTS}, which lies beside it: nomoat reads texts"),
     "imatrix": ("an importance matrix, which serves to quantise a model", f"name {WITH_WEIGHTS}"),
     "controlvector": ("a control vector, no model, and is not read", f"name {WITH_WEIGHTS}"),

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from nomoat import __version__, bounds, config, hardware, references
-from nomoat.catalog import tuned
 from nomoat.engine import importer
 from nomoat.errors import UsageError
+from nomoat.hub_folder import adapter_weights
 from nomoat.judge.verdict import Evaluation
 from nomoat.words import listed
 
@@ -40,7 +40,7 @@ def _weights(ref: str) -> dict[str, Any]:
         "model": ref,
         "file": files.weights.name,
         "sha256": importer.sha256_of_model(files.weights),
-        "adapter_sha256": None if files.adapter is None else importer.remembered_sha256(tuned.weights_of(files.adapter)),
+        "adapter_sha256": None if files.adapter is None else importer.remembered_sha256(adapter_weights(files.adapter)),
         "likelihoods": "float32" if importer.fits_exactly(files.weights) else "as it answers",
     }
 
