@@ -19,8 +19,10 @@ from nomoat.catalog import tuned
 from nomoat.cli import app
 from nomoat.engine import importer
 from nomoat.engine.gguf import GGUFFile
+from nomoat.engine.local import LocalEngine
 from nomoat.engine.lora import LoraDelta
 from nomoat.errors import BadFileError, NomoatError, UnsupportedError
+from nomoat.records import Request
 from nomoat.tune import adapter as adapters
 from nomoat.tune import export
 
@@ -105,6 +107,15 @@ def test_terms_and_words_go_with_the_file_also_once_it_has_another_name(tiny_ggu
              (f"{tiny_gguf}+mine", ref)]  # fmt: skip
     assert asked[0]["text"] == asked[1]["text"]
     assert 'asked in these words, with a text in place of {text}: "Which' in CliRunner().invoke(app, ["show", ref]).stdout
+
+
+def test_likelihoods_are_those_of_the_folder_s(tiny_gguf: Path, tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "mine")
+    request, found = Request(prompt="Win cash"), list[list[float]]()
+    for one in (folder, exported(tiny_gguf, folder)):
+        beside = LocalEngine(importer.import_gguf(tiny_gguf, fused=False), weights=tiny_gguf, beside=[one]).adapted(0)
+        found.append([score.log_probability for score in beside.score(request, (" ham", " spam"))])
+    assert found[0] == found[1]
 
 
 def test_without_what_export_writes_beside_it_its_data_are_not_recorded(tiny_gguf: Path, tmp_path: Path) -> None:

@@ -396,7 +396,7 @@ class LocalEngine(Engine):
 
     def _make_scorer(self) -> Scorer:
         """An adapter beside the weights is part of them here: exactly, or baked into an import of its own."""
-        adapter = self._adapter if self._at is None else self._beside[self._at].weights_path.parent
+        adapter = self._adapter if self._at is None else self._beside[self._at].place
         if self._weights is not None and self._shared.is_exact:
             with self._unchanged(self._weights, adapter):
                 model = importer.exact_model(self._weights, adapter=adapter, context_tokens=self._context_tokens)

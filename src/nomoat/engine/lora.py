@@ -74,7 +74,7 @@ class LoraDelta:
 
     def __init__(self, place: Path, *, header_only: bool = False) -> None:
         """`header_only`: no weight of a folder is read or checked, for who asks only whether the rest of it is sound."""
-        self.weights_path = adapter_weights(place)
+        self.place, self.weights_path = place, adapter_weights(place)
         self._names: Any = gguf_lora if self.weights_path == place else peft_names
         scaling, stored = gguf_lora.read(place) if self._names is gguf_lora else (_Scaling(place), _read_stored(place))
         self._scaling = scaling

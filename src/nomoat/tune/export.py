@@ -175,7 +175,7 @@ def _fitted(file: ModelSource, adapter: Path) -> tuple[Architecture, Dimensions,
         if len({*head_tensor(file)}) == 1:
             delta.require_other_than_output()
         raise UnsupportedError(
-            f"`{delta.weights_path.parent}` changes the output layer (`{OUTPUT}`), and such an adapter cannot be exported",
+            f"`{delta.place}` changes the output layer (`{OUTPUT}`), and such an adapter cannot be exported",
             hint="merge it into its model with PEFT (`merge_and_unload`), and make a GGUF of that folder with llama.cpp's "
             "convert_hf_to_gguf.py",
         )
