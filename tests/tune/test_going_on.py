@@ -129,7 +129,7 @@ def test_an_adapter_is_gone_on_from_in_any_spelling_of_what_it_learned(
 
 def test_what_was_held_out_is_held_out_again_in_any_order_and_with_any_seed(tiny_gguf: Path, table: Path, tmp_path: Path) -> None:
     def sides(path: Path, seed: int = 0) -> list[set[bytes]]:
-        found = prepare.split(prepared(str(tiny_gguf), path, settings=prepare.Settings(seed=seed)))
+        found = prepared(str(tiny_gguf), path, settings=prepare.Settings(seed=seed)).split
         return [{sample.digest for sample in side} for side in found]
 
     learned, held_out = sides(table)

@@ -29,7 +29,8 @@ from nomoat.labelling import kept_question
 from nomoat.records import Message, Parent, Request
 from nomoat.rows import Rows
 from nomoat.tune import samples
-from nomoat.tune.prepare import Settings, chosen, data_terms, prepare, split
+from nomoat.tune.data import read
+from nomoat.tune.prepare import Settings, chosen, data_terms, prepare
 from nomoat.tune.samples import Sample, count_lessons, count_texts
 from nomoat.tune.surveying import survey_lines
 
@@ -303,7 +304,7 @@ def test_conversations_are_the_same_text_if_all_but_their_answers_is(tiny_gguf: 
     test = write_chats(tmp_path / "test.jsonl", "doc 5|Sum.|unknown", "doc 40|Sum.|unknown", "|Else.|unknown")
     prepared = prepare(str(tiny_gguf), train, test=test)
     assert (prepared.survey.duplicates, prepared.shared_texts) == (1, ("line 6: Sum.",))
-    learned, held_out = split(prepared)
+    learned, held_out = prepared.split
     assert (len(learned), len(held_out)) == (28, 3)
     assert not {sample.digest for sample in learned} & {sample.digest for sample in held_out}
 
@@ -312,7 +313,7 @@ def test_lessons_are_held_out_whole_however_many_rows_they_are(tiny_gguf: Path, 
     """Llama 2's template writes the beginning of a conversation another way once it goes on: a row for each answer."""
     path = write_chats(tmp_path / "c.jsonl", *(f"|hi {n}|a|on {n}|b|out {n}|c" for n in range(20)))
     prepared = prepare(str(tiny_gguf), path, template="llama-2")
-    learned, held_out = split(prepared)
+    learned, held_out = prepared.split
     assert len(prepared.samples) == 60 and (count_lessons(learned), count_lessons(held_out)) == (18, 2)
     assert not {sample.lesson for sample in learned} & {sample.lesson for sample in held_out}
 
@@ -333,7 +334,7 @@ def test_a_conversation_is_held_out_with_what_a_log_holds_of_its_beginning(
 ) -> None:
     """Else its earlier answers are learned elsewhere, and measured. Each case is one text."""
     path = write_chats(tmp_path / "log.jsonl", *(chat for case in range(40) for chat in logged(case)))
-    learned, held_out = split(prepare(str(tiny_gguf), path, template=template))
+    learned, held_out = prepare(str(tiny_gguf), path, template=template).split
     assert (count_lessons(learned), count_lessons(held_out), count_texts(held_out)) == (144, 16, 4)
     assert len(asked_in(held_out)) == 16 and not asked_in(learned) & asked_in(held_out)
     assert all(len(sample.asked) == len(sample.answers) for sample in held_out)
@@ -342,7 +343,7 @@ def test_a_conversation_is_held_out_with_what_a_log_holds_of_its_beginning(
 def test_a_log_of_which_each_last_answer_is_learned_is_held_out_by_conversations(tiny_gguf: Path, tmp_path: Path) -> None:
     """Else what is measured stands before answers that are learned, and entries of one conversation count as independent."""
     path = write_chats(tmp_path / "log.jsonl", *(chat for case in range(40) for chat in logged(case)))
-    learned, held_out = split(prepare(str(tiny_gguf), with_last_answers_learned(path)))
+    learned, held_out = prepare(str(tiny_gguf), with_last_answers_learned(path)).split
     assert (count_lessons(learned), count_lessons(held_out), count_texts(held_out)) == (144, 16, 4)
 
 
@@ -351,14 +352,14 @@ def test_what_several_conversations_go_on_from_is_learned(tiny_gguf: Path, tmp_p
     goings_on = [f"{chat}|{end}|c" for chat in begun for end in ("on", "out")]
     path = write_chats(tmp_path / "log.jsonl", *begun, *goings_on)
     for change in (Path, with_last_answers_learned):
-        _, held_out = split(prepare(str(tiny_gguf), change(path)))
+        _, held_out = prepare(str(tiny_gguf), change(path)).split
         assert count_lessons(held_out) == 18 and not {sample.lesson for sample in held_out} & {f"line {n}" for n in range(1, 61)}
 
 
 def test_goings_on_that_were_left_out_as_too_long_are_none(tiny_gguf: Path, tmp_path: Path) -> None:
     goings_on = [f"|hi {n}|a|{end} {'long ' * 200}|b" for n in range(30) for end in ("on", "out")]
     path = write_chats(tmp_path / "c.jsonl", *(f"|hi {n}|a" for n in range(30)), *goings_on)
-    learned, held_out = split(prepare(str(tiny_gguf), path, drop_long=True))
+    learned, held_out = prepare(str(tiny_gguf), path, drop_long=True).split
     assert (count_lessons(learned), count_lessons(held_out)) == (27, 3)
 
 
@@ -368,7 +369,7 @@ def test_an_answer_of_two_turns_in_a_row_is_no_fork(tiny_gguf: Path) -> None:
         asked, said = ([Message(role=role, content=f"{role} {n} of {case}") for n in range(3)] for role in ("user", "assistant"))  # type: ignore[arg-type]
         turns = [asked[0], said[0], said[0], asked[1], said[1], asked[2], said[2]]
         rows += [{"messages": [{"role": one.role, "content": one.content} for one in turns[:end]]} for end in (3, 5, 7)]
-    learned, held_out = split(prepare(str(tiny_gguf), rows))
+    learned, held_out = prepare(str(tiny_gguf), rows).split
     assert (count_lessons(learned), count_lessons(held_out), count_texts(held_out)) == (108, 12, 4)
 
 
@@ -378,7 +379,7 @@ def test_a_question_in_two_turns_or_with_an_answer_between_is_held_out_alike_in_
         first, second, third = ({"role": "user", "content": f"{word} {case}"} for word in ("one", "two", "three"))
         answer = {"role": "assistant", "content": "so"}
         rows += [{"messages": [first, answer, second, answer]}, {"messages": [first, second, answer, third, answer]}]
-    forward, backward = (asked_in(split(prepare(str(tiny_gguf), given))[1]) for given in (rows, rows[::-1]))
+    forward, backward = (asked_in(prepare(str(tiny_gguf), given).split[1]) for given in (rows, rows[::-1]))
     assert forward == backward != set()
 
 
@@ -386,7 +387,7 @@ def test_what_an_adapter_learned_of_a_log_is_not_held_out_of_the_log_that_has_gr
     before, grown = (
         write_chats(tmp_path / f"{length}.jsonl", *(chat for case in range(60) for chat in logged(case, length))) for length in (3, 4)
     )
-    (learned, _), (_, held_out) = (split(prepare(str(tiny_gguf), path)) for path in (before, grown))
+    (learned, _), (_, held_out) = (prepare(str(tiny_gguf), path).split for path in (before, grown))
     assert len(asked_in(held_out)) == 24 and not asked_in(learned) & asked_in(held_out)
 
 
@@ -396,9 +397,9 @@ def test_answers_where_conversations_begin_alike_are_learned_and_not_measured(
 ) -> None:
     """Else nothing of a log whose every conversation begins with the same greeting could be held out."""
     chats = [f"Be kind.|hi|hello|question {n}|answer|thanks|bye" for n in range(38)]
-    learned, held_out = split(
-        prepare(str(tiny_gguf), write_chats(tmp_path / "c.jsonl", *chats, "Be kind.|HI|hello"), template=template)
-    )
+    learned, held_out = prepare(
+        str(tiny_gguf), write_chats(tmp_path / "c.jsonl", *chats, "Be kind.|HI|hello"), template=template
+    ).split
     assert (count_lessons(held_out), count_texts(held_out), len(asked_in(held_out))) == (3, 3, 6)
     assert "line 39" in {sample.lesson for sample in learned}
     assert len(asked_in(learned)) == 1 + 2 * 35 and not asked_in(learned) & asked_in(held_out)
@@ -411,7 +412,7 @@ def test_what_a_training_learns_and_holds_out_is_in_its_digest(
     prepared = prepare(str(tiny_gguf), write_chats(tmp_path / "c.jsonl", *(f"|hi {n}|a" for n in range(30))))
     found = prepared.lessons_sha256()
     monkeypatch.setattr("nomoat.tune.prepare.VALIDATION_PART", 0.2)
-    assert prepared.lessons_sha256() != found
+    assert dataclasses.replace(prepared).lessons_sha256() != found  # another, since what is held out is kept
 
 
 def test_of_each_label_a_lesson_is_left_to_learn_where_labels_are_no_free_answers(
@@ -422,18 +423,18 @@ def test_of_each_label_a_lesson_is_left_to_learn_where_labels_are_no_free_answer
     rows = [(f"text {n}", "ab"[n % 2]) for n in range(60)] + rare + twice
     prepared = prepare(str(tiny_gguf), write(tmp_path / "rare.csv", *rows), **COLUMNS)
     label_of = {lesson.where: lesson.label for lesson in prepared.data.lessons}
-    learned, held_out = split(prepared)
+    learned, held_out = prepared.split
     assert len(held_out) == 9
     assert {label_of[sample.lesson] for sample in learned} == {label for _, label in rows}
 
     prepared = prepare(str(tiny_gguf), write(tmp_path / "alone.csv", *rare), **COLUMNS)
-    assert split(prepared)[1] == []
+    assert prepared.split[1] == []
     say_survey(prepared)
     assert "none of the lessons, since every text stands in more than 1 of them or is the only one with its label;" in (
         capsys.readouterr().err
     )
     free = prepare(str(tiny_gguf), tmp_path / "alone.csv", instruction="Answer.", **COLUMNS)
-    assert len(split(free)[1]) == 1
+    assert len(free.split[1]) == 1
 
 
 @pytest.mark.parametrize(
@@ -497,7 +498,7 @@ def test_no_answer_that_a_validation_file_measures_is_learned(
     held_out = write_chats(tmp_path / "dev.jsonl", "|a|other|b|2", "|hi|hello|x|1|w|2")
     prepared = prepare(str(tiny_gguf), train, validation=held_out)
     assert prepared.survey.shared_with_validation == ("line 1", "line 2", "line 3", "line 5")
-    learned, measured = split(prepared)
+    learned, measured = prepared.split
     assert [len(sample.answers) for sample in measured] == [2, 1] and not asked_in(learned) & asked_in(measured)
     say_survey(prepared)
     assert (
@@ -717,6 +718,28 @@ def test_each_answer_is_learned_behind_the_tokens_it_is_served_behind_in_as_few_
             assert sample.tokens[:start] == tokenizer.encode(tokenizer.render(CHAT[:at]))
             assert list(row_T[start - 1 : stop - 1]) == [*tokenizer.encode(CHAT[at].content), tokenizer.special.eos_id]
         assert (row_T != samples.NOT_LEARNED).sum() == sample.num_learned
+
+
+def test_lessons_with_one_answer_are_cut_together_and_are_the_same_as_each_by_itself(
+    tiny_gguf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the same order, with longer conversations and too long ones between them."""
+    chats = [
+        f"|hi {n}|ho {n % 3}" + f"|and {n}|well" * (n % 5 == 0) + " long" * (200 if n % 7 == 0 else 100_000 if n % 11 == 0 else 0)
+        for n in range(80)
+    ]
+    lessons = read(write_chats(tmp_path / "c.jsonl", *chats)).lessons
+    tokenizer, encode, cut = GGUFFile(tiny_gguf).read_tokenizer(), Tokenizer.encode_many, list[int]()
+    alone = [samples.encode(lesson, tokenizer, 256) for lesson in lessons]
+
+    def encode_many(self: Tokenizer, texts: list[str], **how: bool) -> Iterator[list[int]]:
+        cut.append(len(texts))
+        return encode(self, texts, **how)
+
+    monkeypatch.setattr(Tokenizer, "encode_many", encode_many)
+    made = samples.encode_many(lessons, tokenizer, 256)
+    assert made == alone and {len(one) for one in made} >= {0, 1}
+    assert max(cut) > 50 and len(cut) < 70  # the 16 with two answers are cut by themselves
 
 
 def test_a_long_conversation_is_cut_into_tokens_once(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:

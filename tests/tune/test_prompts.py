@@ -35,7 +35,7 @@ def test_what_a_unigram_tokenizer_cuts_is_cut_whole() -> None:
     alike, begins = AlikePrompts(tokenizer), "".join(chance.choices(string.ascii_letters, k=SHORTEST + 100))
     for _ in range(100):
         prompt = begins + "".join(chance.choices(["a", "b", "000"], k=chance.randrange(20)))
-        assert alike.cut(prompt) == tokenizer.encode(prompt)
+        assert alike.cut([prompt]) == [tokenizer.encode(prompt)]
 
 
 def of_sentencepiece(metadata: dict[str, object]) -> Tokenizer:
@@ -65,13 +65,15 @@ def test_prompts_are_the_same_tokens_as_each_by_itself(
     tokenizer, chance = made(GGUFFile(tiny_gguf).metadata), random.Random(0)
     tokenizer.render_lacks_bos = lacks_bos
     for at in range(20):
-        alike = AlikePrompts(tokenizer)
+        alike, prompts = AlikePrompts(tokenizer), list[str]()
         for _ in range(10):
             chain = string.ascii_letters[: chance.randrange(40, 53)]
             text = chain if at % 2 else "".join(chance.choices(PIECES, k=chance.randrange(9)))
             begins = QUESTION[: chance.randrange(SHORTEST, len(QUESTION))] if chance.random() < 0.05 else QUESTION
-            prompt = f"{begins}{text}\nLabel:<|im_end|>\n<|im_start|>assistant\n"
-            assert alike.cut(prompt) == tokenizer.encode(prompt, add_bos=lacks_bos)
+            prompts.append(f"{begins}{text}\nLabel:<|im_end|>\n<|im_start|>assistant\n")
+        known = chance.randrange(10)  # and those that come together then
+        found = [*(ids for prompt in prompts[:known] for ids in alike.cut([prompt])), *alike.cut(prompts[known:])]
+        assert found == [tokenizer.encode(prompt, add_bos=lacks_bos) for prompt in prompts]
 
 
 @pytest.mark.parametrize("made", [of_bytes, of_sentencepiece])
@@ -88,5 +90,5 @@ def test_the_beginning_is_cut_once(
     monkeypatch.setattr(Tokenizer, "encode_many", encode_many)
     alike = AlikePrompts(tokenizer)
     for text in (f"{letter}{n} is?" for n in range(10) for letter in string.ascii_letters):
-        alike.cut(f"{QUESTION}{ends}{text}\nLabel:")
+        alike.cut([f"{QUESTION}{ends}{text}\nLabel:"])
     assert sum(map(len, cut)) < 0.1 * 520 * len(QUESTION)

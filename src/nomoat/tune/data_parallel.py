@@ -423,7 +423,7 @@ def learners(prepared: Prepared, num_workers: int | None, address: str | None, s
 def _require_work(prepared: Prepared, count: int) -> None:
     """Raises UsageError where no step has a lesson for each worker."""
     prefix, batch = shared_prefix(prepared.all_samples), prepared.settings.batch
-    most = max(map(len, batches_of(prepare.split(prepared)[0], prefix, max_lessons=batch)))
+    most = max(map(len, batches_of(prepared.split[0], prefix, max_lessons=batch)))
     if most < count:
         larger = ", or a larger --batch (in Python: `batch`)" if most == batch else ""
         raise UsageError(

@@ -15,7 +15,7 @@ import torch
 from nomoat import config, machine_code, system_errors
 from nomoat.tune import adapter, execution, kernels, qlora
 from nomoat.tune.network import Network
-from nomoat.tune.prepare import Prepared, split
+from nomoat.tune.prepare import Prepared
 from nomoat.tune.samples import Sample, batches_of, computed_tokens, count_lessons, shared_prefix, side_by_side, wanted
 from nomoat.tune.validation import FIRST_LESSONS, SECONDS_A_MINUTE, num_evaluations, seconds_for_base
 
@@ -62,7 +62,7 @@ def estimate(prepared: Prepared, say: Callable[[str], None] | None = None) -> Es
     with system_errors.translate_disk_errors(machine_code.place() / "kernel"):
         cost = _cost(prepared, typical, prefix, precision, expanded.value)
     epoch = sum(computed_tokens(batch, prefix) for batch in batches) / computed_tokens(typical, prefix)  # in typical batches
-    learned, held_out = (sum(map(len, lessons)) / prepared.survey.num_tokens for lessons in split(prepared))  # parts of an epoch
+    learned, held_out = (sum(map(len, lessons)) / prepared.survey.num_tokens for lessons in prepared.split)  # parts of an epoch
     if held_out:
         held_out *= _part_looked_at(prepared, (cost.reading + cost.evaluating) * epoch * held_out)
     epochs = settings.epochs
@@ -85,7 +85,7 @@ def estimate(prepared: Prepared, say: Callable[[str], None] | None = None) -> Es
 
 def _part_looked_at(prepared: Prepared, seconds: float) -> float:
     """Of the lessons held out, all of which take so many seconds at first: see `loop.Run.measure_base`."""
-    least = FIRST_LESSONS / count_lessons(split(prepared)[1])
+    least = FIRST_LESSONS / count_lessons(prepared.split[1])
     return min(1.0, max(least, seconds_for_base(prepared.settings.minutes) / seconds))
 
 

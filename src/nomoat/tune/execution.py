@@ -93,7 +93,7 @@ def num_learned(prepared: prepare.Prepared) -> int:
 def _bytes_needed(prepared: prepare.Prepared, precision: qlora.Precision, *, expanded: bool) -> int:
     settings, learned = prepared.settings, ADAPTER_BYTES_A_WEIGHT * num_learned(prepared)
     prefix = shared_prefix(prepared.all_samples)
-    _, held_out = prepare.split(prepared)
+    _, held_out = prepared.split
     batches = [(True, batch) for batch in batches_of(prepared.samples, prefix, max_lessons=settings.batch)]
     batches += [(False, batch) for batch in batches_of(held_out, prefix, max_lessons=MOST_LOOKED_AT)]
     step = max(_bytes_of_step(prepared, batch, prefix, precision, expanded=expanded, learns=learns) for learns, batch in batches)

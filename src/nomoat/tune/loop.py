@@ -85,7 +85,7 @@ class Run:
         self, prepared: prepare.Prepared, *, plan: ExecutionPlan, say: Callable[[str], None], on_progress: OnProgress = None
     ) -> None:
         self.settings, self.plan = prepared.settings, plan
-        self.training, self.all_held_out = prepare.split(prepared)
+        self.training, self.all_held_out = prepared.split
         self.prefix = shared_prefix(prepared.all_samples)
         self._drawn = drawn(self.all_held_out, self.settings.seed)
         self.lessons_looked_at = len(self._drawn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import unicodedata
@@ -25,7 +26,7 @@ from nomoat.engine.arch import Architecture, Dimensions
 from nomoat.engine.optimum import ForeignFolder
 from nomoat.engine.source import ModelSource, open_source
 from nomoat.engine.templates import Template
-from nomoat.engine.tokenizer import Tokenizer, name_of
+from nomoat.engine.tokenizer import TEXTS_AT_ONCE, Tokenizer, name_of
 from nomoat.errors import DataError, UnsupportedError, UsageError
 from nomoat.hardware import Detected
 from nomoat.languages import language_shares
@@ -45,7 +46,7 @@ RANK = 16
 WHOLE = ("rank", "layers", "batch", "seed")
 FEW_LESSONS, MANY_LESSONS = 500, 5000
 VALIDATION_PART, MAX_VALIDATION_LESSONS = 0.1, 200
-TOLD_AT_ONCE = 100  # lessons
+LESSONS_AT_ONCE = 100  # that are cut into tokens together, and told of: more take as long each
 WIDTH_OF_FULL_RATE, FULL_RATE = 576, 2e-3  # SmolLM2-135M's, where it was found
 
 
@@ -132,7 +133,7 @@ class Survey:
     question: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots: `split` is kept
 class Prepared:
     """A training that could start now. `options` are the words the data was read with; they enter the provenance.
 
@@ -176,6 +177,16 @@ class Prepared:
         """What the result may be used for. Raises BadFileError."""
         return adapter.licence_chain(self.weights, self.data_terms, self.teachers, self.start)
 
+    @functools.cached_property
+    def split(self) -> tuple[list[Sample], list[Sample]]:
+        """What is learned, and what is held out: a file's lessons, or some of the data. Of these, an answer to what is learned
+        elsewhere, as where conversations begin alike, is read alone.
+        """
+        learned, held_out = (self.samples, self.validation) if self.validation else _drawn(self)
+        taught = {question for sample in learned for question in sample.asked}
+        measured = [sample.without(taught) for sample in held_out]
+        return learned, [sample for sample in measured if sample.answers]
+
     @property
     def all_samples(self) -> list[Sample]:
         """With those of the validation file."""
@@ -184,7 +195,7 @@ class Prepared:
     def lessons_sha256(self) -> str:
         """Of the very tokens, which of them are learned, and what is held out: files, arguments and weights do not tell a template's
         date, say."""
-        learned, held_out = split(self)
+        learned, held_out = self.split
         found = hashlib.sha256()
         for sample in (*learned, *held_out):
             about = (sample.lesson, len(sample), sample.answers, len(held_out))
@@ -316,16 +327,6 @@ def _template(
     if named is None and brought is None and own is None and data.format == "Alpaca instructions":
         return Detected("alpaca", "the data is Alpaca's, and the model has none"), None
     return named, brought
-
-
-def split(prepared: Prepared) -> tuple[list[Sample], list[Sample]]:
-    """What is learned, and what is held out: a file's lessons, or some of the data. Of these, an answer to what is learned elsewhere,
-    as where conversations begin alike, is read alone.
-    """
-    learned, held_out = (prepared.samples, prepared.validation) if prepared.validation else _drawn(prepared)
-    taught = {question for sample in learned for question in sample.asked}
-    measured = [sample.without(taught) for sample in held_out]
-    return learned, [sample for sample in measured if sample.answers]
 
 
 def _drawn(prepared: Prepared) -> tuple[list[Sample], list[Sample]]:
@@ -488,19 +489,8 @@ def _encoded(
 ) -> tuple[list[Sample], tuple[str, ...]]:  # fmt: skip
     """The samples that fit, and the places of the lessons that do not."""
     context_tokens = sizes.context_tokens
-    samples, too_long, alike = list[Sample](), list[tuple[str, str]](), AlikePrompts(tokenizer)
-    for done, lesson in enumerate(data.lessons):
-        if done and done % TOLD_AT_ONCE == 0:
-            progress(done, len(data.lessons))
-        try:
-            made = encoding.encode(lesson, tokenizer, context_tokens, alike)
-        except UnsupportedError as exc:
-            if tokenizer.chat_template is None:
-                raise
-            raise DataError(
-                f"`{data.path}`, {lesson.where}: {exc.message}",
-                hint="change the conversation, or the --template (in Python: `template`)",
-            ) from exc
+    samples, too_long = list[Sample](), list[tuple[str, str]]()
+    for lesson, made in _in_tokens(data, tokenizer, context_tokens, progress):
         if (largest := max((max(sample.tokens) for sample in made), default=0)) >= sizes.vocabulary:
             named = name_of(tokenizer.backend, largest)
             raise DataError(f"`{data.path}`, {lesson.where}: the model's weights do not have the token `{named}`", hint="leave it out")
@@ -525,6 +515,47 @@ def _encoded(
     first, shared = questions.chains(_without(data, places).lessons)
     samples = [replace(one, digest=first.get(one.digest, one.digest), is_shared=one.digest in shared) for one in samples]
     return samples, places
+
+
+def _in_tokens(
+    data: Data, tokenizer: Tokenizer, context_tokens: int, progress: Progress
+) -> Iterator[tuple[Lesson, list[Sample]]]:  # fmt: skip
+    """Each lesson with its samples, see `samples.encode`, cut together with others. Raises DataError for the first that is refused."""
+    alike, done = AlikePrompts(tokenizer), 0
+
+    def by_itself(lesson: Lesson) -> list[Sample]:
+        try:
+            return encoding.encode(lesson, tokenizer, context_tokens, alike)
+        except UnsupportedError as exc:
+            if tokenizer.chat_template is None:
+                raise
+            raise DataError(
+                f"`{data.path}`, {lesson.where}: {exc.message}",
+                hint="change the conversation, or the --template (in Python: `template`)",
+            ) from exc
+
+    for lessons in _cut_together(data.lessons):
+        try:
+            made: Iterable[list[Sample]] = encoding.encode_many(lessons, tokenizer, context_tokens, alike)
+        except UnsupportedError:  # which of them is refused is seen where each is cut by itself
+            made = map(by_itself, lessons)
+        yield from zip(lessons, made, strict=True)
+        done += len(lessons)
+        if done < len(data.lessons):
+            progress(done, len(data.lessons))
+
+
+def _cut_together(lessons: Iterable[Lesson]) -> Iterator[list[Lesson]]:
+    """All of them in their order, LESSONS_AT_ONCE at most, and of long ones fewer: what is not yet in `array`s takes much memory."""
+    together, letters = list[Lesson](), 0
+    for lesson in lessons:
+        together.append(lesson)
+        letters += len(lesson.text) if lesson.text is not None else sum(len(turn.content) for turn in lesson.turns)
+        if len(together) == LESSONS_AT_ONCE or letters >= TEXTS_AT_ONCE:
+            yield together
+            together, letters = [], 0
+    if together:
+        yield together
 
 
 def _survey(data: Data, samples: Sequence[Sample], *, are_named: bool, **rest: Any) -> Survey:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tokenizers.models import BPE
@@ -24,6 +25,10 @@ class Beginning:
     ids: list[int]
     overlap: list[int]
 
+    def followed_by(self, ids: list[int]) -> list[int] | None:
+        """The whole prompt's tokens, of those of its end from `at` on; None where these begin otherwise."""
+        return [*self.ids, *ids] if ids[: len(self.overlap)] == self.overlap else None
+
 
 class AlikePrompts:
     """Cuts prompts as `Tokenizer.encode` does, each to the same tokens.
@@ -41,24 +46,31 @@ class AlikePrompts:
         self._shared = ""  # what all so far begin with
         self._beginning: Beginning | None = None
 
-    def cut(self, prompt: str) -> list[int]:
-        """The token ids of a prompt, behind the one that begins a text where the template leaves it to us."""
+    def cut(self, prompts: Sequence[str]) -> list[list[int]]:
+        """The token ids of each prompt, behind the one that begins a text where the template leaves it to us; several at once."""
+        begun = [self._beginning_of(prompt) for prompt in prompts]
+        ends = self._tokenizer.encode_many([prompt[one.at :] for prompt, one in zip(prompts, begun, strict=True) if one])
+        found = [None if one is None else one.followed_by(next(ends)) for one in begun]
+        wholes = self._wholes([prompt for prompt, ids in zip(prompts, found, strict=True) if ids is None])
+        return [next(wholes) if ids is None else ids for ids in found]
+
+    def _beginning_of(self, prompt: str) -> Beginning | None:
+        """The one that is known by now, if it is this prompt's; what is shared is learned from the others."""
         found = self._beginning
         if found is not None and prompt.startswith(found.text):
-            ids = self._ids(prompt[found.at :])
-            return [*found.ids, *ids] if ids[: len(found.overlap)] == found.overlap else self._whole(prompt)
+            return found
         if self._example is None:
             self._example = self._shared = prompt
         elif len(self._shared) >= SHORTEST and not prompt.startswith(self._shared):
             self._shared = prompt[: matching.num_common(self._shared, prompt)]
             can_be_used = self._merges and len(self._shared) >= SHORTEST and len(self._example) < LONG_TEXT
             self._beginning = self._found(self._example) if can_be_used else None
-        return self._whole(prompt)
+        return None
 
     def _found(self, example: str) -> Beginning | None:
         """The longest of those places behind which the example, cut by itself, is the same tokens; None if it is at none of them."""
         cut = self._tokenizer.backend.encode(example, add_special_tokens=False)  # with the tokens' places in the text
-        ids, whole = list(cut.ids), self._whole(example)
+        ids, whole = list(cut.ids), next(self._wholes([example]))
         stop = sum(end <= len(self._shared) for _, end in cut.offsets) - BEHIND
         for start in range(stop - OVERLAP, max(0, stop - OVERLAP - TRIED), -1):
             first, _ = cut.offsets[start]
@@ -72,5 +84,5 @@ class AlikePrompts:
     def _ids(self, text: str) -> list[int]:
         return next(self._tokenizer.encode_many([text]))
 
-    def _whole(self, prompt: str) -> list[int]:
-        return next(self._tokenizer.encode_many([prompt], add_bos=self._tokenizer.render_lacks_bos))
+    def _wholes(self, prompts: Sequence[str]) -> Iterator[list[int]]:
+        return self._tokenizer.encode_many(prompts, add_bos=self._tokenizer.render_lacks_bos)

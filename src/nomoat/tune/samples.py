@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import random
 from array import array
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -73,25 +73,49 @@ def encode(lesson: Lesson, tokenizer: Tokenizer, context_tokens: int, alike: Ali
     nothing of one of which any prompt or answer is by itself so much longer that it need not be cut (`Tokenizer.is_beyond`).
     Raises UnsupportedError for a conversation and a model without chat template.
     """
+    (samples,) = encode_many([lesson], tokenizer, context_tokens, alike)
+    return samples
+
+
+def encode_many(
+    lessons: Sequence[Lesson], tokenizer: Tokenizer, context_tokens: int, alike: AlikePrompts | None = None
+) -> list[list[Sample]]:
+    """As `encode`, of each lesson in order: those with one answer are cut several at once, one a core."""
     if tokenizer.chat_template is None:
         raise UnsupportedError(
             "this model has no chat template, and every lesson, a table's too, is learned as a chat",
             hint="name the one to learn, and to answer with, by --template NAME (in Python: `template`): "
             + templates.choice(tokenizer.backend.token_to_id),
         )
-    messages = lesson.messages
-    if lesson.alpaca_question is not None and tokenizer.chat_template == templates.ALPACA.text:
-        messages = (*messages[:-2], Message(role="user", content=lesson.alpaca_question), messages[-1])
-    *earlier, last = lesson.learned
-    asked = dict(questions.asked(lesson))
-    prompt, answer = _texts(messages, last, tokenizer)
-    if any(tokenizer.is_beyond(text, context_tokens) for text in (prompt, answer)):
-        return []
-    if not earlier:
-        turn = (alike or AlikePrompts(tokenizer)).cut(prompt), next(tokenizer.encode_many([answer])), asked[last]
-        return _as_served([turn], tokenizer.special.eos_id)
+    made, single = [list[Sample]() for _ in lessons], dict[int, tuple[str, str, bytes]]()
+    for number, lesson in enumerate(lessons):
+        messages = lesson.messages
+        if lesson.alpaca_question is not None and tokenizer.chat_template == templates.ALPACA.text:
+            messages = (*messages[:-2], Message(role="user", content=lesson.alpaca_question), messages[-1])
+        asked = dict(questions.asked(lesson))
+        *earlier, last = asked
+        texts = _texts(messages, last, tokenizer)
+        if any(tokenizer.is_beyond(text, context_tokens) for text in texts):
+            continue
+        if earlier:
+            made[number] = _of_several(messages, texts, asked, tokenizer, context_tokens)
+        else:
+            single[number] = (*texts, asked[last])
+    prompts = (alike or AlikePrompts(tokenizer)).cut([prompt for prompt, _, _ in single.values()])
+    answers = list(dict.fromkeys(answer for _, answer, _ in single.values()))  # rows of a table share some labels
+    ids_of = dict(zip(answers, tokenizer.encode_many(answers), strict=True))
+    for (number, (_, answer, question)), ids in zip(single.items(), prompts, strict=True):
+        made[number] = _as_served([(ids, ids_of[answer], question)], tokenizer.special.eos_id)
+    return made
+
+
+def _of_several(
+    messages: Sequence[Message], texts: Texts, asked: Mapping[int, bytes], tokenizer: Tokenizer, context_tokens: int
+) -> list[Sample]:
+    """Of a conversation with several answers to learn, each of which is at a place in `asked`; `texts`: the last one's."""
+    *earlier, last = asked
     known = dict[str, list[int]]()
-    turn = _turn((prompt, answer), asked[last], tokenizer, known)
+    turn = _turn(texts, asked[last], tokenizer, known)
     earlier = earlier if sum(map(len, turn[:2])) < context_tokens else []
     before = {at: _texts(messages, at, tokenizer) for at in reversed(earlier)}
     if any(tokenizer.is_beyond(text, context_tokens) for text in itertools.chain.from_iterable(before.values())):

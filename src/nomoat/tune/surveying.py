@@ -13,7 +13,7 @@ from nomoat import labelling, matching
 from nomoat.catalog import licences
 from nomoat.languages import shares_in_words
 from nomoat.tune.adapter import Start
-from nomoat.tune.prepare import Prepared, most_held_out, repetitions, split, text_of
+from nomoat.tune.prepare import Prepared, most_held_out, repetitions, text_of
 from nomoat.tune.samples import Sample, count_lessons, count_texts
 from nomoat.words import LONGEST_NAME, apart, counted, first_few, in_sight, is_blank, places_in_signs
 
@@ -105,7 +105,7 @@ def _held_out(prepared: Prepared) -> Iterator[str]:
         also = f"; in the data, too, and dropped there: {counted(len(dropped), 'text')}" if dropped else ""
         if in_test := survey.validation_shared_with_test:
             also += f"; in the test file, too, and left out: {counted(len(in_test), 'text')}"
-        num_read = _num_answers(prepared.validation) - _num_answers(split(prepared)[1])
+        num_read = _num_answers(prepared.validation) - _num_answers(prepared.split[1])
         if num_read:
             also += f"; learned from the data, too, and not measured: {counted(num_read, 'answer')}"
         count = count_lessons(prepared.validation)
@@ -113,7 +113,7 @@ def _held_out(prepared: Prepared) -> Iterator[str]:
         yield f"held out: the {lessons} of {prepared.others['validation']}{also}"
         if count_texts(prepared.validation) == 1:
             yield f"note: {ONE_TEXT}; give --validation (in Python: `validation`) a file that holds several"
-    elif not split(prepared)[1]:
+    elif not prepared.split[1]:
         most = most_held_out(prepared)
         alone = " or is the only one with its label" if survey.labels else ""
         forks = " or has several conversations that go on from it" if any(sample.is_shared for sample in prepared.samples) else ""
