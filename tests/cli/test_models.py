@@ -131,6 +131,7 @@ def test_what_was_tuned_here_is_listed_after_the_pulled_models(empty_home: Path,
     unreadable, row = json.loads(nomoat("models", "--pulled", "--json").stdout)
     card = json.loads(nomoat("models", "--json").stdout)[0]
     assert list(row)[: len(card)] == list(card)
+    assert json.loads(nomoat("models", "--json").stdout)[-2:] == [unreadable, row]  # where who has tuned looks first
     assert (row["id"], row["kind"], row["base"], row["made"]) == ("openllama-3b+후기", "adapter", "openllama-3b", facts["made"])
     assert row["size_bytes"] == sum(path.stat().st_size for path in folder.iterdir())
     assert (row["licence"]["commercial"], unreadable["licence"]["commercial"]) == ("no", "unknown")

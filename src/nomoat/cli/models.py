@@ -18,7 +18,7 @@ def models(
     is_open: Annotated[
         bool | None, typer.Option("--open/--closed", help="Only open, or only closed models.", show_default=False)
     ] = None,
-    pulled: Annotated[bool, typer.Option("--pulled", help="Only what is on this disk, and the adapters tuned here.")] = False,
+    pulled: Annotated[bool, typer.Option("--pulled", help="Only what is on this disk.")] = False,
     context: options.ContextToPlan = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -30,6 +30,8 @@ def models(
       nomoat models --pulled
       nomoat models -c 32768 --open
       nomoat models --closed --json
+
+    What was pulled besides the catalogue comes behind it, and then the adapters tuned here, as BASE+NAME.
 
     Memory is an estimate for this engine, which keeps a file's own codes where this CPU and the model's family allow it, and int8
     elsewhere. A * marks a verdict that rests on terms nobody has checked yet; `nomoat show MODEL` gives the reasons and sources.
@@ -43,8 +45,7 @@ def models(
         *(card_facts(card, card_need(card, context)) for card in cards.cards()),
         *(pulled_facts(model, context) for model in others),
     ]
-    if pulled:
-        rows += [adapter_facts(folder, rows) for folder in tuned.adapters()]
+    rows += [adapter_facts(folder, rows) for folder in tuned.adapters()]
     here = [row["id"] for row in rows if row["pulled"] is not None]
     rows = [
         row
