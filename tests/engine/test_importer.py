@@ -518,7 +518,8 @@ def test_an_unknown_architecture_is_refused_with_the_known_ones(tmp_path: Path) 
     assert caught.value.message == "the architecture `rwkv6` is not one that nomoat can import"
     assert caught.value.hint == (
         f"known: {', '.join(sorted(architectures.known()))}; "
-        "others may run from their Hugging Face folder with the `convert` extra, in an environment of its own"
+        "others may run from their Hugging Face folder with the `convert` extra "
+        "(`pip install '.[convert]'` in the checkout of nomoat, best into an environment of its own)"
     )
 
 

@@ -58,7 +58,9 @@ def test_without_the_extra_its_name_is_in_the_refusal(olmo: Path, monkeypatch: p
     with pytest.raises(UnsupportedError) as caught:
         importer.import_gguf(olmo)
     assert caught.value.message == "the architecture `olmo` is not one that nomoat can import"
-    assert caught.value.hint is not None and caught.value.hint.endswith("with the `convert` extra, in an environment of its own")
+    assert caught.value.hint is not None and caught.value.hint.endswith(
+        "with the `convert` extra (`pip install '.[convert]'` in the checkout of nomoat, best into an environment of its own)"
+    )
 
 
 def test_sizes_that_are_no_whole_numbers_are_refused_as_a_folder_is_that_is_not_for_the_converter(

@@ -62,7 +62,10 @@ Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared", "clamp
 GELUS: tuple[Activation, ...] = ("gelu", "gelu_tanh")
 SOMETIMES_MIXED = ("llama",)  # families with mixtures of experts and others; `llama`'s is Mixtral
 MAX_NUMBER = 2**31  # no size of a model is as large
-BY_CONVERSION = "their Hugging Face folder with the `convert` extra, in an environment of its own"
+BY_CONVERSION = (  # from the checkout: no package index has nomoat
+    "their Hugging Face folder with the `convert` extra "
+    "(`pip install '.[convert]'` in the checkout of nomoat, best into an environment of its own)"
+)
 ENCODERS = (  # how their names begin
     "bert", "nomic-bert", "nomic_bert", "modern-bert", "modernbert", "jina-bert", "neo-bert", "eurobert", "roberta", "xlm-roberta",
     "distilbert", "deberta", "electra", "gemma-embedding", "t5encoder",
