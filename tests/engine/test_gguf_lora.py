@@ -109,6 +109,22 @@ def test_terms_and_words_go_with_the_file_also_once_it_has_another_name(tiny_ggu
     assert 'asked in these words, with a text in place of {text}: "Which' in CliRunner().invoke(app, ["show", ref]).stdout
 
 
+def test_show_of_the_file_alone_tells_its_base_its_rank_and_its_terms(tiny_gguf: Path, empty_home: Path, tmp_path: Path) -> None:
+    mine = write_adapter(paths.adapters() / "mine")
+    write_learned(mine, "ham", "spam", instruction="Which is it?")
+    output, other = tmp_path / "mine-lora.gguf", exported(tiny_gguf, mine)
+    assert CliRunner().invoke(app, ["export", f"{tiny_gguf}+mine", "-o", str(output.with_suffix("")), "--form", "lora"]).exit_code == 0
+    shown = [CliRunner().invoke(app, ["show", str(place)]).stdout.splitlines() for place in (output, mine, other)]
+    assert [lines[2].split(",")[:2] for lines in shown] == 3 * [["LoRA: rank 4", " alpha 8"]]
+    assert shown[0][3] == f"no model by itself; its base: {tiny_gguf.name}; asked as {tiny_gguf.name}+{output}"
+    assert shown[0][-1].startswith('asked in these words, with a text in place of {text}: "Which')
+    assert shown[2][3] == f"no model by itself; its base: tiny; asked as BASE+{other}"
+    found = json.loads(CliRunner().invoke(app, ["show", str(output), "--json"]).stdout)
+    assert (found["base"], found["lora"]["ranks"], found["lora"]["layers"]) == (tiny_gguf.name, [4], [0, 1])
+    nameless = other.rename(tmp_path / "mine")
+    assert f"+{nameless}.gguf, once the file is called so" in CliRunner().invoke(app, ["show", str(nameless)]).stdout
+
+
 def test_likelihoods_are_those_of_the_folder_s(tiny_gguf: Path, tmp_path: Path) -> None:
     folder = write_adapter(tmp_path / "mine")
     request, found = Request(prompt="Win cash"), list[list[float]]()

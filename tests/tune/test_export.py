@@ -493,10 +493,10 @@ def test_the_terms_of_what_was_learned_go_with_the_file(
     terms = [licences.stated_data("d.csv", data)]
     facts = {"base": str(base), "licence": licences.as_dict(licence_chain(base, terms, (), None))}
     (mine / "provenance.json").write_text(json.dumps(facts))
-    output = tmp_path / "out"
+    output = tmp_path / "out.gguf"
     done = CliRunner().invoke(app, ["export", f"{base}+mine", "-o", str(output), "--form", form])
     assert done.exit_code == 0 and f"commercial use: {commercial}" in done.stderr
-    beside = json.loads(output.with_name("out.provenance.json").read_text()) if form != "ollama" else None
+    beside = json.loads(output.with_name("out.gguf.provenance.json").read_text()) if form != "ollama" else None
     assert beside is None or beside["licence"]["commercial"] == commercial
     if form == "lora":
         return
@@ -524,7 +524,7 @@ def test_the_words_of_its_table_go_with_the_file(form: str, tiny_gguf: Path, emp
 
     mine = write_adapter(paths.adapters() / "mine")
     write_learned(mine, "ham", "spam", instruction="Which is it?")
-    output = tmp_path / "out"
+    output = tmp_path / "out.gguf"
     done = CliRunner().invoke(app, ["export", f"{tiny_gguf}+mine", "-o", str(output), "--form", form])
     line = r'asked in these words, with a text in place of {text}: "Which is it?\n\nText: {text}\nLabel:"'
     assert line in done.stderr.splitlines()
@@ -565,7 +565,7 @@ def test_what_is_there_is_replaced_only_if_asked_and_the_base_never(form: str, t
     of_base = tmp_path if form == "ollama" else base
     for more in ((), ("--replace",)):
         assert run(of_base, *more) == f"`{base}` is the base itself, which the tuned model is made of"
-    output = tmp_path / "out"
+    output = tmp_path / "out.gguf"
     target = output / "mine.gguf" if form == "ollama" else output
     assert run(output) == "written"
     first = target.stat().st_ino
@@ -576,6 +576,18 @@ def test_what_is_there_is_replaced_only_if_asked_and_the_base_never(form: str, t
     if form == "ollama":
         target.unlink()
         assert run(output) == f"`{output / 'Modelfile'}` is there already"
+
+
+@pytest.mark.parametrize("form", ["gguf", "lora"])
+def test_a_file_gets_the_ending_by_which_it_is_known(tiny_gguf: Path, tmp_path: Path, form: str) -> None:
+    """`BASE+FILE` is an adapter by it, and other programs list no file without; a name may have a point of its own."""
+    from nomoat import paths
+
+    write_adapter(paths.adapters() / "mine")
+    for name, made in (("qwen2.5-mine", "qwen2.5-mine.gguf"), ("MINE.GGUF", "MINE.GGUF")):
+        result = CliRunner().invoke(app, ["export", f"{tiny_gguf}+mine", "-o", str(tmp_path / name), "--form", form])
+        assert f"wrote {tmp_path / made} (" in result.stderr
+        assert (tmp_path / made).is_file() and (made == name or not (tmp_path / name).exists())
 
 
 def test_a_folder_is_no_file_to_export_to(tiny_gguf: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ class Form(StrEnum):
 
 def export(
     model: Annotated[str, typer.Argument(help="A tuned model: BASE+NAME.", autocompletion=completion.models_tuned)],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; with --form ollama, the folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write (.gguf); with --form ollama, the folder.")],
     form: Annotated[
         Form, typer.Option(help="gguf: one merged file; lora: the adapter alone; ollama: merged, and a Modelfile.")
     ] = Form.GGUF,
@@ -68,7 +68,7 @@ def export(
     files = references.find_files(model)
     if files.adapter is None:
         raise UsageError(f"`{model}` is not tuned", hint="name a tuned model: BASE+NAME; `nomoat tune` makes one")
-    target = output / f"{files.adapter.name.removesuffix('.gguf')}.gguf" if form is Form.OLLAMA else output
+    target = output / f"{files.adapter.name.removesuffix('.gguf')}.gguf" if form is Form.OLLAMA else _as_gguf(output)
     modelfile = output / "Modelfile"
     for path in (target, modelfile) if form is Form.OLLAMA else (target,):
         _require_free(path, files.weights, replace=replace)
@@ -100,6 +100,12 @@ def export(
     if form is Form.OLLAMA:
         name = target.stem if OLLAMAS_NAMES.fullmatch(target.stem) else "tuned"
         console.say(f"wrote {modelfile}; next: {commands.as_line(['ollama', 'create', name, '-f', str(modelfile)])}")
+
+
+def _as_gguf(output: Path) -> Path:
+    """The file to write: with the ending by which it is known as a model, or behind the plus of BASE+FILE.gguf, if it has another."""
+    is_file = not (output.is_dir() or streams.is_stream(output))
+    return output.with_name(f"{output.name}.gguf") if is_file and output.suffix.lower() != ".gguf" else output
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +13,12 @@ from nomoat.cli import completion, console, options
 from nomoat.errors import NomoatError, UnknownModelError
 from nomoat.money import dollars
 from nomoat.records import ModelCard
+from nomoat.words import listed
+
+if TYPE_CHECKING:
+    from nomoat.engine.lora import LoraDelta
+
+OF_A_LAYER = re.compile(r"\.(\d+)\.")  # its number, in a name of its parts
 
 
 def show(
@@ -34,6 +41,7 @@ def show(
       nomoat show smollm2-135m -c 8192
       nomoat show smollm2-135m+reviews       # a tuned model: base, data and teacher
       nomoat show ./model.gguf --json
+      nomoat show ./reviews-lora.gguf        # an adapter's file or folder by itself: base, rank, terms
 
     Not legal advice: the verdict cites its sources, and says "unknown" rather than guess.
     """
@@ -51,7 +59,7 @@ def _describe(ref: str, context: int | None) -> tuple[dict[str, Any], list[str]]
     from nomoat.textfiles import as_named
 
     if references.is_path(ref):
-        return _file(as_named(ref), context)
+        return _adapter(ref, as_named(ref)) if _is_adapter(as_named(ref)) else _file(as_named(ref), context)
     card = cards.find(ref) or next((card for card in cards.cards() if card.api == ref), None)
     if card is not None:
         return _card(card, context)
@@ -167,37 +175,90 @@ def _file(path: Path, context: int | None) -> tuple[dict[str, Any], list[str]]:
     return facts, lines
 
 
-def _adapter(ref: str, folder: Path) -> tuple[dict[str, Any], list[str]]:
-    """A tuned model: the licence chain its `provenance.json` recorded, or what can be said without one."""
+def _is_adapter(path: Path) -> bool:
+    """Whether it is one by itself: PEFT's folder, or a LoRA in a GGUF file."""
+    from nomoat.catalog import tuned
+    from nomoat.engine import gguf_lora
+    from nomoat.hub_folder import CONFIG
+
+    if path.is_dir():
+        return tuned.is_adapter(path) and not (path / CONFIG).is_file()
+    return gguf_lora.is_adapter(path)
+
+
+def _adapter(ref: str, place: Path) -> tuple[dict[str, Any], list[str]]:
+    """A tuned model, or an adapter by itself, beside the base it names: its matrices, and the licence chain its `provenance.json`
+    recorded, or what can be said without one.
+    """
     from nomoat import labelling, references
     from nomoat.catalog import licences, tuned
     from nomoat.engine import folder_tokenizer
     from nomoat.engine.lora import LoraDelta
 
-    provenance, notes = tuned.provenance_of(folder), ""
+    provenance, notes, matrices, said = tuned.provenance_of(place), "", None, ""
     try:
-        LoraDelta(folder)
+        delta = LoraDelta(place)
+        matrices, said = _matrices(delta), delta.base
     except NomoatError as exc:
         notes = exc.message
-    found = references.adapter_chain(references.parted(ref)[0], folder)
+    is_alone = references.is_path(ref)
+    base = _base_of(provenance) if is_alone else references.parted(ref)[0]
+    found = references.adapter_chain(base, place)
     question = tuned.question_of(provenance)
     facts = {
         "ref": ref,
-        "path": str(folder),
+        "path": str(place),
+        "base": base or said or None,
+        "lora": matrices,
         "licence": licences.as_dict(found),
         "question": question,
         "provenance": provenance,
         "notes": notes,
     }
-    lines = [f"{ref}", f"adapter: {folder}", *([f"cannot be read: {notes}"] if notes else []), *licences.chain_lines(found)]
+    lines = [f"{ref}", f"adapter: {place}", *([f"cannot be read: {notes}"] if notes else [])]
+    if matrices is not None:
+        lines.append(_matrices_line(matrices))
+    if is_alone:
+        name = ref if tuned.place_of(ref) is not None else f"{ref}.gguf, once the file is called so"
+        lines.append(f"no model by itself; its base: {base or said or 'not told'}; asked as {base or 'BASE'}+{name}")
+    lines += licences.chain_lines(found)
     told = {name: value for name, value in provenance.items() if isinstance(value, str | int | float)}
     if not any(link.role == "data" and link.name.startswith(str(told.get("data_file"))) for link in found.links):
         told.pop("data_licence", None)  # a model wrote the data, which are nobody's own
     lines += [f"{name}: {value}" for name, value in told.items()]
     if template := tuned.template_of(provenance):
         lines.append(f"chat template: {template}")
-    elif folder_tokenizer.chat_templates(folder)[0] is not None:
+    elif folder_tokenizer.chat_templates(place)[0] is not None:
         lines.append("chat template: the one in its folder")
     if question is not None:
         lines.append(labelling.question_line(question))
     return facts, lines
+
+
+def _base_of(provenance: dict[str, Any]) -> str:
+    """What an adapter was tuned beside, as a model is named; "" where that was not recorded. `nomoat export` writes its file alone."""
+    from nomoat.catalog import cards
+
+    file = str(provenance.get("base_file") or "")
+    known = (card.id for card in cards.cards() if file in {source.file_name for source in card.sources})
+    return str(provenance.get("base") or next(known, file))
+
+
+def _matrices(delta: LoraDelta) -> dict[str, Any]:
+    """What a LoRA changes: by the names its file has, which are the base's."""
+    ranks, numbers = delta.ranks, {int(found[1]) for layer in delta.layers if (found := OF_A_LAYER.search(layer))}
+    return {
+        "ranks": sorted(set(ranks.values())),
+        "alpha": delta.alpha,
+        "matrices": len(ranks),
+        "targets": sorted({layer.rpartition(".")[2] for layer in ranks}),
+        "layers": sorted(numbers),
+    }
+
+
+def _matrices_line(told: dict[str, Any]) -> str:
+    least, most = told["ranks"][0], told["ranks"][-1]
+    rank = f"{least}" if least == most else f"{least} to {most}"
+    layers = f" of layers {told['layers'][0]} to {told['layers'][-1]}" if told["layers"] else ""
+    beside = f"{told['matrices']:,} of the base's matrices, {listed(told['targets'])}{layers}"
+    return f"LoRA: rank {rank}, alpha {told['alpha']:g}, beside {beside}"

@@ -39,6 +39,11 @@ class Scaling:
         return self.alpha / rank
 
 
+def is_adapter(path: Path) -> bool:
+    """Whether a GGUF file is an adapter, of whatever kind. Raises BadFileError for what is no GGUF file."""
+    return GGUFFile(path).metadata.get(KIND) == "adapter"
+
+
 def read(path: Path) -> tuple[Scaling, dict[str, Stored]]:
     """The scaling and the matrices, by names as PEFT gives them: `base_model.model.blk.0.attn_q.lora_A.weight`.
 

@@ -186,6 +186,16 @@ class LoraDelta:
         return np.asarray(b[rows] @ a * self._scales[layer], np.float32)
 
     @property
+    def base(self) -> str:
+        """What whoever made it calls the model that it was learned beside; "" where that is not said."""
+        return self._scaling.base
+
+    @property
+    def ranks(self) -> dict[str, int]:
+        """Of each layer."""
+        return {layer: a_RI.shape[-2] for layer, (a_RI, _) in self._pairs.items()}
+
+    @property
     def layers(self) -> KeysView[str]:
         """Those that are changed."""
         return self._pairs.keys()
