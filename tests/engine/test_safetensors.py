@@ -529,6 +529,19 @@ def test_a_method_that_config_json_does_not_name_is_not_called_none(told: dict[s
     assert open_source(folder).notes == (note,)
 
 
+@pytest.mark.parametrize("kind", ["llama", "olmo"])
+def test_a_folder_that_is_converted_already_is_called_so(tmp_path: Path, kind: str) -> None:
+    """As optimum-intel writes it, be its architecture known here or not: what to do is the same."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+    (tmp_path / "openvino_model.xml").touch()
+    for read in (nomoat.load, open_source):
+        with pytest.raises(BadFileError) as caught:
+            read(tmp_path)
+        assert caught.value.message == (
+            f"`{tmp_path}` is converted to OpenVINO already (`openvino_model.xml`), and nomoat converts by itself"
+        )
+
+
 def test_a_folder_that_is_an_adapter_is_called_so(tmp_path: Path) -> None:
     folder = write_adapter(tmp_path / "mine")
     with pytest.raises(BadFileError) as caught:

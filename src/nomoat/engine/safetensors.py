@@ -22,6 +22,7 @@ from nomoat.engine import ollama_files, pooling
 from nomoat.engine.gguf import FloatArray, Opened, Rows, Tensor, require_weights, row_numbers, rows_by_expert
 from nomoat.engine.hf_config import quantised_by, read_metadata, require_kinds, scaling_tensors
 from nomoat.engine.hf_families import FAMILIES, Family, opt_name, row_order
+from nomoat.engine.imported import GRAPH
 from nomoat.errors import BadFileError, UnsupportedError
 from nomoat.hub_folder import (
     ADAPTER_CONFIG,
@@ -221,6 +222,11 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise BadFileError(
             f"`{folder}` is no model: it has no `{CONFIG}`",
             hint=_other_model(folder) or "name a GGUF file, or a folder as the Hugging Face hub has it",
+        )
+    if (folder / GRAPH).is_file() and not any((folder / name).exists() for name in (WEIGHTS, INDEX)):
+        raise BadFileError(
+            f"`{folder}` is converted to OpenVINO already (`{GRAPH}`), and nomoat converts by itself",
+            hint=f"name the folder that it was made of, which holds `{WEIGHTS}`, or a GGUF file of the model",
         )
     return _text_part(read_object(path))
 
