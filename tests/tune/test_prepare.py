@@ -586,6 +586,7 @@ def test_lessons_too_long_are_refused_or_left_out_by_name_but_never_cut(tiny_ggu
     prepared = prepare(str(tiny_gguf), path, drop_long=True, **COLUMNS)
     assert sys.getsizeof(prepared.samples[0].tokens) < 5 * len(prepared.samples[0]) + 100  # in a list: 36 a token
     survey = prepared.survey
+    assert "too long for the model, left out: 2 (line 3, line 4)" in survey_lines(prepared)
     assert survey.too_long == ("line 3", "line 4") and (survey.num_lessons, survey.labels) == (1, {"a": 1, "b": 0})
     shorter = tmp_path / "short.csv"
     shorter.write_text("text,label\n" + "".join(f"short {n},{'ab'[n % 2]}\n" for n in range(4)))

@@ -68,7 +68,7 @@ def survey_lines(prepared: Prepared) -> Iterator[str]:
         yield from (f"  {_in_a_line(text)}" for text in prepared.shared_texts[:EXAMPLES_SHOWN])
     yield from _held_out(prepared)
     if survey.too_long:
-        yield f"too long for the model, left out: {len(survey.too_long):,} ({', '.join(survey.too_long[:EXAMPLES_SHOWN])}, ...)"
+        yield f"too long for the model, left out: {len(survey.too_long):,} ({first_few(survey.too_long, EXAMPLES_SHOWN)})"
     steps = f"{counted(settings.epochs, 'epoch')}, {counted(settings.batch, 'lesson')} a step"
     yield f"settings: {steps}, rank {settings.rank}, learning rate {settings.learning_rate:g}"
     yield from _terms(prepared)
