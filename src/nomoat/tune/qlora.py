@@ -376,10 +376,10 @@ def fastest_precision() -> hardware.Detected[Precision]:
     """The number format this CPU learns fastest in. A rule, not a measurement, which other programs would sway: the same command is to
     give the same weights.
 
-    In bf16 a step took two thirds of int8's time where CPUs are fast at it (Zen 4, Zen 5); in int8 half of f32's on a Xeon with VNNI,
-    and half of bf16's on one that has bf16 in AVX-512 alone (docs/tried/tuning-speed.md). What this does not cover: CPUs with
-    AVX-VNNI or ARM's dotprod have as many products of bytes for each of f32, but were not measured; Macs neither, whose f32 Apple's
-    library multiplies by units that only it can use.
+    Where CPUs are fast at bf16 a step took four fifths of int8's time on Zen 5, and in narrow models about as long on Zen 4 (wide
+    ones there 1.2 times); in int8 half of f32's on a Xeon with VNNI, and half of bf16's on one that has bf16 in AVX-512 alone
+    (docs/tried/tuning-speed.md). What this does not cover: CPUs with AVX-VNNI or ARM's dotprod have as many products of bytes for
+    each of f32, but were not measured; Macs neither, whose f32 Apple's library multiplies by units that only it can use.
     """
     if sys.platform == "darwin":
         return hardware.Detected("float32", "PyTorch multiplies it by Apple's own units")
