@@ -163,8 +163,7 @@ class LocalFiles:
             return None
         from nomoat.catalog import cards
 
-        known = (card for card in cards.cards() if self.weights.name in {source.file_name for source in card.sources})
-        card = cards.find(self.name) or next(known, None)
+        card = cards.find(self.name) or cards.find_by_file(self.weights.name)
         if card and card.template:
             return Detected(card.template, "from its card: the file has none")
         return Detected(fallback, "as asked: it has none") if fallback else None

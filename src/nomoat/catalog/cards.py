@@ -35,6 +35,11 @@ def find(model_id: str) -> ModelCard | None:
     return next((card for card in cards() if card.id == model_id), None)
 
 
+def find_by_file(name: str) -> ModelCard | None:
+    """The first card that is pulled as a file of that name, or None. The name alone says so: nothing is read."""
+    return next((card for card in cards() if name in {source.file_name for source in card.sources}), None)
+
+
 def card(model_id: str) -> ModelCard:
     """The card of that id. Raises UnknownModelError, naming the nearest ones."""
     found = find(model_id)

@@ -240,8 +240,8 @@ def _base_of(provenance: dict[str, Any]) -> str:
     from nomoat.catalog import cards
 
     file = str(provenance.get("base_file") or "")
-    known = (card.id for card in cards.cards() if file in {source.file_name for source in card.sources})
-    return str(provenance.get("base") or next(known, file))
+    known = cards.find_by_file(file)
+    return str(provenance.get("base") or (known.id if known else file))
 
 
 def _matrices(delta: LoraDelta) -> dict[str, Any]:
