@@ -84,6 +84,16 @@ def test_show_of_an_adapter_by_its_path_reads_its_chain(
     assert f"adapter: {elsewhere}" in done.stdout.splitlines() and "commercial use: no" in done.stdout.splitlines()
 
 
+def test_an_adapter_named_alone_is_named_with_its_base(empty_home: Path, nomoat: Nomoat, tuned: Callable[[str], Path]) -> None:
+    folder = tuned("own")
+    (folder / "adapter_config.json").write_text("{}")
+    for verb in (["show"], ["run"]):
+        done = nomoat(*verb, "후기", *["hi"] * (verb == ["run"]))
+        assert (done.returncode, done.stderr.splitlines()[1]) == (1, "hint: that is an adapter: write `openllama-3b+후기`")
+    (folder / "provenance.json").unlink()
+    assert nomoat("show", "후기").stderr.splitlines()[1] == "hint: that is an adapter: write `BASE+후기`"
+
+
 @pytest.mark.parametrize(("data", "is_own"), [("후기.csv", True), ("tasks.jsonl", False)])
 def test_terms_of_the_data_are_told_unless_a_model_wrote_it(
     nomoat: Nomoat, tuned: Callable[[str], Path], data: str, is_own: bool

@@ -50,6 +50,10 @@ def card(model_id: str) -> ModelCard:
 
 def nearest_hint(model_id: str) -> str:
     """What to try instead of an id that is not in the catalogue."""
+    from nomoat.catalog import tuned
+
+    if (whole := tuned.with_its_base(model_id)) is not None:
+        return f"that is an adapter: write `{whole}`"
     near = difflib.get_close_matches(model_id.lower(), [card.id for card in cards()], n=3, cutoff=0.5)
     if near:
         return f"did you mean {' or '.join(f'`{name}`' for name in near)}? `nomoat models` lists all"

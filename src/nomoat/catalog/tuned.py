@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from nomoat import paths
 from nomoat.catalog import sidecar
-from nomoat.errors import UnknownModelError
+from nomoat.errors import BadFileError, UnknownModelError
 from nomoat.hub_folder import ADAPTER_CONFIG, read_object
 from nomoat.textfiles import as_named
 from nomoat.words import first_few
@@ -39,6 +40,15 @@ def place_of(name: str) -> Path | None:
         return next((place for place in places if is_adapter(place) or (is_file and place.is_file())), None)
     except OSError:  # such as for a name that is too long for a file
         return None
+
+
+def with_its_base(name: str) -> str | None:
+    """BASE+NAME, for the name of an adapter in NOMOAT_HOME; None if none is called so. BASE is said of one made elsewhere."""
+    if name not in {folder.name for folder in adapters()}:
+        return None
+    with suppress(BadFileError):
+        return f"{provenance_of(paths.adapters() / name).get('base') or 'BASE'}+{name}"
+    return f"BASE+{name}"
 
 
 def find_adapter(name: str) -> Path:
