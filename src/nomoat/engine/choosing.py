@@ -68,8 +68,9 @@ class Search:
             bounds[next(node for node in self._nodes[at] if not self._is_fed[node])] = scores[at].log_probability
         order = sorted(bounds, key=lambda node: (-bounds[node], node))
         if not self._has_begun:
-            near = [node for node in order if bounds[node] >= bounds[order[0]] - NEAR]
-            order = [below for node in near for below in range(node, self.tree.ends[node])]
+            order = [node for node in order if bounds[node] >= bounds[order[0]] - NEAR]
+        if not self._has_begun or math.isfinite(self._question.max_unread):  # of what has a share, most is read to its end
+            order = [below for node in order for below in range(node, self.tree.ends[node])]
         self._has_begun = True
         taken = sorted(order[:STEP_TOKENS])
         self._is_fed[taken] = True
@@ -80,12 +81,14 @@ class Search:
         found_C = np.array([score.log_probability for score in scores])
         is_open_C = np.array([score.is_bound for score in scores])
         best = found_C[~is_open_C].max(initial=-math.inf)
-        could_win_C = is_open_C & (found_C >= best - ROUNDING)
-        if math.isfinite(self._question.max_unread):
-            room = self._question.max_unread * np.exp(found_C[~is_open_C]).sum()
+        matters_C = is_open_C & (found_C >= best - ROUNDING)
+        if math.isfinite(self._question.max_unread) and math.isfinite(best):
+            with np.errstate(over="ignore"):
+                shares_C = np.exp(found_C - best)
+            room = self._question.max_unread * shares_C[~is_open_C].sum()
             order = np.flatnonzero(is_open_C)[np.argsort(found_C[is_open_C], kind="stable")]
-            could_win_C[order[np.exp(found_C[order]).cumsum() > room]] = True
-        return np.flatnonzero(could_win_C).tolist()
+            matters_C[order[shares_C[order].cumsum() > room]] = True
+        return np.flatnonzero(matters_C).tolist()
 
     def scores(self) -> list[ContinuationScore]:
         """Of each continuation, as far as it is read."""

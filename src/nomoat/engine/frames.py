@@ -11,6 +11,8 @@ Shapes: N questions, S places of a frame.
 
 from __future__ import annotations
 
+import functools
+import math
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +27,7 @@ from nomoat.engine.likelihood import PROMPT_PART_TOKENS, Scorer
 from nomoat.records import ContinuationScore
 
 LONGEST = PROMPT_PART_TOKENS  # tokens of a question, its tree with them
+MOST_SEARCHED = 8  # questions whose trees are searched together: steps of so many are a pass
 STEP = 32  # a frame has a multiple of so many places, and a pass frames of one size
 
 
@@ -43,6 +46,17 @@ class FramedScorer(Scorer):
         from nomoat.engine import likelihood_graph
 
         likelihood_graph.take_frames(model)
+        self._kv_heads = math.gcd(*(sink.get_output_partial_shape(0)[1].get_length() for sink in model.get_sinks()))
+
+    @functools.cached_property
+    def _even(self) -> int:
+        """Frames of a search come in multiples of this.
+
+        Where keys are there already, OpenVINO's attention shares out the keys of all frames' heads evenly among its threads, and adds
+        up what each has: so a sum depends on how many frames there are, unless each thread has whole heads.
+        """
+        threads = int(self._request.get_compiled_model().get_property("INFERENCE_NUM_THREADS"))
+        return threads // math.gcd(threads, self._kv_heads)
 
     def beside(self, questions: Sequence[Question]) -> list[int]:
         size = self._size(questions[0])
@@ -51,7 +65,7 @@ class FramedScorer(Scorer):
         taken: list[int] = []
         left = self._part_tokens
         is_searched = questions[0].is_searched
-        most = max(1, self._part_tokens // STEP_TOKENS) if is_searched else len(questions)
+        most = min(MOST_SEARCHED, max(1, self._part_tokens // STEP_TOKENS)) if is_searched else len(questions)
         for at, question in enumerate(questions):
             if self._size(question) != size or question.is_searched != is_searched or len(taken) == most:
                 continue
@@ -68,13 +82,14 @@ class FramedScorer(Scorer):
         if size is None:
             return super().score_many(questions, stop)
         searches = [Search(question) if question.is_searched else None for question in questions]
-        row = _Row(size, len(questions))
+        is_searched = questions[0].is_searched
+        row = _Row(size, -(-len(questions) // self._even) * self._even if is_searched else len(questions))
         for question, search in zip(questions, searches, strict=True):
             row.add(question.prompt, search.first if search else question.trees[0][1])
         self._request.reset_state()
         values_R = self._run(row.inputs(), np.array(row.reads), np.array(row.tokens)).astype(np.float64)
         parts = np.split(values_R, row.ends[:-1])
-        if questions[0].is_searched:
+        if is_searched:
             return self._searched_together([search for search in searches if search], parts, row)
         return [one.scores([part]) for one, part in zip(questions, parts, strict=True)]
 
@@ -97,7 +112,8 @@ class FramedScorer(Scorer):
 
     def _size(self, question: Question) -> int | None:
         """Places of its first frame; None if it is read alone, in parts."""
-        tokens, is_one = _num_tokens(question), question.is_searched or len(question.trees) == 1
+        tokens = _num_tokens(question)
+        is_one = self._even <= MOST_SEARCHED if question.is_searched else len(question.trees) == 1
         return -(-tokens // STEP) * STEP if is_one and tokens <= min(LONGEST, self._part_tokens) else None
 
     def _seen(self, count: int, places: Ints, sight: npt.NDArray[np.bool_]) -> dict[str, npt.NDArray[Any]]:
@@ -156,7 +172,8 @@ class _Row:
         self.ends.append(len(self.tokens))
 
     def inputs(self) -> dict[str, npt.NDArray[Any]]:
-        """All but what is read."""
+        """All but what is read. Frames of no question see all, for a softmax of nothing is no number."""
+        self._sight[len(self.ends) :] = True
         return {
             "input_ids": np.array([self._ids]), "position_ids": np.array([self._positions]), "places": self.places[:, None, None],
             "sight": self._sight[:, None], "frames": self._frames, "back": np.array(self._back),
@@ -181,6 +198,7 @@ class _Steps:
         places = np.zeros((count, STEP_TOKENS), np.int64)
         frames = np.zeros((count, STEP_TOKENS), np.int64)
         sight = np.zeros((count, STEP_TOKENS, begun + STEP_TOKENS), bool)
+        sight[len(several) :] = True
         ids, positions, back, whose = list[int](), list[int](), list[int](), list[Ints]()
         rows, tokens = list[Ints](), list[Ints]()
         for number, (search, nodes) in enumerate(zip(self._searches, several, strict=True)):
@@ -199,7 +217,7 @@ class _Steps:
             fed = np.array(self._fed[number])
             queries = np.array(nodes, np.int64)[:, None]
             first = begun + STEP_TOKENS - len(fed)  # where the frames of steps begin
-            sight[number, :, : self._counts[number]] = True  # of a place that nobody reads, too: a softmax of nothing is no number
+            sight[number, :, : self._counts[number]] = True  # of places that nobody reads, too: as in `_Row.inputs`
             sight[number, : len(nodes), first:] = (fed >= 0) & (fed <= queries) & (queries < tree.ends[fed])
         self._places_NK = np.concatenate([self._places_NK, places], axis=1)
         inputs = {
