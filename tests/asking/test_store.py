@@ -200,8 +200,6 @@ def test_choice_scores_belong_to_their_choices_in_their_order() -> None:
         assert store.choice_scores("m", asking("x"), ["yes", "no"]) is None
         unread = dataclasses.replace(scored.scores[1], log_probability=-9.0, is_bound=True)
         bound = dataclasses.replace(scored, scores=(scored.scores[0], unread))
-            scored, scores=(scored.scores[0], dataclasses.replace(scored.scores[1], log_probability=-9.0, is_bound=True))
-        )
         store.save_choice_scores("m", asking("x"), ["no", "yes"], bound)
         assert store.choice_scores("m", asking("x"), ["no", "yes"]) == scored
         store.save_choice_scores("m", asking("x"), ["no", "yes"], bound, replace=True)
