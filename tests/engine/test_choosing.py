@@ -168,7 +168,9 @@ def test_a_search_beside_others_gives_what_it_gives_alone_to_the_last_bit(sure_g
         assert max(together) == min(8, scorer._part_tokens // STEP_TOKENS)
 
 
-def test_where_too_many_threads_share_a_head_a_search_is_made_alone(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_too_many_threads_share_a_head_or_a_tree_is_large_a_search_is_made_alone(
+    tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scorer = frames.scorer(importer.exact_model(tiny_gguf), EXACT)
     if not isinstance(scorer, FramedScorer):
         pytest.skip("this CPU has no AVX-512, without which questions are read one by one")
@@ -176,6 +178,10 @@ def test_where_too_many_threads_share_a_head_a_search_is_made_alone(tiny_gguf: P
     questions = [Question([*RANDOM[:20], last], CHOICES, (), math.inf) for last in range(3)]
     assert scorer.beside(questions) == [0]
     assert scorer.beside([replace(one, max_unread=0.0, continuations=CHOICES[:5]) for one in questions]) == [0, 1, 2]
+    monkeypatch.setattr(scorer, "_even", 2)
+    assert scorer.beside(questions) == [0, 1, 2]
+    monkeypatch.setattr(frames, "LARGEST_TREE_TOKENS", questions[0].tree_tokens - 1)
+    assert scorer.beside(questions) == [0]
 
 
 def test_more_tokens_than_a_tree_has_room_for_are_searched_as_one(tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> None:

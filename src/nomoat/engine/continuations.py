@@ -74,7 +74,12 @@ class Question:
     @functools.cached_property
     def is_searched(self) -> bool:
         """Whether parts of its tree may stay unread: see `choosing`. A small one is read in one pass with its prompt."""
-        return self.max_unread > 0 and sum(len(tree.ids) for _, tree in self.trees) > SMALL_TREE_TOKENS
+        return self.max_unread > 0 and self.tree_tokens > SMALL_TREE_TOKENS
+
+    @functools.cached_property
+    def tree_tokens(self) -> int:
+        """What is fed after the prompt where all is read."""
+        return sum(len(tree.ids) for _, tree in self.trees)
 
     def scores(self, values: Sequence[npt.NDArray[np.float64]]) -> list[ContinuationScore]:
         """Of each continuation, from what each tree's reads gave."""

@@ -28,6 +28,7 @@ from nomoat.records import ContinuationScore
 
 LONGEST = PROMPT_PART_TOKENS  # tokens of a question, its tree with them
 MOST_SEARCHED = 8  # questions whose trees are searched together: steps of so many are a pass
+LARGEST_TREE_TOKENS = 512  # of one that is searched beside others: all of them have room for as many keys and values as the largest
 STEP = 32  # a frame has a multiple of so many places, and a pass frames of one size
 
 
@@ -113,7 +114,9 @@ class FramedScorer(Scorer):
     def _size(self, question: Question) -> int | None:
         """Places of its first frame; None if it is read alone, in parts."""
         tokens = _num_tokens(question)
-        is_one = self._even <= MOST_SEARCHED if question.is_searched else len(question.trees) == 1
+        is_one = len(question.trees) == 1
+        if question.is_searched:
+            is_one = self._even <= MOST_SEARCHED and question.tree_tokens <= LARGEST_TREE_TOKENS
         return -(-tokens // STEP) * STEP if is_one and tokens <= min(LONGEST, self._part_tokens) else None
 
     def _seen(self, count: int, places: Ints, sight: npt.NDArray[np.bool_]) -> dict[str, npt.NDArray[Any]]:
@@ -126,7 +129,7 @@ class FramedScorer(Scorer):
 
 def _num_tokens(question: Question) -> int:
     """What the first pass is fed of it."""
-    return len(question.prompt) + (0 if question.is_searched else sum(len(tree.ids) for _, tree in question.trees))
+    return len(question.prompt) + (0 if question.is_searched else question.tree_tokens)
 
 
 class _Row:
