@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -99,6 +100,18 @@ def likeliest(scores: Sequence[ContinuationScore], *, per_token: bool = False) -
         raise ValueError("nothing to choose from")
     values = [score.log_probability / max(1, score.num_tokens) if per_token else score.log_probability for score in scores]
     return values.index(max(values))
+
+
+def unread_share(scores: Sequence[ContinuationScore]) -> float:
+    """What those that were not read to their end add up to at most, as a share of what the others do; 0 where all were read."""
+    logs = [(score.log_probability, score.is_bound) for score in scores]
+    if not any(is_bound for _, is_bound in logs):
+        return 0.0
+    best = max((log for log, is_bound in logs if not is_bound), default=-math.inf)
+    if best == -math.inf:
+        return math.inf
+    bounds = sum(math.exp(log - best) for log, is_bound in logs if is_bound)
+    return bounds / sum(math.exp(log - best) for log, is_bound in logs if not is_bound)
 
 
 def matching_choice(answer: str, choices: Sequence[str]) -> int | None:

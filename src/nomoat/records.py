@@ -327,10 +327,14 @@ class Completion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContinuationScore:
-    """How likely a model finds one continuation of a context. `log_probability` is the sum over its tokens, natural log."""
+    """How likely a model finds one continuation of a context. `log_probability` is the sum over its tokens, natural log.
+
+    `is_bound`: it was not read to its end, and `log_probability`, the sum over its first tokens, is the most it can be.
+    """
 
     log_probability: float
     num_tokens: int
+    is_bound: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

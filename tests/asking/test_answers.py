@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import re
 import shutil
 import signal
@@ -28,7 +29,7 @@ from quiz import quiz
 from tiny import write_adapter, write_tiny_gguf
 
 import nomoat
-from nomoat import hardware, responder, whole_files
+from nomoat import hardware, matching, responder, whole_files
 from nomoat.asking.answers import FREE_HINT, collect, collect_scores, count_earlier, kept_scores
 from nomoat.asking.preview import preview_requests
 from nomoat.asking.spending import GIVE_PRICE, Spending
@@ -143,11 +144,13 @@ def test_who_waits_to_be_read_is_sent_away_by_ctrl_c_and_what_was_read_is_kept()
     sent_away: list[str | None] = []
 
     class Waiting(FakeEngine):
-        def timed_scores(self, request: Request, continuations: Sequence[str], *, stop: threading.Event | None = None) -> ChoiceScores:
+        def timed_scores(
+            self, request: Request, continuations: Sequence[str], *, max_unread: float = 0.0, stop: threading.Event | None = None
+        ) -> ChoiceScores:
             if request.prompt == "b" and stop is not None and stop.wait(PATIENCE_SECONDS):
                 sent_away.append(request.prompt)
                 raise StoppedError("not read", hint=None)
-            return super().timed_scores(request, continuations, stop=stop)
+            return super().timed_scores(request, continuations, max_unread=max_unread, stop=stop)
 
     def press_ctrl_c(num_open: int) -> None:
         if num_open < len(questions):
@@ -718,6 +721,34 @@ def test_what_another_run_has_computed_meanwhile_is_not_computed_again() -> None
         assert (Overtaken.asked, collected.num_reused, collected.answers[requests[1]].text) == (1, 1, "other's")
         found = collect_scores(model, [(request, choices) for request in requests], store=store)
     assert isinstance(found[1], ChoiceScores) and found[1].seconds == 1.0
+
+
+def test_choices_kept_with_more_unread_than_is_asked_for_are_read_anew_and_replaced() -> None:
+    """By whoever wants to know their shares, after whoever wanted the likeliest alone; not the other way round."""
+    question = (Request(prompt="a"), ("yes", "no"))
+    yes = ContinuationScore(log_probability=-1.0, num_tokens=1)
+    asked: list[float] = []
+
+    class Bounding(FakeEngine):
+        def timed_scores(
+            self, request: Request, continuations: Sequence[str], *, max_unread: float = 0.0, stop: threading.Event | None = None
+        ) -> ChoiceScores:
+            asked.append(max_unread)
+            no = ContinuationScore(log_probability=-4.0 if max_unread else -9.0, num_tokens=1, is_bound=max_unread > 0)
+            return ChoiceScores(scores=(yes, no), seconds=1.0)
+
+    model = Responder("fake:", Bounding())
+
+    def collected(store: AnswerStore, max_unread: float) -> list[float]:
+        (found,) = collect_scores(model, [question], store=store, max_unread=max_unread)
+        assert isinstance(found, ChoiceScores) and matching.likeliest(found.scores) == 0
+        return [score.log_probability for score in found.scores]
+
+    with AnswerStore() as store:
+        assert [collected(store, most) for most in (math.inf, math.inf, 0.06)] == [[-1.0, -4.0]] * 3
+        assert kept_scores(model.scores_digest, [question], store, max_unread=0.04) == {}
+        assert [collected(store, most) for most in (0.0, math.inf)] == [[-1.0, -9.0]] * 2
+    assert asked == [math.inf, 0.0]
 
 
 def test_what_is_kept_is_looked_up_once_before_a_server_is_asked(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:

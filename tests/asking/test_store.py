@@ -198,6 +198,12 @@ def test_choice_scores_belong_to_their_choices_in_their_order() -> None:
         store.save_choice_scores("m", asking("x"), ["no", "yes"], scored)
         assert store.choice_scores("m", asking("x"), ["no", "yes"]) == scored
         assert store.choice_scores("m", asking("x"), ["yes", "no"]) is None
+        unread = dataclasses.replace(scored.scores[1], log_probability=-9.0, is_bound=True)
+        bound = dataclasses.replace(scored, scores=(scored.scores[0], unread))
+        store.save_choice_scores("m", asking("x"), ["no", "yes"], bound)
+        assert store.choice_scores("m", asking("x"), ["no", "yes"]) == scored
+        store.save_choice_scores("m", asking("x"), ["no", "yes"], bound, replace=True)
+        assert store.choice_scores("m", asking("x"), ["no", "yes"]) == bound
         assert store.answer("m", asking("x")) is None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import random
@@ -156,6 +157,9 @@ class TestTwoNodes:
         request = Request(prompt="hello the hello")
         with nomoat.load(str(tiny_gguf)) as here, workers.load(str(tiny_gguf)) as there:
             assert there.score(request, ["a", " the", "hello"]) == here.score(request, ["a", " the", "hello"])
+            many = [f"{letter}{number} he" for letter in "abcd" for number in range(20)]
+            found = [one.engine.timed_scores(request, many, max_unread=math.inf).scores for one in (there, here)]
+            assert found[0] == found[1]
             assert (there.digest, there.is_local, there.num_workers) == (here.digest, True, 2)
 
     def test_a_model_without_a_chat_template_gets_the_one_named(self, workers: Workers, tmp_path: Path) -> None:

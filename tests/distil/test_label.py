@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -14,6 +16,7 @@ from teaching import write_labels
 from tiny import write_adapter, write_learned
 
 from nomoat import paths
+from nomoat.asking.answers import collect_scores
 from nomoat.asking.store import AnswerStore
 from nomoat.distil.label import (
     CUT_OFF,
@@ -28,9 +31,10 @@ from nomoat.distil.label import (
     parse_labels,
     requests_for,
 )
+from nomoat.engine.fake import FakeEngine
 from nomoat.errors import DataError, UsageError
-from nomoat.records import Completion, Usage
-from nomoat.responder import load
+from nomoat.records import ChoiceScores, Chunk, Completion, ContinuationScore, Request, Usage
+from nomoat.responder import Responder, load
 
 TEXTS = ["WIN a prize", "see you at noon", "당첨되셨습니다"]
 
@@ -59,14 +63,33 @@ def test_confidences_are_shares_of_all_labels() -> None:
     assert [one.confidence for one in labelled("fake:", TEXTS, ("x", "y")).labels] == pytest.approx([0.5] * 3)
 
 
+def test_labels_whose_confidence_is_asked_for_are_read_up_to_a_ten_thousandth_though_eval_read_less() -> None:
+    asked: list[float] = []
+
+    class Bounding(FakeEngine):
+        def timed_scores(
+            self, request: Request, continuations: Sequence[str], *, max_unread: float = 0.0, stop: threading.Event | None = None
+        ) -> ChoiceScores:
+            asked.append(max_unread)
+            spam = ContinuationScore(log_probability=-2.0 if max_unread > 1 else -12.0, num_tokens=1, is_bound=True)
+            return ChoiceScores(scores=(ContinuationScore(log_probability=-1.0, num_tokens=1), spam), seconds=1.0)
+
+    teacher, labels = Responder("fake:", Bounding()), ("ham", "spam")
+    questions = [(request, labels) for request in requests_for(["win"], labels)]
+    with AnswerStore() as store:
+        collect_scores(teacher, questions, store=store, max_unread=math.inf)
+        (one,) = label(teacher, ["win"], labels, store=store).labels
+        assert one.confidence == pytest.approx(1 / (1 + math.exp(-11)))
+        assert label(teacher, ["win"], labels, store=store).spent.num_reused == 1
+    assert asked == [math.inf, 1e-4]
+
+
 def test_an_instruction_that_holds_the_texts_place_is_all_that_a_teacher_is_asked() -> None:
     asked = [request.messages[0].content for request in requests_for(["a", "b"], ("ham", "spam"), instruction="SMS: {text}\nSpam?")]
     assert asked == ["SMS: a\nSpam?", "SMS: b\nSpam?"]
 
 
 def test_a_teacher_tuned_on_a_table_is_asked_as_it_learned_it() -> None:
-    from nomoat.engine.fake import FakeEngine
-    from nomoat.responder import Responder
 
     write_learned(write_adapter(paths.adapters() / "t"), "ham", "spam", instruction="Wanted?")
     teacher = Responder("base+t", FakeEngine())
@@ -79,10 +102,7 @@ def test_a_teacher_tuned_on_a_table_is_asked_as_it_learned_it() -> None:
 
 
 def test_a_text_that_is_too_long_is_left_out_and_told() -> None:
-    from nomoat.engine.fake import FakeEngine
     from nomoat.errors import ContextExceededError
-    from nomoat.records import ContinuationScore, Request
-    from nomoat.responder import Responder
 
     class Short(FakeEngine):
         def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
@@ -204,10 +224,7 @@ def test_a_text_that_stands_there_twice_is_one_answer(serving: Callable[..., Ser
 
 
 def test_a_text_too_long_for_a_teacher_that_writes_is_left_out_and_told() -> None:
-    from nomoat.engine.fake import FakeEngine
     from nomoat.errors import UnsupportedError
-    from nomoat.records import ContinuationScore, Request
-    from nomoat.responder import Responder
 
     class Writes(FakeEngine):
         def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
@@ -221,10 +238,7 @@ def test_a_text_too_long_for_a_teacher_that_writes_is_left_out_and_told() -> Non
 
 
 def test_a_text_too_long_for_the_cache_of_a_teacher_that_writes_is_left_out_and_told() -> None:
-    from nomoat.engine.fake import FakeEngine
     from nomoat.errors import CacheExceededError, UnsupportedError
-    from nomoat.records import Chunk, ContinuationScore, Request
-    from nomoat.responder import Responder
 
     class Writes(FakeEngine):
         def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
@@ -243,8 +257,6 @@ def test_a_text_too_long_for_the_cache_of_a_teacher_that_writes_is_left_out_and_
 
 
 def test_one_text_and_labels_that_do_not_differ_are_refused_from_python() -> None:
-    from nomoat.engine.fake import FakeEngine
-    from nomoat.responder import Responder
 
     def refused(texts: Any, labels: Any) -> str:
         with AnswerStore() as store, pytest.raises(UsageError) as caught:

@@ -16,8 +16,9 @@ from tiny import write_adapter
 
 from nomoat import hardware
 from nomoat.engine import frames, importer
+from nomoat.engine.continuations import Question
 from nomoat.engine.frames import FramedScorer
-from nomoat.engine.likelihood import Question, Scorer
+from nomoat.engine.likelihood import Scorer
 from nomoat.engine.local import LocalEngine
 from nomoat.engine.scoring_line import ScoringLine
 from nomoat.errors import StoppedError, UnsupportedError

@@ -18,8 +18,9 @@ from reference import CASES, CONTEXT, CONTINUATIONS, EXACT, RANDOM, WINDOW, make
 from tiny import write_adapter, write_tiny_gguf
 
 from nomoat import hardware, matching
-from nomoat.engine import importer, likelihood
-from nomoat.engine.likelihood import PART_TOKENS, PROMPT_PART_TOKENS, Question, Scorer, Tree
+from nomoat.engine import continuations, importer, likelihood
+from nomoat.engine.continuations import Question, Tree
+from nomoat.engine.likelihood import PART_TOKENS, PROMPT_PART_TOKENS, Scorer
 from nomoat.engine.local import LocalEngine
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import ContextExceededError, NomoatError, NotEnoughMemoryError, StoppedError, UnsupportedError, UsageError
@@ -138,7 +139,7 @@ def test_a_prompt_is_kept_in_place_of_the_last_one_and_copied_twice_one_state_at
 def test_many_long_continuations_go_in_parts_and_in_several_trees(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
     prompt = RANDOM[:9]
     whole = values(scorer, prompt, CONTINUATIONS)
-    monkeypatch.setattr(likelihood, "TREE_TOKENS", 8)
+    monkeypatch.setattr(continuations, "TREE_TOKENS", 8)
     monkeypatch.setattr(scorer, "_part_tokens", 4)
     np.testing.assert_allclose(values(scorer, prompt, CONTINUATIONS), whole, atol=1e-4)
 
@@ -217,9 +218,9 @@ def test_the_end_counts_in_a_conversation_where_a_continuation_begins_another_an
     ended = [np.logaddexp(*values(scorer, prompt, [[*row, end] for end in (0, 2)])) for row in rows]
     assert [score.log_probability for score in engine.score(asked, whole)] == pytest.approx(ended, abs=1e-5)
     assert [score.num_tokens for score in engine.score(asked, whole)] == [len(row) + 1 for row in rows]
-    for request, continuations in ((raw, whole), (asked, ["긍정", "아님", "x"]), (asked, ["x", "x"]), (asked, ["h", "he"])):
-        prompt, rows = likelihood.split(engine.tokenizer, request, continuations)
-        assert engine.score(request, continuations) == scores_of(scorer, prompt, rows)
+    for request, texts in ((raw, whole), (asked, ["긍정", "아님", "x"]), (asked, ["x", "x"]), (asked, ["h", "he"])):
+        prompt, rows = likelihood.split(engine.tokenizer, request, texts)
+        assert engine.score(request, texts) == scores_of(scorer, prompt, rows)
 
 
 def test_no_continuations_have_no_scores_and_empty_ones_are_refused(engine: LocalEngine) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 
-from nomoat import system_errors, whole_files
+from nomoat import matching, system_errors, whole_files
 from nomoat.asking.room import with_other_room
 from nomoat.asking.spending import Pricing, Spending
 from nomoat.asking.store import AnswerStore
@@ -215,10 +215,16 @@ def _save_notes(model: Responder, store: AnswerStore) -> None:
         store.save_notes(model.digest, model.notes)
 
 
-def kept_scores(digest: str, questions: Iterable[Question], store: AnswerStore) -> dict[Question, ChoiceScores]:
-    """The likelihoods that are in the store under this digest, by their question."""
+def kept_scores(
+    digest: str, questions: Iterable[Question], store: AnswerStore, *, max_unread: float = 0.0
+) -> dict[Question, ChoiceScores]:
+    """The likelihoods that are in the store under this digest, by their question; not those with more unread than `max_unread`."""
     looked_up = ((question, store.choice_scores(digest, *question)) for question in dict.fromkeys(questions))
-    return {question: scores for question, scores in looked_up if scores is not None}
+    return {question: scores for question, scores in looked_up if scores is not None and _is_read(scores, max_unread)}
+
+
+def _is_read(scored: ChoiceScores, max_unread: float) -> bool:
+    return matching.unread_share(scored.scores) <= max_unread * (1 + 1e-9)  # the same sum in another order
 
 
 def collect_scores(
@@ -226,28 +232,31 @@ def collect_scores(
     questions: Sequence[Question],
     *,
     store: AnswerStore,
+    max_unread: float = 0.0,
     concurrency: int = DEFAULT_CONCURRENCY,
     kept: Mapping[Question, ChoiceScores] | None = None,
     show: Callable[[int], None] = lambda _num_open: None,
 ) -> list[ChoiceScores | ContextExceededError]:
     """The likelihoods of each question's choices, or why there are none: they are longer than the model's context.
 
-    `kept`: what `kept_scores` has found of them, where the caller has asked it. `show` is told how many questions are still open.
+    `max_unread`: how much of many choices may stay unread, see `Engine.timed_scores`. What is kept with more unread is read anew, and
+    replaced. `kept`: what `kept_scores` has found of them, where the caller has asked it. `show` is told how many are still open.
     Raises UnsupportedError for a model that gives no likelihoods.
     """
-    found = kept_scores(model.scores_digest, questions, store) if kept is None else kept
+    found = kept_scores(model.scores_digest, questions, store, max_unread=max_unread) if kept is None else kept
     results: dict[Question, ChoiceScores | ContextExceededError] = {**found}
     pending = [question for question in dict.fromkeys(questions) if question not in found]
     show(len(pending))
 
     def work(question: Question, left: threading.Event) -> ChoiceScores | ContextExceededError:
-        if (since := store.choice_scores(model.scores_digest, *question)) is not None:  # by another run
+        since = store.choice_scores(model.scores_digest, *question)
+        if since is not None and _is_read(since, max_unread):  # by another run
             return since
         try:
-            scored = model.engine.timed_scores(*question, stop=left)
+            scored = model.engine.timed_scores(*question, max_unread=max_unread, stop=left)
         except ContextExceededError as error:
             return error
-        store.save_choice_scores(model.scores_digest, *question, scored)
+        store.save_choice_scores(model.scores_digest, *question, scored, replace=since is not None)
         return scored
 
     pending.sort(key=_length, reverse=True)  # stable: what the long ones begin with alike is read once where they follow one another

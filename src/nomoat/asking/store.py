@@ -196,11 +196,14 @@ class AnswerStore:
             row = self._get(key)
             return None if row is None else _scores_of(row)
 
-    def save_choice_scores(self, model_digest: str, request: Request, choices: Sequence[str], scored: ChoiceScores) -> None:
-        """Keep likelihoods. If they are there already, those stay."""
-        rows = [(score.log_probability, score.num_tokens) for score in scored.scores]
+    def save_choice_scores(
+        self, model_digest: str, request: Request, choices: Sequence[str], scored: ChoiceScores, *, replace: bool = False
+    ) -> None:
+        """Keep likelihoods. If they are there already, those stay, but to `replace` them."""
+        rows = [(score.log_probability, score.num_tokens, *([True] if score.is_bound else [])) for score in scored.scores]
         value = {"choices": list(choices), "scores": rows, "seconds": scored.seconds}
-        self._put(_key(LIKELIHOODS, model_digest, request, *choices), model_digest, request, value, is_paid=False)
+        key = _key(LIKELIHOODS, model_digest, request, *choices)
+        self._put(key, model_digest, request, value, is_paid=False, replace=replace)
 
     def notes(self, model_digest: str) -> tuple[str, ...]:
         """What has to be known about this model's stored answers."""
@@ -435,7 +438,10 @@ def _completion_of(row: Mapping[str, Any]) -> Completion:
 
 
 def _scores_of(row: Mapping[str, Any]) -> ChoiceScores:
-    scores = tuple(ContinuationScore(log_probability=value, num_tokens=tokens) for value, tokens in row["scores"])
+    scores = tuple(
+        ContinuationScore(log_probability=value, num_tokens=tokens, is_bound=is_bound == [True])
+        for value, tokens, *is_bound in row["scores"]
+    )
     return ChoiceScores(scores=scores, seconds=row["seconds"])
 
 

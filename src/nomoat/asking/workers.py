@@ -74,9 +74,9 @@ class Worker:
         """The whole answer; see `Responder.complete`."""
         return self._models[number].complete(request)
 
-    def timed_scores(self, number: int, request: Request, continuations: Sequence[str]) -> ChoiceScores:
+    def timed_scores(self, number: int, request: Request, continuations: Sequence[str], max_unread: float) -> ChoiceScores:
         """See `Engine.timed_scores`."""
-        return self._models[number].engine.timed_scores(request, continuations)
+        return self._models[number].engine.timed_scores(request, continuations, max_unread=max_unread)
 
     def count_tokens(self, number: int, request: Request) -> int:
         """See `Engine.count_tokens`."""
@@ -258,9 +258,11 @@ class _Shared(Engine):
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         return list(self.timed_scores(request, continuations).scores)
 
-    def timed_scores(self, request: Request, continuations: Sequence[str], *, stop: threading.Event | None = None) -> ChoiceScores:
+    def timed_scores(
+        self, request: Request, continuations: Sequence[str], *, max_unread: float = 0.0, stop: threading.Event | None = None
+    ) -> ChoiceScores:
         """In the worker's time. `stop`: see `give_up_waiting`."""
-        scored: ChoiceScores = self._workers.ask("timed_scores", self._number, request, tuple(continuations))
+        scored: ChoiceScores = self._workers.ask("timed_scores", self._number, request, tuple(continuations), max_unread)
         if continuations:  # else the model was only to be loaded
             self._count()
         return scored

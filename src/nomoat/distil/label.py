@@ -44,6 +44,7 @@ NO_LABEL, CUT_OFF, TOO_LONG_TEXT = "none of the labels", "cut off", "too long fo
 NO_ANSWER, NO_TEXT = "no answer", "no text"
 FEW_IN_VAIN = 8  # written answers that all ended at their limit before a label: the others would be cut off, too
 SPARE_TOKENS = 16  # beside those of the longest label, of which a token may be as little as one byte
+MAX_UNREAD = 1e-4  # of the likelihood of many labels: less than a table shows of a confidence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,11 +216,11 @@ def _by_likelihood(asking: _Asking, found: Labelled, concurrency: int) -> bool:
     teacher, store, labels, total = asking.teacher, asking.store, asking.labels, len(asking.texts)
     questions = [(request, labels) for request in asking.requests]
     asking.progress(0, total)  # before it is looked up what is kept, which takes its time where there are many
-    kept = kept_scores(teacher.scores_digest, questions, store)
+    kept = kept_scores(teacher.scores_digest, questions, store, max_unread=MAX_UNREAD)
     fresh = {question for question in questions if question not in kept}
     try:
         collected = collect_scores(
-            teacher, questions, store=store, concurrency=concurrency, kept=kept,
+            teacher, questions, store=store, max_unread=MAX_UNREAD, concurrency=concurrency, kept=kept,
             show=lambda num_open: asking.progress(total - num_open, total),
         )  # fmt: skip
     except UnsupportedError:
@@ -237,7 +238,7 @@ def _by_likelihood(asking: _Asking, found: Labelled, concurrency: int) -> bool:
 
 
 def _share(scores: Sequence[ContinuationScore], at: int) -> float:
-    """How likely one of these is, given that it is one of them."""
+    """How likely one of these is, given that it is one of them; too little by `MAX_UNREAD` of it at most."""
     best = scores[at].log_probability
     return 1 / sum(math.exp(score.log_probability - best) for score in scores)
 

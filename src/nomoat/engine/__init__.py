@@ -137,10 +137,14 @@ class Engine(ABC):
         """
         ...
 
-    def timed_scores(self, request: Request, continuations: Sequence[str], *, stop: threading.Event | None = None) -> ChoiceScores:
+    def timed_scores(
+        self, request: Request, continuations: Sequence[str], *, max_unread: float = 0.0, stop: threading.Event | None = None
+    ) -> ChoiceScores:
         """`score`, and how long it took: neither loading, nor waiting for others' questions to be read. Of a pass that reads several
         questions each has its share.
 
+        `max_unread`: an engine may leave some of many continuations unread (`ContinuationScore.is_bound`) that cannot be the likeliest
+        one, and whose probabilities add up to so many times those of the others at most; 0 for none, infinity for all of these.
         Once `stop` is set, who waits may be sent away, and a long question left before it is read whole, with StoppedError.
         """
         self.score(request, ())

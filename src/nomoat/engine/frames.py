@@ -11,6 +11,8 @@ Shapes: N questions, S places of a frame.
 
 from __future__ import annotations
 
+import functools
+import math
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -19,10 +21,14 @@ import numpy as np
 import numpy.typing as npt
 
 from nomoat import hardware, matching
-from nomoat.engine.likelihood import PROMPT_PART_TOKENS, Ints, Question, Scorer, Tree
+from nomoat.engine.choosing import STEP_TOKENS, Search
+from nomoat.engine.continuations import Ints, Question, Tree
+from nomoat.engine.likelihood import PROMPT_PART_TOKENS, Scorer
 from nomoat.records import ContinuationScore
 
 LONGEST = PROMPT_PART_TOKENS  # tokens of a question, its tree with them
+MOST_SEARCHED = 8  # questions whose trees are searched together: steps of so many are a pass
+LARGEST_TREE_TOKENS = 512  # of one that is searched beside others: all of them have room for as many keys and values as the largest
 STEP = 32  # a frame has a multiple of so many places, and a pass frames of one size
 
 
@@ -41,6 +47,17 @@ class FramedScorer(Scorer):
         from nomoat.engine import likelihood_graph
 
         likelihood_graph.take_frames(model)
+        self._kv_heads = math.gcd(*(sink.get_output_partial_shape(0)[1].get_length() for sink in model.get_sinks()))
+
+    @functools.cached_property
+    def _even(self) -> int:
+        """Frames of a search come in multiples of this.
+
+        Where keys are there already, OpenVINO's attention shares out the keys of all frames' heads evenly among its threads, and adds
+        up what each has: so a sum depends on how many frames there are, unless each thread has whole heads.
+        """
+        threads = int(self._request.get_compiled_model().get_property("INFERENCE_NUM_THREADS"))
+        return threads // math.gcd(threads, self._kv_heads)
 
     def beside(self, questions: Sequence[Question]) -> list[int]:
         size = self._size(questions[0])
@@ -48,8 +65,10 @@ class FramedScorer(Scorer):
             return [0]
         taken: list[int] = []
         left = self._part_tokens
+        is_searched = questions[0].is_searched
+        most = min(MOST_SEARCHED, max(1, self._part_tokens // STEP_TOKENS)) if is_searched else len(questions)
         for at, question in enumerate(questions):
-            if self._size(question) != size:
+            if self._size(question) != size or question.is_searched != is_searched or len(taken) == most:
                 continue
             shared = max((matching.num_common(question.prompt, questions[one].prompt) for one in taken), default=0)
             fresh = _num_tokens(question) - shared
@@ -63,17 +82,42 @@ class FramedScorer(Scorer):
         size = self._size(questions[0])
         if size is None:
             return super().score_many(questions, stop)
-        row = _Row(size, len(questions))
-        for question in questions:
-            row.add(question.prompt, question.trees[0][1])
+        searches = [Search(question) if question.is_searched else None for question in questions]
+        is_searched = questions[0].is_searched
+        row = _Row(size, -(-len(questions) // self._even) * self._even if is_searched else len(questions))
+        for question, search in zip(questions, searches, strict=True):
+            row.add(question.prompt, search.first if search else question.trees[0][1])
         self._request.reset_state()
         values_R = self._run(row.inputs(), np.array(row.reads), np.array(row.tokens)).astype(np.float64)
-        return [one.scores([part]) for one, part in zip(questions, np.split(values_R, row.ends[:-1]), strict=True)]
+        parts = np.split(values_R, row.ends[:-1])
+        if is_searched:
+            return self._searched_together([search for search in searches if search], parts, row)
+        return [one.scores([part]) for one, part in zip(questions, parts, strict=True)]
+
+    def _searched_together(
+        self, searches: Sequence[Search], first: Sequence[npt.NDArray[np.float64]], row: _Row
+    ) -> list[list[ContinuationScore]]:
+        """Steps after the prompts, each of one frame more for every question, until nothing of any of them matters.
+
+        A question that has ended keeps its frames, which then hold nothing of it: keys and values are of all or of none.
+        """
+        for search, values in zip(searches, first, strict=True):
+            search.take_first(values)
+        steps = _Steps(searches, row)
+        while any(several := [search.step() for search in searches]):
+            inputs, rows, tokens, whose = steps.inputs(several)
+            values_R = self._run(inputs, rows, tokens).astype(np.float64)
+            for search, which, values in zip(searches, whose, np.split(values_R, np.cumsum(list(map(len, whose)))[:-1]), strict=True):
+                search.take(which, values)
+        return [search.scores() for search in searches]
 
     def _size(self, question: Question) -> int | None:
-        """Places of its frame; None if it is read alone, in parts."""
+        """Places of its first frame; None if it is read alone, in parts."""
         tokens = _num_tokens(question)
-        return -(-tokens // STEP) * STEP if len(question.trees) == 1 and tokens <= min(LONGEST, self._part_tokens) else None
+        is_one = len(question.trees) == 1
+        if question.is_searched:
+            is_one = self._even <= MOST_SEARCHED and question.tree_tokens <= LARGEST_TREE_TOKENS
+        return -(-tokens // STEP) * STEP if is_one and tokens <= min(LONGEST, self._part_tokens) else None
 
     def _seen(self, count: int, places: Ints, sight: npt.NDArray[np.bool_]) -> dict[str, npt.NDArray[Any]]:
         own = np.arange(count)
@@ -84,7 +128,8 @@ class FramedScorer(Scorer):
 
 
 def _num_tokens(question: Question) -> int:
-    return len(question.prompt) + sum(len(tree.ids) for _, tree in question.trees)
+    """What the first pass is fed of it."""
+    return len(question.prompt) + (0 if question.is_searched else question.tree_tokens)
 
 
 class _Row:
@@ -94,17 +139,18 @@ class _Row:
         self.reads: list[int] = []  # all questions' one after another: the token, and the one after it
         self.tokens: list[int] = []
         self.ends: list[int] = []  # of each question's reads
+        self.counts: list[int] = []  # of each question's prompt, its tokens
         self._ids: list[int] = []
         self._positions: list[int] = []
         self._back: list[int] = []
         self._known: dict[tuple[int, int], int] = {}  # (token before in the row, or -1; token) -> where it stands in the row
         self._frames = np.zeros((count, size), np.int64)  # which token stands where; the first beyond a question's end
-        self._places = np.zeros((count, size), np.int64)
+        self.places = np.zeros((count, size), np.int64)
         self._sight = np.zeros((count, size, size), bool)
 
     def add(self, prompt: Sequence[int], tree: Tree) -> None:
         number, size = len(self.ends), self._frames.shape[1]
-        frame, places = self._frames[number], self._places[number]
+        frame, places = self._frames[number], self.places[number]
         count, end = len(prompt), len(prompt) + len(tree.ids)
         places[:end] = np.concatenate([np.arange(count), count + np.array(tree.depths, np.int64)])
         before = -1
@@ -123,14 +169,62 @@ class _Row:
         queries = np.arange(size)[:, None]
         self._sight[number] = (np.arange(size) <= queries) & (queries < ends)  # beyond the end they see one another: nobody reads it
         rows, tokens = zip(*tree.reads, strict=True)
+        self.counts.append(count)
         self.reads += frame[count + np.array(rows)].tolist()
         self.tokens += tokens
         self.ends.append(len(self.tokens))
 
     def inputs(self) -> dict[str, npt.NDArray[Any]]:
-        """All but what is read."""
+        """All but what is read. Frames of no question see all, for a softmax of nothing is no number."""
+        self._sight[len(self.ends) :] = True
         return {
-            "input_ids": np.array([self._ids]), "position_ids": np.array([self._positions]), "places": self._places[:, None, None],
+            "input_ids": np.array([self._ids]), "position_ids": np.array([self._positions]), "places": self.places[:, None, None],
             "sight": self._sight[:, None], "frames": self._frames, "back": np.array(self._back),
             "beam_idx": np.arange(len(self._frames), dtype=np.int32),
         }  # fmt: skip
+
+
+class _Steps:
+    """Of searches that are made together: the tokens of a step, and where each stands in frames of `STEP_TOKENS` places.
+
+    K: places so far, those of the prompts' frames among them.
+    """
+
+    def __init__(self, searches: Sequence[Search], row: _Row) -> None:
+        self._searches, self._counts = searches, row.counts
+        self._places_NK = row.places
+        self._fed = [list[int]() for _ in searches]  # of each, the node at each place behind its prompt's frame; -1 for none
+
+    def inputs(self, several: Sequence[list[int]]) -> tuple[dict[str, npt.NDArray[Any]], Ints, Ints, list[Ints]]:
+        """For the next nodes of each, all that is fed; what is read, after which token, and which token; of each, its own reads."""
+        count, begun = self._places_NK.shape
+        places = np.zeros((count, STEP_TOKENS), np.int64)
+        frames = np.zeros((count, STEP_TOKENS), np.int64)
+        sight = np.zeros((count, STEP_TOKENS, begun + STEP_TOKENS), bool)
+        sight[len(several) :] = True
+        ids, positions, back, whose = list[int](), list[int](), list[int](), list[Ints]()
+        rows, tokens = list[Ints](), list[Ints]()
+        for number, (search, nodes) in enumerate(zip(self._searches, several, strict=True)):
+            tree, before = search.tree, len(ids)
+            which, rows_R, tokens_R = search.reads(nodes)
+            whose.append(which)
+            rows.append(before + rows_R)
+            tokens.append(tokens_R)
+            own = [self._counts[number] + tree.depths[node] for node in nodes]
+            places[number, : len(nodes)] = own
+            frames[number, : len(nodes)] = np.arange(before, before + len(nodes))
+            ids += [tree.ids[node] for node in nodes]
+            positions += own
+            back += range(number * STEP_TOKENS, number * STEP_TOKENS + len(nodes))
+            self._fed[number] += nodes + [-1] * (STEP_TOKENS - len(nodes))
+            fed = np.array(self._fed[number])
+            queries = np.array(nodes, np.int64)[:, None]
+            first = begun + STEP_TOKENS - len(fed)  # where the frames of steps begin
+            sight[number, :, : self._counts[number]] = True  # of places that nobody reads, too: as in `_Row.inputs`
+            sight[number, : len(nodes), first:] = (fed >= 0) & (fed <= queries) & (queries < tree.ends[fed])
+        self._places_NK = np.concatenate([self._places_NK, places], axis=1)
+        inputs = {
+            "input_ids": np.array([ids]), "position_ids": np.array([positions]), "places": self._places_NK[:, None, None],
+            "sight": sight[:, None], "frames": frames, "back": np.array(back), "beam_idx": np.arange(count, dtype=np.int32),
+        }  # fmt: skip
+        return inputs, np.concatenate(rows), np.concatenate(tokens), whose

@@ -1,17 +1,15 @@
-"""Scoring texts: the log-likelihood of continuations, all of them in one pass over a tree of their tokens.
+"""Scoring texts: the log-likelihood of continuations, all of them in one pass over a tree of their tokens; or, where one of many is to
+be chosen, of the part of the tree that can matter (see `choosing`).
 
-Continuations that begin alike share the tokens they begin with. A token of the tree sees the prompt and its own ancestors, and stands
-where it would stand in its continuation alone.
+A token of the tree sees the prompt and its own ancestors, and stands where it would stand in its continuation alone.
 
 Shapes: T tokens in one pass, K tokens it may see (cached and new), R reads (a log-probability of one token after another).
 """
 
 from __future__ import annotations
 
-import functools
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,9 @@ import numpy.typing as npt
 
 from nomoat import matching
 from nomoat.engine import shutdown
+from nomoat.engine.choosing import Search
 from nomoat.engine.compiled import core, read_graph
+from nomoat.engine.continuations import NOTHING, Ints, Question, Tree
 from nomoat.engine.tokenizer import Tokenizer
 from nomoat.errors import StoppedError, UsageError
 from nomoat.records import ContinuationScore, Request
@@ -28,12 +28,8 @@ from nomoat.records import ContinuationScore, Request
 # Prompts are read in parts of this length whoever came before, so that what is kept from the last prompt equals what is read anew.
 PROMPT_PART_TOKENS = 128
 PART_TOKENS = 256  # fed in one pass, of a prompt's rest and the tree after it
-TREE_TOKENS = 1024  # continuations with more tokens together go into several trees
 LOGIT_VALUES = 2**25  # logits held at a time: 128 MB in float32
 KEPT_BYTES = 2**29  # the largest prompt beginning that is kept for the next prompt
-
-Ints = npt.NDArray[np.int64]
-NOTHING = np.zeros(0, np.int64)
 
 
 def split(
@@ -80,68 +76,6 @@ def ends_of(tokenizer: Tokenizer, request: Request, rows: Sequence[list[int]], *
     return tuple(token for token in tokenizer.special.stop_ids if token < vocabulary)
 
 
-class Tree:
-    """Continuations as a tree of their tokens in depth-first order. A continuation's last token is read and not fed."""
-
-    def __init__(self, rows: Sequence[list[int]]) -> None:
-        """The rows in lexical order: so every node's descendants come right after it."""
-        self.ids: list[int] = []
-        self.depths: list[int] = []
-        self.reads: dict[tuple[int, int], int] = {}  # (node, or -1 for the prompt's last token; token after it) -> which read
-        self.paths: list[list[int]] = []  # of each row, the reads whose sum it is
-        parents: list[int] = []
-        children: dict[tuple[int, int], int] = {}
-        for row in rows:
-            node, path = -1, []
-            for depth, token in enumerate(row):
-                step = (node, token)
-                path.append(self.reads.setdefault(step, len(self.reads)))
-                if depth + 1 == len(row):
-                    break
-                if step not in children:
-                    children[step] = len(self.ids)
-                    self.ids.append(token)
-                    self.depths.append(depth)
-                    parents.append(node)
-                node = children[step]
-            self.paths.append(path)
-        self.ends = np.arange(1, len(self.ids) + 1)  # of each node, where its descendants end
-        for node, parent in reversed(list(enumerate(parents))):
-            if parent >= 0:
-                self.ends[parent] = max(self.ends[parent], self.ends[node])
-
-
-@dataclass(frozen=True)
-class Question:
-    """A prompt and its continuations. Neither is empty. `ends`: and of any one of these tokens after each, which is one token more."""
-
-    prompt: list[int]
-    continuations: Sequence[list[int]]
-    ends: Sequence[int] = ()
-
-    @functools.cached_property
-    def rows(self) -> Sequence[list[int]]:
-        """What is read after the prompt."""
-        return [[*row, end] for row in self.continuations for end in self.ends] if self.ends else self.continuations
-
-    @functools.cached_property
-    def trees(self) -> list[tuple[list[int], Tree]]:
-        """All rows: each tree with the indices of its own."""
-        return [(members, Tree([self.rows[member] for member in members])) for members in _groups(self.rows)]
-
-    def scores(self, values: Sequence[npt.NDArray[np.float64]]) -> list[ContinuationScore]:
-        """Of each continuation, from what each tree's reads gave."""
-        totals = np.zeros(len(self.rows))
-        for (members, tree), values_R in zip(self.trees, values, strict=True):
-            totals[members] = [values_R[path].sum() for path in tree.paths]
-        if self.ends:
-            totals = np.logaddexp.reduce(totals.reshape(len(self.continuations), len(self.ends)), axis=1)
-        return [
-            ContinuationScore(log_probability=float(total), num_tokens=len(row) + bool(self.ends))
-            for total, row in zip(totals, self.continuations, strict=True)
-        ]
-
-
 class Scorer:
     """Log-likelihoods with the cache in our hands. Not thread-safe: the engine has one caller at a time.
 
@@ -171,11 +105,31 @@ class Scorer:
         return [0]
 
     def score_many(self, questions: Sequence[Question], stop: threading.Event | None = None) -> list[list[ContinuationScore]]:
-        """Of each question, the log-probability of each continuation, in their order.
+        """Of each question, the log-probability of each continuation, in their order; a bound of those that may stay unread.
 
         Raises StoppedError between two parts of one that is read alone once `stop` is set.
         """
-        return [one.scores([self._log_probabilities(one.prompt, tree, stop) for _, tree in one.trees]) for one in questions]
+        return [
+            self._searched(one, stop)
+            if one.is_searched
+            else one.scores([self._log_probabilities(one.prompt, tree, stop) for _, tree in one.trees])
+            for one in questions
+        ]
+
+    def _searched(self, question: Question, stop: threading.Event | None) -> list[ContinuationScore]:
+        """The prompt first, whose keys and values stay for the steps after it."""
+        search, count, fed = Search(question), len(question.prompt), list[int]()
+        search.take_first(self._log_probabilities(question.prompt, search.first, stop))
+        depths, ends = np.array(search.tree.depths, np.int64), search.tree.ends
+        while nodes := search.step():
+            _require_asked(stop)
+            fed += nodes
+            places_K = np.concatenate([np.arange(count), count + depths[fed]])
+            queries = np.array(nodes)[:, None]
+            sight = np.concatenate([np.ones((len(nodes), count), bool), (fed <= queries) & (queries < ends[fed])], axis=1)
+            which, rows_R, tokens_R = search.reads(nodes)
+            search.take(which, self._infer(np.array(search.tree.ids)[nodes], places_K, sight, rows_R, tokens_R))
+        return search.scores()
 
     def _log_probabilities(self, prompt: list[int], tree: Tree, stop: threading.Event | None) -> npt.NDArray[np.float64]:
         """What each read of the tree gives, [R]: the rest of the prompt and the tree are fed together, a part of them at a time."""
@@ -261,21 +215,6 @@ class Scorer:
 def _require_asked(stop: threading.Event | None) -> None:
     if stop is not None and stop.is_set():
         raise StoppedError("the reading was stopped", hint="whoever asked for it has gone")
-
-
-def _groups(continuations: Sequence[list[int]]) -> Iterator[list[int]]:
-    """Indices of continuations in lexical order, as many at a time as a tree may hold tokens, at least one."""
-    group: list[int] = []
-    size = 0
-    for index in sorted(range(len(continuations)), key=continuations.__getitem__):
-        row = continuations[index]
-        if group and size + len(row) > TREE_TOKENS:
-            yield group
-            group, size = [], 0
-        group.append(index)
-        size += len(row)
-    if group:
-        yield group
 
 
 def _tensor(array: npt.NDArray[Any]) -> Any:

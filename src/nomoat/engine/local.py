@@ -44,9 +44,10 @@ from nomoat.engine.arch import Dimensions
 from nomoat.engine.batching import Batcher, Model
 from nomoat.engine.blocks import BLOCK_TOKENS
 from nomoat.engine.compiled import CompiledCopy
+from nomoat.engine.continuations import Question
 from nomoat.engine.grammar import Grammar, Grammars
 from nomoat.engine.imported import not_whole
-from nomoat.engine.likelihood import Question, Scorer
+from nomoat.engine.likelihood import Scorer
 from nomoat.engine.lookup import Lookup
 from nomoat.engine.lora import LoraDelta
 from nomoat.engine.native import Blueprint, NativeModel
@@ -338,7 +339,9 @@ class LocalEngine(Engine):
     def score(self, request: Request, continuations: Sequence[str]) -> list[ContinuationScore]:
         return list(self.timed_scores(request, continuations).scores)
 
-    def timed_scores(self, request: Request, continuations: Sequence[str], *, stop: threading.Event | None = None) -> ChoiceScores:
+    def timed_scores(
+        self, request: Request, continuations: Sequence[str], *, max_unread: float = 0.0, stop: threading.Event | None = None
+    ) -> ChoiceScores:
         if request.prompt_ids is not None:
             raise UnsupportedError("likelihoods of continuations need a prompt of text", hint="give text instead of token ids")
         if request.suffix:
@@ -356,7 +359,8 @@ class LocalEngine(Engine):
         ends = likelihood.ends_of(self.tokenizer, request, rows, vocabulary=self._sizes.vocabulary)
         self._require_known([*prompt, *itertools.chain.from_iterable(rows)])
         self._require_room(len(prompt), max(map(len, rows)) + bool(ends))
-        question, line = Question(prompt, rows, ends), self._shared.line
+        # In 8 bits a product's row depends on those beside it, so much that another choice could come out.
+        question, line = Question(prompt, rows, ends, max_unread if self._shared.is_exact else 0.0), self._shared.line
 
         def read(questions: Sequence[Question]) -> dict[int, ChoiceScores]:
             return self._score_together(questions, stop)

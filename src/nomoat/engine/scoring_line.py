@@ -6,7 +6,7 @@ import copy
 import threading
 from collections.abc import Callable, Sequence
 
-from nomoat.engine.likelihood import Question
+from nomoat.engine.continuations import Question
 from nomoat.errors import StoppedError
 from nomoat.records import ChoiceScores
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -209,11 +210,16 @@ class Asking:
                 cut.add(example.id)
         return cut
 
+    @property
+    def max_unread(self) -> float:
+        """Of the choices, that one is the likeliest is all that is asked; by token, one that is read to its end can pass any other."""
+        return 0.0 if self.suite.per_token else math.inf
+
     def _scored_before(self, engine: KeptEngine, examples: Sequence[Example]) -> set[str]:
         """Those whose choices' likelihoods are kept, by id; all of the form that has most of them."""
         questions = {example.id: self.question(example) for example in examples}
         for form in engine.forms:
-            found = kept_scores(form, questions.values(), self.store)
+            found = kept_scores(form, questions.values(), self.store, max_unread=self.max_unread)
             if len(found) > len(self.scores):
                 self.scores, engine.forms = found, (form,)
             if len(found) == len({*questions.values()}):
@@ -448,7 +454,7 @@ def _by_choice(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
         return _by_text(run, examples)
     run.show(0)  # looking them up may take long, too
     questions = [run.question(example) for example in examples]
-    kept = run.scores or kept_scores(run.model.scores_digest, questions, run.store)
+    kept = run.scores or kept_scores(run.model.scores_digest, questions, run.store, max_unread=run.max_unread)
     pending = [example for example, question in zip(examples, questions, strict=True) if question not in kept]
     require_context(run, pending, new_tokens=1)
     try:
@@ -456,6 +462,7 @@ def _by_choice(run: Asking, examples: Sequence[Example]) -> list[Outcome]:
             run.model,
             questions,
             store=run.store,
+            max_unread=run.max_unread,
             concurrency=run.settings.concurrency,
             kept=kept,
             show=lambda num_open: run.show(len(examples) - num_open),
