@@ -10,7 +10,7 @@ Shapes: N matrices of one size, R their shorter side, D the longer one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -33,11 +33,11 @@ class Soap:
 
     @torch.no_grad()
     def step(self) -> None:
-        """By the gradients, which are forgotten. Each matrix has one."""
+        """By the gradients, which are forgotten; a matrix without one is taken to have zeros."""
         self._steps += 1
         for (rows, columns), group in self._groups.items():
             lies = rows <= columns
-            gradients = [cast(torch.Tensor, each.grad) for each in group]
+            gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in group]
             gradient_NRD = torch.stack(gradients if lies else [each.t() for each in gradients])
             for each, step_RD in zip(group, self._directed(self._state[rows, columns], gradient_NRD), strict=True):
                 each.sub_(step_RD if lies else step_RD.t(), alpha=self.rate)
