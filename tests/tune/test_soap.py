@@ -68,3 +68,10 @@ def test_a_matrix_without_slope_stays_as_it_is_and_learns_later() -> None:
     assert torch.equal(matrix, torch.ones(4, 9))
     steps_of(optimizer, [matrix], [[drawn(4, 9) * 1e-6]] * 3)
     assert matrix.isfinite().all() and 1e-3 < float((matrix.detach() - 1).abs().max()) < 0.1
+
+
+def test_a_gradient_that_is_no_number_makes_a_step_that_is_none() -> None:
+    """Whoever learns looks at losses and gradients, in the process that has the whole of them: a worker only makes the step."""
+    matrix = torch.nn.Parameter(torch.ones(4, 9))
+    steps_of(Soap([matrix], 1e-2), [matrix], [[drawn(4, 9)], [torch.full((4, 9), torch.nan)]])
+    assert matrix.isnan().all()

@@ -77,8 +77,13 @@ def _fresh(count: int, rank: int, length: int) -> dict[str, torch.Tensor]:
 
 
 def _find_basis(state: dict[str, torch.Tensor]) -> None:
-    """The eigenvectors of the products, and the mean squares as those of what is turned into them: as if uncorrelated before."""
+    """The eigenvectors of the products, and the mean squares as those of what is turned into them: as if uncorrelated before.
+
+    Of what is no number there are none: the basis stays, and the step is no number, either.
+    """
     products_NRR = state["products_NRR"]
+    if not products_NRR.isfinite().all():
+        return
     size_N11 = products_NRR.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]  # eigenvectors do not depend on it, rounding does
     basis_NRR = torch.linalg.eigh(products_NRR / (size_N11 + torch.finfo(torch.float32).tiny))[1]
     state["square_NRD"] = (basis_NRR.mT @ state["basis_NRR"]).square_() @ state["square_NRD"]
