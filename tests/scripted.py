@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from nomoat.engine.fake import FakeEngine
-from nomoat.records import Chunk, Request
+from nomoat.records import ChoiceScores, Chunk, ContinuationScore, Request
 
 
 class Asked(FakeEngine):
@@ -41,3 +42,18 @@ class ScriptedEngine(Asked):
     def generate(self, request: Request) -> Iterator[Chunk]:
         self.asked.append(request)
         yield from self._script()
+
+
+class Choosing(FakeEngine):
+    """Scores every question's choices as a function says, which is told how much may stay unread; keeps that."""
+
+    def __init__(self, scores: Callable[[float], tuple[ContinuationScore, ...]]) -> None:
+        super().__init__()
+        self._scores = scores
+        self.max_unread: list[float] = []
+
+    def timed_scores(
+        self, request: Request, continuations: Sequence[str], *, max_unread: float = 0.0, stop: threading.Event | None = None
+    ) -> ChoiceScores:
+        self.max_unread.append(max_unread)
+        return ChoiceScores(scores=self._scores(max_unread), seconds=1.0)

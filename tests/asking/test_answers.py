@@ -26,6 +26,7 @@ import shell
 from misbehaving import Act, Server, counted, events, half, piece, priced, reset, say, thinking
 from patience import PATIENCE_SECONDS, wait_until
 from quiz import quiz
+from scripted import Choosing
 from tiny import write_adapter, write_tiny_gguf
 
 import nomoat
@@ -727,17 +728,13 @@ def test_choices_kept_with_more_unread_than_is_asked_for_are_read_anew_and_repla
     """By whoever wants to know their shares, after whoever wanted the likeliest alone; not the other way round."""
     question = (Request(prompt="a"), ("yes", "no"))
     yes = ContinuationScore(log_probability=-1.0, num_tokens=1)
-    asked: list[float] = []
 
-    class Bounding(FakeEngine):
-        def timed_scores(
-            self, request: Request, continuations: Sequence[str], *, max_unread: float = 0.0, stop: threading.Event | None = None
-        ) -> ChoiceScores:
-            asked.append(max_unread)
-            no = ContinuationScore(log_probability=-4.0 if max_unread else -9.0, num_tokens=1, is_bound=max_unread > 0)
-            return ChoiceScores(scores=(yes, no), seconds=1.0)
+    def scores(max_unread: float) -> tuple[ContinuationScore, ...]:
+        no = ContinuationScore(log_probability=-4.0 if max_unread else -9.0, num_tokens=1, is_bound=max_unread > 0)
+        return yes, no
 
-    model = Responder("fake:", Bounding())
+    engine = Choosing(scores)
+    model = Responder("fake:", engine)
 
     def collected(store: AnswerStore, max_unread: float) -> list[float]:
         (found,) = collect_scores(model, [question], store=store, max_unread=max_unread)
@@ -748,7 +745,7 @@ def test_choices_kept_with_more_unread_than_is_asked_for_are_read_anew_and_repla
         assert [collected(store, most) for most in (math.inf, math.inf, 0.06)] == [[-1.0, -4.0]] * 3
         assert kept_scores(model.scores_digest, [question], store, max_unread=0.04) == {}
         assert [collected(store, most) for most in (0.0, math.inf)] == [[-1.0, -9.0]] * 2
-    assert asked == [math.inf, 0.0]
+    assert engine.max_unread == [math.inf, 0.0]
 
 
 def test_what_is_kept_is_looked_up_once_before_a_server_is_asked(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:

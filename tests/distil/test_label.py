@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 from letters import decomposed
 from misbehaving import Server, counted, priced, say, thinking
+from scripted import Choosing
 from teaching import write_labels
 from tiny import write_adapter, write_learned
 
@@ -33,7 +33,7 @@ from nomoat.distil.label import (
 )
 from nomoat.engine.fake import FakeEngine
 from nomoat.errors import DataError, UsageError
-from nomoat.records import ChoiceScores, Chunk, Completion, ContinuationScore, Request, Usage
+from nomoat.records import Chunk, Completion, ContinuationScore, Request, Usage
 from nomoat.responder import Responder, load
 
 TEXTS = ["WIN a prize", "see you at noon", "당첨되셨습니다"]
@@ -64,24 +64,20 @@ def test_confidences_are_shares_of_all_labels() -> None:
 
 
 def test_labels_whose_confidence_is_asked_for_are_read_up_to_a_ten_thousandth_though_eval_read_less() -> None:
-    asked: list[float] = []
 
-    class Bounding(FakeEngine):
-        def timed_scores(
-            self, request: Request, continuations: Sequence[str], *, max_unread: float = 0.0, stop: threading.Event | None = None
-        ) -> ChoiceScores:
-            asked.append(max_unread)
-            spam = ContinuationScore(log_probability=-2.0 if max_unread > 1 else -12.0, num_tokens=1, is_bound=True)
-            return ChoiceScores(scores=(ContinuationScore(log_probability=-1.0, num_tokens=1), spam), seconds=1.0)
+    def scores(max_unread: float) -> tuple[ContinuationScore, ...]:
+        spam = ContinuationScore(log_probability=-2.0 if max_unread > 1 else -12.0, num_tokens=1, is_bound=True)
+        return ContinuationScore(log_probability=-1.0, num_tokens=1), spam
 
-    teacher, labels = Responder("fake:", Bounding()), ("ham", "spam")
+    engine, labels = Choosing(scores), ("ham", "spam")
+    teacher = Responder("fake:", engine)
     questions = [(request, labels) for request in requests_for(["win"], labels)]
     with AnswerStore() as store:
         collect_scores(teacher, questions, store=store, max_unread=math.inf)
         (one,) = label(teacher, ["win"], labels, store=store).labels
         assert one.confidence == pytest.approx(1 / (1 + math.exp(-11)))
         assert label(teacher, ["win"], labels, store=store).spent.num_reused == 1
-    assert asked == [math.inf, 1e-4]
+    assert engine.max_unread == [math.inf, 1e-4]
 
 
 def test_an_instruction_that_holds_the_texts_place_is_all_that_a_teacher_is_asked() -> None:

@@ -6,22 +6,20 @@ import dataclasses
 import hashlib
 import json
 import math
-import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from quiz import knowing, quiz
+from scripted import Choosing
 from tiny import write_adapter
 
 import nomoat
-from nomoat.engine.fake import FakeEngine
 from nomoat.errors import UsageError
 from nomoat.judge import evidence
 from nomoat.judge.duel import run_duel
 from nomoat.judge.run import run_suite
 from nomoat.judge.settings import RunSettings
-from nomoat.records import ChoiceScores, ContinuationScore, Request
+from nomoat.records import ContinuationScore
 from nomoat.responder import Responder
 
 
@@ -82,18 +80,13 @@ def test_likelihoods_of_choices_become_json() -> None:
 
 @pytest.mark.parametrize(("per_token", "most"), [(False, math.inf), (True, 0.0)])
 def test_a_choice_that_was_not_read_to_its_end_says_so_and_by_token_all_are(per_token: bool, most: float) -> None:
-    asked: list[float] = []
+    def scores(max_unread: float) -> tuple[ContinuationScore, ...]:
+        no = ContinuationScore(log_probability=-4.0, num_tokens=9, is_bound=max_unread > 0)
+        return no, ContinuationScore(log_probability=-1.0, num_tokens=1)
 
-    class Bounding(FakeEngine):
-        def timed_scores(
-            self, request: Request, continuations: Sequence[str], *, max_unread: float = 0.0, stop: threading.Event | None = None
-        ) -> ChoiceScores:
-            asked.append(max_unread)
-            no = ContinuationScore(log_probability=-4.0, num_tokens=9, is_bound=max_unread > 0)
-            return ChoiceScores(scores=(no, ContinuationScore(log_probability=-1.0, num_tokens=1)), seconds=1.0)
-
+    engine = Choosing(scores)
     suite = dataclasses.replace(quiz(1, "choice", choices=("no", "yes")), per_token=per_token)
-    (row,) = evidence.items([run_suite(Responder("fake:", Bounding()), suite)])
-    assert asked[-1] == most
+    (row,) = evidence.items([run_suite(Responder("fake:", engine), suite)])
+    assert engine.max_unread[-1] == most
     told = json.loads(json.dumps(row, default=dataclasses.asdict))["likelihoods"]
     assert told[0] == {"log_probability": -4.0, "num_tokens": 9, "is_bound": not per_token} and not told[1]["is_bound"]

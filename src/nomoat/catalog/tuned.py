@@ -44,11 +44,13 @@ def place_of(name: str) -> Path | None:
 
 def with_its_base(name: str) -> str | None:
     """BASE+NAME, for the name of an adapter in NOMOAT_HOME; None if none is called so. BASE is said of one made elsewhere."""
-    if name not in {folder.name for folder in adapters()}:
+    folder = next((folder for folder in adapters() if folder.name == name), None)
+    if folder is None:
         return None
+    base = ""
     with suppress(BadFileError):
-        return f"{provenance_of(paths.adapters() / name).get('base') or 'BASE'}+{name}"
-    return f"BASE+{name}"
+        base = base_of(provenance_of(folder))
+    return f"{base or 'BASE'}+{name}"
 
 
 def find_adapter(name: str) -> Path:
@@ -93,6 +95,11 @@ def provenance_of(adapter: Path) -> dict[str, Any]:
         return sidecar.told_of(adapter, paths.sha256_of)
     path = adapter / PROVENANCE
     return read_object(path, hint="tune the adapter again") if path.is_file() else {}
+
+
+def base_of(provenance: dict[str, Any]) -> str:
+    """The reference of the model an adapter was tuned beside; "" where it is not told."""
+    return str(provenance.get("base") or "")
 
 
 def question_of(provenance: dict[str, Any]) -> str | None:

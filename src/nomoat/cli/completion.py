@@ -29,7 +29,7 @@ def _tuned() -> list[str]:
     found = []
     for folder in tuned.adapters():
         with suppress(NomoatError):  # a broken one says so when it is asked for
-            if base := tuned.provenance_of(folder).get("base"):
+            if base := tuned.base_of(tuned.provenance_of(folder)):
                 found.append(f"{base}+{folder.name}")
     return found
 

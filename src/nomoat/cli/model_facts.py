@@ -82,7 +82,7 @@ def adapter_facts(folder: Path, models: Sequence[dict[str, Any]]) -> dict[str, A
     base, made, notes, chain = "", None, "", licences.chain(None)
     try:
         provenance = tuned.provenance_of(folder)
-        base, made = str(provenance.get("base") or ""), provenance.get("made")
+        base, made = tuned.base_of(provenance), provenance.get("made")
         chain = references.adapter_chain(base, folder)
         LoraDelta(folder, header_only=True)
     except NomoatError as exc:

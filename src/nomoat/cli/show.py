@@ -237,11 +237,11 @@ def _adapter(ref: str, place: Path) -> tuple[dict[str, Any], list[str]]:
 
 def _base_of(provenance: dict[str, Any]) -> str:
     """What an adapter was tuned beside, as a model is named; "" where that was not recorded. `nomoat export` writes its file alone."""
-    from nomoat.catalog import cards
+    from nomoat.catalog import cards, tuned
 
     file = str(provenance.get("base_file") or "")
     known = cards.find_by_file(file)
-    return str(provenance.get("base") or (known.id if known else file))
+    return tuned.base_of(provenance) or (known.id if known else file)
 
 
 def _matrices(delta: LoraDelta) -> dict[str, Any]:

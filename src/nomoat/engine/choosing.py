@@ -4,7 +4,7 @@ A log-probability only falls with each further token, so that of a continuation'
 is read first, then the tree a step at a time: the likeliest beginnings whole and, if one that is not read could still matter, token by
 token what could. Nothing but the prompt and its continuations decides what is read.
 
-Shapes: R reads of the tree, C continuations, T nodes of a step.
+Shapes: R reads of the tree, C continuations, T nodes of a step, K nodes fed so far.
 """
 
 from __future__ import annotations
@@ -55,6 +55,12 @@ class Search:
         """What is read of these nodes, which are sorted: which reads of the tree, after which of the nodes, and which tokens."""
         which = np.flatnonzero(np.isin(self._after, nodes))
         return which, np.searchsorted(nodes, self._after[which]), self._tokens[which]
+
+    def sight(self, nodes: Sequence[int], fed: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """Which of the nodes that are fed each of these sees, [T, K]: itself and its ancestors. -1 is none."""
+        queries, keys = np.array(nodes, np.int64)[:, None], np.array(fed, np.int64)
+        sees: npt.NDArray[np.bool_] = (keys >= 0) & (keys <= queries) & (queries < self.tree.ends[keys])
+        return sees
 
     def take(self, which: Ints, values: npt.NDArray[np.floating]) -> None:
         """What these reads of the tree gave."""

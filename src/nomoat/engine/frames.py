@@ -82,26 +82,30 @@ class FramedScorer(Scorer):
         size = self._size(questions[0])
         if size is None:
             return super().score_many(questions, stop)
-        searches = [Search(question) if question.is_searched else None for question in questions]
-        is_searched = questions[0].is_searched
-        row = _Row(size, -(-len(questions) // self._even) * self._even if is_searched else len(questions))
-        for question, search in zip(questions, searches, strict=True):
-            row.add(question.prompt, search.first if search else question.trees[0][1])
-        self._request.reset_state()
-        values_R = self._run(row.inputs(), np.array(row.reads), np.array(row.tokens)).astype(np.float64)
-        parts = np.split(values_R, row.ends[:-1])
-        if is_searched:
-            return self._searched_together([search for search in searches if search], parts, row)
+        if questions[0].is_searched:
+            return self._searched_together(questions, size)
+        _, parts = self._read(size, len(questions), [(question.prompt, question.trees[0][1]) for question in questions])
         return [one.scores([part]) for one, part in zip(questions, parts, strict=True)]
 
-    def _searched_together(
-        self, searches: Sequence[Search], first: Sequence[npt.NDArray[np.float64]], row: _Row
-    ) -> list[list[ContinuationScore]]:
-        """Steps after the prompts, each of one frame more for every question, until nothing of any of them matters.
+    def _read(self, size: int, count: int, texts: Sequence[tuple[list[int], Tree]]) -> tuple[_Row, list[npt.NDArray[np.float64]]]:
+        """One pass over prompts and their trees, in so many frames. What it was fed, and what each tree's reads gave."""
+        row = _Row(size, count)
+        for prompt, tree in texts:
+            row.add(prompt, tree)
+        self._request.reset_state()
+        values_R = self._run(row.inputs(), np.array(row.reads), np.array(row.tokens)).astype(np.float64)
+        return row, np.split(values_R, row.ends[:-1])
+
+    def _searched_together(self, questions: Sequence[Question], size: int) -> list[list[ContinuationScore]]:
+        """The prompts, then steps, each of one frame more for every question, until nothing of any of them matters.
 
         A question that has ended keeps its frames, which then hold nothing of it: keys and values are of all or of none.
         """
-        for search, values in zip(searches, first, strict=True):
+        searches = [Search(question) for question in questions]
+        count = -(-len(questions) // self._even) * self._even
+        texts = [(question.prompt, search.first) for question, search in zip(questions, searches, strict=True)]
+        row, parts = self._read(size, count, texts)
+        for search, values in zip(searches, parts, strict=True):
             search.take_first(values)
         steps = _Steps(searches, row)
         while any(several := [search.step() for search in searches]):
@@ -217,11 +221,9 @@ class _Steps:
             positions += own
             back += range(number * STEP_TOKENS, number * STEP_TOKENS + len(nodes))
             self._fed[number] += nodes + [-1] * (STEP_TOKENS - len(nodes))
-            fed = np.array(self._fed[number])
-            queries = np.array(nodes, np.int64)[:, None]
-            first = begun + STEP_TOKENS - len(fed)  # where the frames of steps begin
+            first = begun + STEP_TOKENS - len(self._fed[number])  # where the frames of steps begin
             sight[number, :, : self._counts[number]] = True  # of places that nobody reads, too: as in `_Row.inputs`
-            sight[number, : len(nodes), first:] = (fed >= 0) & (fed <= queries) & (queries < tree.ends[fed])
+            sight[number, : len(nodes), first:] = search.sight(nodes, self._fed[number])
         self._places_NK = np.concatenate([self._places_NK, places], axis=1)
         inputs = {
             "input_ids": np.array([ids]), "position_ids": np.array([positions]), "places": self._places_NK[:, None, None],

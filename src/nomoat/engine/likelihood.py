@@ -120,13 +120,12 @@ class Scorer:
         """The prompt first, whose keys and values stay for the steps after it."""
         search, count, fed = Search(question), len(question.prompt), list[int]()
         search.take_first(self._log_probabilities(question.prompt, search.first, stop))
-        depths, ends = np.array(search.tree.depths, np.int64), search.tree.ends
+        depths = np.array(search.tree.depths, np.int64)
         while nodes := search.step():
             _require_asked(stop)
             fed += nodes
             places_K = np.concatenate([np.arange(count), count + depths[fed]])
-            queries = np.array(nodes)[:, None]
-            sight = np.concatenate([np.ones((len(nodes), count), bool), (fed <= queries) & (queries < ends[fed])], axis=1)
+            sight = np.concatenate([np.ones((len(nodes), count), bool), search.sight(nodes, fed)], axis=1)
             which, rows_R, tokens_R = search.reads(nodes)
             search.take(which, self._infer(np.array(search.tree.ids)[nodes], places_K, sight, rows_R, tokens_R))
         return search.scores()
