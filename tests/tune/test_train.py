@@ -42,7 +42,6 @@ from nomoat.errors import DataError, ForkedError, NotEnoughDiskError, NotEnoughM
 from nomoat.labelling import label_task_messages
 from nomoat.records import Request
 from nomoat.tune import adapter, execution, kernels, loop, prepare, qlora, train
-from nomoat.tune.adamw import AdamW
 from nomoat.tune.samples import BATCH_TOKENS, NOT_LEARNED, Sample, batches_of, drawn, side_by_side, wanted
 from nomoat.tune.validation import is_better, is_clearly_worse, num_evaluations, num_next
 
@@ -270,29 +269,6 @@ def test_noise_is_on_what_is_learned_from_and_not_on_what_is_looked_at(tiny_gguf
     assert 0.9 * bound < (first - plain).abs().max() <= 1.001 * bound
     assert torch.equal(first, again)
     assert not torch.equal(first, second)
-
-
-def test_a_step_is_the_one_of_pytorch_s_own_class_whose_states_it_goes_on_from() -> None:
-    ours, theirs = ([torch.nn.Parameter(torch.full(shape, 0.5)) for shape in ((3, 5), (7,), (2,))] for _ in range(2))
-    generator = torch.Generator().manual_seed(0)
-    optimizer, peer = AdamW(ours, 1e-2), torch.optim.AdamW(theirs, lr=1e-2, weight_decay=0.0, fused=True)
-
-    def make_steps() -> bool:
-        for _ in range(3):
-            for own, their in zip(ours[:2], theirs[:2], strict=True):  # the last has no gradient
-                own.grad = torch.randn(own.shape, generator=generator)
-                their.grad = own.grad.clone()
-            optimizer.step()
-            peer.step()
-        return all(map(torch.equal, ours, theirs)) and all(own.grad is None for own in ours)
-
-    optimizer.load_state_dict(peer.state_dict())  # a training stopped before its first step has one without means
-    assert make_steps()
-    optimizer = AdamW(ours, 1e-2)
-    optimizer.load_state_dict(peer.state_dict())
-    assert make_steps()
-    optimizer = AdamW(ours, 1e-2)
-    assert not make_steps()
 
 
 KILLED = """

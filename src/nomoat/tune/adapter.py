@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 NAME = re.compile(r"[\w][\w.-]{0,63}")  # \w: letters of any script, so that a name may be Korean
 CHECKPOINT_FILE, CHECKPOINT_END = "checkpoint.pt", ".checkpoint"  # the latter of its folder
-CHECKPOINT_BYTES_A_WEIGHT = 20  # itself, two means of AdamW, its average, and that of the best look, in f32
+CHECKPOINT_BYTES_A_WEIGHT = 20  # itself, two means of SOAP, its average, and that of the best look, in f32
 LESSONS = "lessons_sha256"  # among the facts
 LEARNED_BY = ("torch", "numba", "numpy")  # on whose versions the last bits of what is learned depend
 BROKEN_ZIP = "PytorchStreamReader"  # with which PyTorch begins what it says of one

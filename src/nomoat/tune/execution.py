@@ -13,7 +13,7 @@ from nomoat.tune import network, prepare, qlora
 from nomoat.tune.samples import MOST_LOOKED_AT, Sample, batches_of, computed_tokens, shared_prefix, width_of
 
 PYTORCH_BYTES = 600_000_000
-ADAPTER_BYTES_A_WEIGHT = 24  # itself, its gradient, two means of AdamW, its average, and that of the best look, in f32
+ADAPTER_BYTES_A_WEIGHT = 24  # itself, its gradient, two means of SOAP, its average, and that of the best look, in f32
 KEPT_PART = 3  # what the frozen layers say about all lessons is kept if it takes at most this part of the free memory, and fits
 
 

@@ -20,7 +20,6 @@ from scipy import special
 from nomoat import config
 from nomoat.errors import UsageError
 from nomoat.tune import adapter, execution, prepare, threads, verdict
-from nomoat.tune.adamw import AdamW
 from nomoat.tune.execution import ExecutionPlan
 from nomoat.tune.network import Network
 from nomoat.tune.samples import (
@@ -36,6 +35,7 @@ from nomoat.tune.samples import (
     texts_of,
     wanted,
 )
+from nomoat.tune.soap import Soap
 from nomoat.tune.validation import (
     BASE_PART,
     SECONDS_A_MINUTE,
@@ -101,7 +101,7 @@ class Run:
             f"{sum(p.numel() for p in self.parameters):,} weights to learn; learning rate {self.settings.learning_rate:g}, "
             f"{counted(self.settings.epochs, 'epoch')}, {counted(self.settings.batch, 'lesson')} a step"
         )
-        self.optimizer = AdamW(self.parameters, self.settings.learning_rate)
+        self.optimizer = Soap(self.parameters, self.settings.learning_rate)
         self.step, self.lessons_done, self.tokens, self.seconds = 0, 0, 0, 0.0
         self.step_looked = 0  # after which the last look was
         self.seconds_looking, self.seconds_a_look = 0.0, 0.0  # all looks at the lessons held out; the next one, about

@@ -218,6 +218,7 @@ class Prepared:
             **{f"{which}_sha256": sha256_of(path) for which, path in self.others.items()},
             "num_lessons": len(self.data.lessons),
             adapter.LESSONS: self.lessons_sha256(),
+            "optimizer": "SOAP",
             "start": self.start.facts() if self.start else None,
             "settings": asdict(self.settings),
             "task": self.options,
