@@ -35,7 +35,7 @@ from nomoat.tables import read_table
 ROOT = Path(__file__).parents[1]
 DEPENDS_ON_THE_DATA = ("`", "note:", "whenever", "repeated:")  # of the README's session: the verdict, what is said of some data
 # What a tuning of one second says besides: in a log, of a first start, of a busy machine, and of so little time.
-OF_A_SHORT_RUN = ("reading", "measuring", "tuning:", "compiling", "10%", "warning:", "chance", "right answers", "too few")
+OF_A_SHORT_RUN = ("reading the weights:", "measuring", "tuning:", "compiling", "10%", "warning:", "chance", "right answers", "too few")
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

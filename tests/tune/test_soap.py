@@ -26,7 +26,7 @@ def test_where_gradients_lie_along_the_rows_the_steps_are_adam_s() -> None:
     ours, theirs = ([torch.nn.Parameter(torch.ones(4, 9)), torch.nn.Parameter(torch.ones(9, 4))] for _ in range(2))
     steps_of(Soap(ours, 1e-2), ours, gradients)
     betas = (soap.MEAN_PART, soap.SQUARE_PART)
-    steps_of(torch.optim.AdamW(theirs, lr=soap.RATE_PART * 1e-2, betas=betas, weight_decay=0.0), theirs, gradients)
+    steps_of(torch.optim.AdamW(theirs, lr=soap.RATE_SCALE * 1e-2, betas=betas, weight_decay=0.0), theirs, gradients)
     assert all(torch.allclose(our, their, atol=2e-5) for our, their in zip(ours, theirs, strict=True))
     assert not torch.allclose(ours[0], torch.ones(4, 9), atol=1e-2)
 

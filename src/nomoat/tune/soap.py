@@ -16,12 +16,12 @@ import torch
 
 MEAN_PART, SQUARE_PART, PRODUCT_PART = 0.9, 0.95, 0.95  # of what was before, at each step
 SMALLEST = 1e-8  # beside the root of a mean square
-RATE_PART = 1.25  # times a rate as AdamW is given it: its steps are larger in a strong direction, these of one size in all
+RATE_SCALE = 1.25  # times a rate as AdamW is given it: its steps are larger in a strong direction, these of one size in all
 FIRST_STEPS, STEPS_A_BASIS = 10, 5  # directions are found anew at each of the first steps, then at each fifth
 
 
 class Soap:
-    """Steps of matrices without weight decay. `rate`: of the next steps, as AdamW is given them; theirs is RATE_PART times that."""
+    """Steps of matrices without weight decay. `rate`: of the next steps, as AdamW is given them; theirs is RATE_SCALE times that."""
 
     def __init__(self, matrices: Sequence[torch.nn.Parameter], rate: float) -> None:
         self.rate = rate
@@ -41,7 +41,7 @@ class Soap:
             gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in group]
             gradient_NRD = torch.stack(gradients if lies else [each.t() for each in gradients])
             for each, step_RD in zip(group, self._directed(self._state[rows, columns], gradient_NRD), strict=True):
-                each.sub_(step_RD if lies else step_RD.t(), alpha=RATE_PART * self.rate)
+                each.sub_(step_RD if lies else step_RD.t(), alpha=RATE_SCALE * self.rate)
                 each.grad = None
 
     def _directed(self, state: dict[str, torch.Tensor], gradient_NRD: torch.Tensor) -> torch.Tensor:
