@@ -39,6 +39,7 @@ from nomoat.judge.run import run_suite
 from nomoat.judge.scorers import rouge
 from nomoat.judge.settings import RunSettings
 from nomoat.judge.suite import Suite
+from nomoat.labelling import TEXT
 from nomoat.records import Example
 from nomoat.responder import Responder, load
 from nomoat.tables import read_table
@@ -98,12 +99,14 @@ def in_words(label: str) -> str:
 
 
 def banking77(data: Path, work: Path) -> Split:
-    """77 labels, not listed in the prompt: the tuned model knows them. In words, as a language model knows words: `card arrival`."""
+    """77 labels in words, as a language model knows words: `card arrival`. What is asked is the text alone.
+
+    The tuned model knows that a label is wanted, and which there are; every word more goes through the layers with each lesson.
+    """
     folder = pull_dataset("banking77")
     labels = sorted(in_words(label) for label in json.loads((folder / "categories.json").read_text(encoding="utf-8")))
-    words = "Which intent does this customer of a bank have?"
     lessons, questions = (
-        list(builtin_examples.labelled([(row["text"].strip(), in_words(row["category"])) for row in read_table(path)], labels, words))
+        list(builtin_examples.labelled([(row["text"].strip(), in_words(row["category"])) for row in read_table(path)], labels, TEXT))
         for path in (unpacked(data, "banking77/train.csv", work), folder / "test.csv")
     )
     return Split(lessons, questions, "exact")

@@ -128,7 +128,7 @@ def ours(model: str, path: Path, *, all_layers: bool) -> dict[str, Any]:
     tokens, started = 0, time.perf_counter()
     for step, batch in enumerate(batches):
         run.optimizer.rate = given["rate"] * min((step + 1) / 10, 1 - step / len(batches))  # falling as the peer's does
-        run.network.loss(*run.hidden(batch)).backward()
+        run.network.loss(*run.hidden(batch))[0].backward()
         run.optimizer.step()
         tokens += sum(map(len, batch))
     seconds = time.perf_counter() - started

@@ -105,12 +105,11 @@ def test_the_parts_of_a_gradient_are_the_whole(tiny_gguf: Path, table: Path, noi
     for run in (alone, *parts):
         for parameter in run.parameters:  # fresh B matrices are zero, and would hide the gradient of A
             torch.nn.init.normal_(parameter, std=0.02, generator=torch.Generator().manual_seed(parameter.numel()))
-    batch = next(batch for batch in alone._batches(1) if len({lesson.num_learned for lesson in batch}) > 1)
-    places = {id(lesson): at for at, lesson in enumerate(alone.training)}
-    numbers, shares = [places[id(lesson)] for lesson in batch], Shares(alone._batches(0), count).of(batch)
+    batch = next(batch for batch in alone._batches(0) if len({lesson.num_learned for lesson in batch}) > 1)
+    numbers, shares = [alone.places[id(lesson)] for lesson in batch], Shares(alone._batches(0), count).of(batch)
     alone.step = 7
-    loss = alone.backward(batch)
-    whole = torch.cat([*(parameter.grad.flatten() for parameter in alone.parameters if parameter.grad is not None), loss.view(1)])
+    losses = alone.backward(batch)
+    whole = torch.cat([*(parameter.grad.flatten() for parameter in alone.parameters if parameter.grad is not None), losses])
     tasks = [Task(step=7, rate=1.0, batch=numbers, own=own) for own in shares]
     found = torch.stack([part.gradient(task) for part, task in zip(parts, tasks, strict=True)]).sum(0)
     torch.testing.assert_close(found, whole, atol=1e-5, rtol=1e-3)

@@ -55,6 +55,23 @@ def test_interrupted_at_an_awkward_moment_it_resumes_to_the_weights_of_an_uninte
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_interrupted_among_those_known_least_it_goes_on_with_the_same_ones(
+    tiny_gguf: Path, table: Path, uninterrupted: Callable[..., Path]
+) -> None:
+    """They were chosen by losses that others have by then."""
+    settings = prepare.Settings(rank=4, epochs=2, batch=8, learning_rate=5e-3)  # 11 steps of all, then 6 of those
+    whole = weights(uninterrupted(settings))
+
+    def stop_there(progress: loop.StageProgress) -> None:
+        if progress.step == 14:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(tiny_gguf, table, "parts", settings=settings, on_progress=stop_there)
+    resumed = weights(tune(tiny_gguf, table, "parts", settings=settings, resume=True))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
 def test_a_terminal_that_is_closed_and_says_so_twice_leaves_the_checkpoint_whole(
     tiny_gguf: Path, table: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

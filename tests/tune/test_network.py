@@ -130,7 +130,7 @@ def test_masks_of_long_rows_are_such_as_pytorch_s_kernel_without_all_scores_take
     ids_BT, wanted_BT = torch.randint(3, 250, (2, 40)), torch.ones(2, 40, dtype=torch.bool)
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):  # an error where that cannot be
         beginning = ours.begin([5] * 30)
-        ours.loss(ours.hidden(ours.read(ids_BT, beginning), wanted_BT, beginning), ids_BT.flatten()).backward()
+        ours.loss(ours.hidden(ours.read(ids_BT, beginning), wanted_BT, beginning), ids_BT.flatten())[0].backward()
 
 
 @pytest.mark.parametrize("cap", [None, 5.0])
@@ -144,12 +144,14 @@ def test_the_loss_in_parts_is_that_of_pytorch_and_so_is_its_gradient(cap: float 
     )
     bias, targets = torch.randn(50, generator=generator), torch.arange(10)
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
-    loss = qlora.answer_loss(ours, head, bias, targets, cap)
+    loss, of_each = qlora.answer_loss(ours, head, bias, targets, cap)
     logits = theirs @ head.weight_OI.t() + bias
-    expected = torch.nn.functional.cross_entropy(logits if cap is None else torch.tanh(logits / cap) * cap, targets)
+    capped = logits if cap is None else torch.tanh(logits / cap) * cap
+    expected = torch.nn.functional.cross_entropy(capped, targets)
     (3 * loss).backward()
     (3 * expected).backward()
     torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(of_each, torch.nn.functional.cross_entropy(capped, targets, reduction="none"))
     torch.testing.assert_close(ours.grad, theirs.grad)
 
 

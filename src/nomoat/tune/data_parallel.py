@@ -103,15 +103,17 @@ class Part(loop.Run):
                 self._read_with |= {id(lesson): share for lesson in share}
 
     def gradient(self, task: Task) -> torch.Tensor:
-        """Of this worker's share of the batch's loss; behind it, that share itself. 1-D, f32."""
+        """Of this worker's share of the batch's loss; behind it the summed losses of its lessons, at their places. 1-D, f32."""
         self.step, self._own = task.step, task.own
         self._batch = [self.training[at] for at in task.batch]
         own = [self._batch[at] for at in task.own]
+        losses_B = torch.zeros(len(self._batch))
         if not own:
-            return torch.zeros(1 + sum(parameter.numel() for parameter in self.parameters))
-        loss = self.backward(own)
-        flat = torch.cat([*(cast(torch.Tensor, parameter.grad).flatten() for parameter in self.parameters), loss.view(1)])
-        return flat.mul_(sum(lesson.num_learned for lesson in own) / sum(lesson.num_learned for lesson in self._batch))
+            return torch.cat([torch.zeros(sum(parameter.numel() for parameter in self.parameters)), losses_B])
+        losses_B[task.own] = self.backward(own)
+        share = sum(lesson.num_learned for lesson in own) / sum(lesson.num_learned for lesson in self._batch)
+        gradients = (cast(torch.Tensor, parameter.grad).flatten().mul_(share) for parameter in self.parameters)
+        return torch.cat([*gradients, losses_B])
 
     def make_step(self, flat: torch.Tensor, rate: float) -> None:
         """What `Run` does with a gradient and the averages do not need."""
@@ -200,7 +202,7 @@ class Learner:
         self._run.take(weights, optimizer)
 
     def learn(self, task: Task) -> tuple[float, FloatArray | None]:
-        """A step. Returns the seconds of adding up and, from the first worker, the batch's gradient and, behind it, its loss."""
+        """A step. Returns the seconds of adding up and, from the first worker, the batch's gradient and, behind it, its losses."""
         flat = self._run.gradient(task)
         began = time.perf_counter()
         try:
@@ -226,9 +228,9 @@ def _store(address: str, port: int, **settings: Any) -> Any:
 
 
 def set_gradients(parameters: Sequence[torch.nn.Parameter], flat: torch.Tensor) -> None:
-    """Each parameter's part of a gradient that has the loss behind it."""
-    parts = flat[:-1].split([parameter.numel() for parameter in parameters])
-    for parameter, part in zip(parameters, parts, strict=True):
+    """Each parameter's part of a gradient that has the lessons' losses behind it."""
+    sizes = [parameter.numel() for parameter in parameters]
+    for parameter, part in zip(parameters, flat[: sum(sizes)].split(sizes), strict=True):
         parameter.grad = part.view_as(parameter)
 
 
@@ -239,7 +241,6 @@ class DataParallelRun(loop.Run):
         self._crew, self._is_told = crew, True
         self.num_workers = len(crew.hands)
         super().__init__(prepared, plan=plan, say=say)
-        self._numbers = {id(lesson): at for at, lesson in enumerate(self.training)}
         self._shares = Shares(self._batches(0), self.num_workers)
         self._seconds_adding, self._steps_here = 0.0, 0
 
@@ -261,14 +262,14 @@ class DataParallelRun(loop.Run):
 
     def backward(self, batch: Sequence[Sample]) -> torch.Tensor:
         self._tell(learning=True)
-        numbers = [self._numbers[id(lesson)] for lesson in batch]
+        numbers = [self.places[id(lesson)] for lesson in batch]
         tasks = [Task(step=self.step, rate=self.optimizer.rate, batch=numbers, own=own) for own in self._shares.of(batch)]
         found = self._crew.each("learn", [(task,) for task in tasks])
         self._seconds_adding += min(seconds for seconds, _ in found)  # the others waited for that one
         self._steps_here += 1
         flat = torch.from_numpy(found[0][1].copy())
         set_gradients(self.parameters, flat)
-        return flat[-1]
+        return flat[-len(batch) :]
 
     def _evaluated(self, batches: list[list[Sample]]) -> Iterator[tuple[list[float], list[bool]]]:
         self._tell(learning=False)

@@ -106,10 +106,14 @@ def _cost(prepared: Prepared, batch: Sequence[Sample], prefix: int, precision: q
     def through() -> torch.Tensor:
         return network.hidden(x_BTW, wanted_BT, beginning)
 
+    def learn_from(hidden_NW: torch.Tensor) -> None:
+        loss, _ = network.loss(hidden_NW, targets_N)
+        loss.backward()
+
     last_NW = through().detach()
     read = _fastest(lambda: network.read(ids_BT, beginning))
-    learn = _fastest(lambda: network.loss(through(), targets_N).backward())
-    learn_top = _fastest(lambda: network.loss(last_NW.requires_grad_(), targets_N).backward())
+    learn = _fastest(lambda: learn_from(through()))
+    learn_top = _fastest(lambda: learn_from(last_NW.requires_grad_()))
     with torch.no_grad():
         evaluation = _fastest(lambda: network.losses(through(), targets_N))
         evaluation_top = _fastest(lambda: network.losses(last_NW, targets_N))

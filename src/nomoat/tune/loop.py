@@ -51,6 +51,7 @@ from nomoat.words import counted
 WARM_UP_PART = 0.06
 SMALLEST_RATE_PART = 0.1
 MAX_GRADIENT_NORM = 1.0
+LEAST_KNOWN_PART = 0.5  # of the lessons are learned again and again, once all were met (docs/tried/tuning-accuracy.md)
 AVERAGED_PART = 0.1  # of all steps so far: over about so many the weights are averaged
 PATIENCE = 2  # so many looks in a row clearly worse than those before, and the training ends
 STOPPED_EARLY = f"stopped early: {PATIENCE} looks at the lessons held out were clearly worse than the best"
@@ -86,6 +87,9 @@ class Run:
     ) -> None:
         self.settings, self.plan = prepared.settings, plan
         self.training, self.all_held_out = prepared.split
+        self.places = {id(lesson): at for at, lesson in enumerate(self.training)}
+        self.last_losses = [0.0] * len(self.training)  # of each lesson's answers, as it was last met
+        self.least_known: list[int] = []  # the places of this sweep's lessons, once all were met
         self.prefix = shared_prefix(prepared.all_samples)
         self._drawn = drawn(self.all_held_out, self.settings.seed)
         self.lessons_looked_at = len(self._drawn)
@@ -186,7 +190,7 @@ class Run:
     NUMBERS = (
         "step", "step_looked", "lessons_done", "tokens", "seconds", "seconds_looking", "seconds_a_look", "losses_before",
         "right_before", "losses_after", "right_after", "history", "average", "best", "best_look", "learning_loss", "workers",
-        "lessons_looked_at",
+        "lessons_looked_at", "last_losses", "least_known",
     )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
@@ -228,9 +232,11 @@ class Run:
                 self._evaluate_and_compare()
             started, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
             while (self.fraction < 1 or not self.step) and not self._has_stopped_learning():
-                epoch, within = divmod(self.lessons_done, len(self.training))
-                if not batches:  # the order depends on seed and epoch only, so that a resumed run meets the same batches
-                    batches = self._batches(epoch)
+                sweep, within = self._sweep()
+                if not batches:  # so that a resumed run meets the same batches, in the middle of a sweep, too
+                    if sweep and not within:
+                        self.least_known = self._find_least_known()
+                    batches = self._batches(sweep)
                     while batches and within > 0:
                         within -= len(batches.pop(0))
                 loss = self._learn_with(learning, batches.pop(0))
@@ -437,10 +443,33 @@ class Run:
         reach = quantile * deviation / num_texts**0.5
         return [round(change + side * reach, 4) for side in (-1, 1)]
 
-    def _batches(self, epoch: int) -> list[list[Sample]]:
-        """Batches of lessons of like length, in an order that depends on seed and epoch."""
-        shuffled = random.Random(f"{self.settings.seed}/{epoch}")
-        lessons = shuffled.sample(self.training, len(self.training))
+    @property
+    def _num_least_known(self) -> int:
+        """So that no step is of a few."""
+        batch = self.settings.batch
+        return min(len(self.training), math.ceil(len(self.training) * LEAST_KNOWN_PART / batch) * batch)
+
+    def _sweep(self) -> tuple[int, int]:
+        """Which one it is, and how many of its lessons are done: first all lessons, then, each time, those the model knew least."""
+        later = self.lessons_done - len(self.training)
+        if later < 0:
+            return 0, self.lessons_done
+        number, within = divmod(later, self._num_least_known)
+        return 1 + number, within
+
+    def _find_least_known(self) -> list[int]:
+        """The places of the lessons with the highest losses when they were last met.
+
+        A lesson that was met early has a high one, and one that is left out keeps its own while those of the others fall: none is
+        left out for ever. Idea: Loshchilov & Hutter 2015, Online batch selection, arXiv:1511.06343.
+        """
+        return sorted(range(len(self.training)), key=lambda at: -self.last_losses[at])[: self._num_least_known]
+
+    def _batches(self, sweep: int) -> list[list[Sample]]:
+        """Batches of lessons of like length, in an order that depends on the seed and the sweep."""
+        shuffled = random.Random(f"{self.settings.seed}/{sweep}")
+        lessons = [self.training[at] for at in self.least_known] if sweep else self.training
+        lessons = shuffled.sample(lessons, len(lessons))
         batches = batches_of(lessons, self.prefix, max_lessons=self.settings.batch)
         shuffled.shuffle(batches)
         return batches
@@ -450,23 +479,27 @@ class Run:
         done = self.fraction
         warm = min(1.0, (self.step + 1) / 10, (done + 1e-9) / WARM_UP_PART)
         self.optimizer.rate = self.settings.learning_rate * max(warm if warm < 1 else 1 - done, SMALLEST_RATE_PART)
-        loss = self.backward(batch)
-        self._require_numbers(loss, torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM))
-        found = float(loss)
+        losses_B = self.backward(batch)
+        self._require_numbers(losses_B, torch.nn.utils.clip_grad_norm_(self.parameters, MAX_GRADIENT_NORM))
+        found = float(losses_B.sum()) / sum(lesson.num_learned for lesson in batch)
         with uncut():
             self.optimizer.step()
             self.step += 1
             self._average()
             self.lessons_done += len(batch)
+            for lesson, loss in zip(batch, losses_B.tolist(), strict=True):
+                self.last_losses[self.places[id(lesson)]] = loss
             self.tokens += sum(map(len, batch))
             self.learning_loss = found if self.step == 1 else 0.95 * self.learning_loss + 0.05 * found
         return found
 
     def backward(self, batch: Sequence[Sample]) -> torch.Tensor:
-        """Have each parameter's gradient found. Returns the loss, the mean of the batch's tokens that have one."""
-        loss = self.network.loss(*self.hidden(batch, learning=True))
+        """Have each parameter's gradient found, of the mean loss of the tokens that are learned. Returns each lesson's sum [B]."""
+        hidden_NW, targets_N = self.hidden(batch, learning=True)
+        loss, losses_N = self.network.loss(hidden_NW, targets_N)
         loss.backward()
-        return loss.detach()
+        of_lessons = losses_N[targets_N >= 0].split([lesson.num_learned for lesson in batch])
+        return torch.stack([losses.sum() for losses in of_lessons])
 
     def _require_numbers(self, *found: torch.Tensor) -> None:
         """Raises UsageError if some are none. The loss alone does not tell: products in 8 bits make zeros of what is no number."""

@@ -197,8 +197,11 @@ class Network:
         places = Places(own=past, past=past, rows=len(x_BTW), length=x_BTW.shape[1])
         return self._through(x_MW, range(self.frozen, self.sizes.layers), places, before=None, keep=None, wanted_M=wanted_M)
 
-    def loss(self, hidden_NW: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-        """Mean cross-entropy of `targets`, each predicted from its row of `hidden`; those below 0 do not count."""
+    def loss(self, hidden_NW: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean cross-entropy of `targets`, each predicted from its row of `hidden`; those below 0 do not count.
+
+        And of each by itself, without gradients: [N].
+        """
         return qlora.answer_loss(self._last(hidden_NW), self._head, self._vectors.get("output.bias"), targets_N, self.sizes.logit_cap)
 
     def losses(self, hidden_NW: torch.Tensor, targets_N: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

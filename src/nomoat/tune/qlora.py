@@ -325,6 +325,7 @@ def _beside(y_NO: torch.Tensor, hidden_NR: torch.Tensor, bs_OR: Sequence[torch.T
 class AnswerLoss(torch.autograd.Function):
     """Mean cross-entropy of the answer tokens (those from 0 up), without holding all logits at once: some hundred tokens at a time.
 
+    And each token's by itself, without gradients: [N], 0 for others.
     The gradient is computed along with the loss. Idea: Hsu et al. 2024, Liger Kernel, arXiv:2410.10989.
     """
 
@@ -334,7 +335,7 @@ class AnswerLoss(torch.autograd.Function):
     def forward(
         ctx: Any, x_NW: torch.Tensor, head: Matrix, bias_V: torch.Tensor | None, targets_N: torch.Tensor, cap: float | None
     ) -> Any:
-        count, total, head = int((targets_N >= 0).sum()), torch.zeros(()), head.ready()
+        count, losses_N, head = int((targets_N >= 0).sum()), torch.empty(len(targets_N)), head.ready()
         gradient_NW = torch.empty_like(x_NW)
         for start in range(0, len(targets_N), AnswerLoss.CHUNK_TOKENS):
             rows = slice(start, start + AnswerLoss.CHUNK_TOKENS)
@@ -345,11 +346,12 @@ class AnswerLoss(torch.autograd.Function):
             if cap is not None:
                 tanh_CV = torch.tanh_(logits_CV.float().div_(cap))
                 logits_CV, of_cap_CV = tanh_CV * cap, tanh_CV.square_().neg_().add_(1)
-            total += kernels.cross_entropy(logits_CV, targets_N[rows], 1 / count).sum()  # the logits are their slopes from here on
+            losses_N[rows] = kernels.cross_entropy(logits_CV, targets_N[rows], 1 / count)  # the logits are their slopes from here on
             slope_CV = logits_CV if of_cap_CV is None else logits_CV.mul_(of_cap_CV)
             gradient_NW[rows] = head.gradient(slope_CV.to(x_NW.dtype))
         ctx.save_for_backward(gradient_NW)
-        return total / count
+        ctx.mark_non_differentiable(losses_N)
+        return losses_N.sum() / count, losses_N
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> Any:
@@ -358,7 +360,7 @@ class AnswerLoss(torch.autograd.Function):
 
 
 lora_linear: Callable[..., torch.Tensor] = LoraLinear.apply
-answer_loss: Callable[..., torch.Tensor] = AnswerLoss.apply
+answer_loss: Callable[..., tuple[torch.Tensor, torch.Tensor]] = AnswerLoss.apply
 
 
 def fresh_lora(name: str, *, rank: int, inputs: int, outputs: int, seed: int) -> dict[str, torch.nn.Parameter]:
