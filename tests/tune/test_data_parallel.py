@@ -105,8 +105,8 @@ def test_the_parts_of_a_gradient_are_the_whole(tiny_gguf: Path, table: Path, noi
     for run in (alone, *parts):
         for parameter in run.parameters:  # fresh B matrices are zero, and would hide the gradient of A
             torch.nn.init.normal_(parameter, std=0.02, generator=torch.Generator().manual_seed(parameter.numel()))
-    batch = next(batch for batch in alone._batches(0) if len({lesson.num_learned for lesson in batch}) > 1)
-    numbers, shares = [alone.places[id(lesson)] for lesson in batch], Shares(alone._batches(0), count).of(batch)
+    batch = next(batch for batch in alone.sweeps.first() if len({lesson.num_learned for lesson in batch}) > 1)
+    numbers, shares = alone.sweeps.places(batch), Shares(alone.sweeps.first(), count).of(batch)
     alone.step = 7
     losses = alone.backward(batch)
     whole = torch.cat([*(parameter.grad.flatten() for parameter in alone.parameters if parameter.grad is not None), losses])
@@ -119,7 +119,7 @@ def test_each_lesson_is_read_by_one_worker_in_the_first_epoch(tiny_gguf: Path, t
     """What the frozen layers say is kept there; another one reads a lesson by itself when it gets it."""
     prepared = prepare.prepare(str(tiny_gguf), table, settings=SETTINGS, **COLUMNS)
     parts = [Part(prepared, plan=KEEPING, rank=rank, count=2) for rank in range(2)]
-    first = parts[0]._batches(0)
+    first = parts[0].sweeps.first()
     shares, num_read = Shares(first, 2), 0
     for batch in first:
         for part, own in zip(parts, shares.of(batch), strict=True):

@@ -23,7 +23,7 @@ from learning import weights
 from nomoat import hardware, paths
 from nomoat.cli.tune import learn_with_bar
 from nomoat.errors import BadFileError, NotEnoughDiskError, NotEnoughMemoryError, UsageError
-from nomoat.tune import adapter, loop, prepare, train
+from nomoat.tune import adapter, loop, prepare, sweeps, train
 from nomoat.tune.samples import Sample
 
 pytestmark = pytest.mark.usefixtures("same_precision_everywhere")
@@ -56,9 +56,10 @@ def test_interrupted_at_an_awkward_moment_it_resumes_to_the_weights_of_an_uninte
 
 
 def test_interrupted_among_those_known_least_it_goes_on_with_the_same_ones(
-    tiny_gguf: Path, table: Path, uninterrupted: Callable[..., Path]
+    tiny_gguf: Path, table: Path, uninterrupted: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They were chosen by losses that others have by then."""
+    monkeypatch.setattr(sweeps, "MANY_LABELS", 3)
     settings = prepare.Settings(rank=4, epochs=2, batch=8, learning_rate=5e-3)  # 11 steps of all, then 6 of those
     whole = weights(uninterrupted(settings))
 

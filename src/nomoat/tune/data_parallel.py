@@ -98,7 +98,7 @@ class Part(loop.Run):
         self._own: list[int] = []
         if plan.keeps_lower:  # with others of its share or alone, never otherwise: a resumed training computes the same bits
             self._read_with |= {id(lesson): [lesson] for lesson in self.training}
-            for batch in self._batches(0):
+            for batch in self.sweeps.first():
                 share = [batch[at] for at in Shares([batch], count).of(batch)[rank]]
                 self._read_with |= {id(lesson): share for lesson in share}
 
@@ -241,7 +241,7 @@ class DataParallelRun(loop.Run):
         self._crew, self._is_told = crew, True
         self.num_workers = len(crew.hands)
         super().__init__(prepared, plan=plan, say=say)
-        self._shares = Shares(self._batches(0), self.num_workers)
+        self._shares = Shares(self.sweeps.first(), self.num_workers)
         self._seconds_adding, self._steps_here = 0.0, 0
 
     def _open(self, prepared: Prepared, on_progress: loop.OnProgress) -> dict[str, torch.nn.Parameter]:
@@ -262,7 +262,7 @@ class DataParallelRun(loop.Run):
 
     def backward(self, batch: Sequence[Sample]) -> torch.Tensor:
         self._tell(learning=True)
-        numbers = [self.places[id(lesson)] for lesson in batch]
+        numbers = self.sweeps.places(batch)
         tasks = [Task(step=self.step, rate=self.optimizer.rate, batch=numbers, own=own) for own in self._shares.of(batch)]
         found = self._crew.each("learn", [(task,) for task in tasks])
         self._seconds_adding += min(seconds for seconds, _ in found)  # the others waited for that one

@@ -6,7 +6,6 @@ Shapes: B batch, T tokens after the shared beginning, N answer tokens.
 from __future__ import annotations
 
 import math
-import random
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +35,7 @@ from nomoat.tune.samples import (
     wanted,
 )
 from nomoat.tune.soap import Soap
+from nomoat.tune.sweeps import LEAST_KNOWN_PART, Sweeps
 from nomoat.tune.validation import (
     BASE_PART,
     SECONDS_A_MINUTE,
@@ -51,7 +51,6 @@ from nomoat.words import counted
 WARM_UP_PART = 0.06
 SMALLEST_RATE_PART = 0.1
 MAX_GRADIENT_NORM = 1.0
-LEAST_KNOWN_PART = 0.5  # of the lessons are learned again and again, once all were met (docs/tried/tuning-accuracy.md)
 AVERAGED_PART = 0.1  # of all steps so far: over about so many the weights are averaged
 PATIENCE = 2  # so many looks in a row clearly worse than those before, and the training ends
 STOPPED_EARLY = f"stopped early: {PATIENCE} looks at the lessons held out were clearly worse than the best"
@@ -87,10 +86,8 @@ class Run:
     ) -> None:
         self.settings, self.plan = prepared.settings, plan
         self.training, self.all_held_out = prepared.split
-        self.places = {id(lesson): at for at, lesson in enumerate(self.training)}
-        self.last_losses = [0.0] * len(self.training)  # of each lesson's answers, as it was last met
-        self.least_known: list[int] = []  # the places of this sweep's lessons, once all were met
         self.prefix = shared_prefix(prepared.all_samples)
+        self.sweeps = Sweeps(self.training, self.prefix, self.settings)
         self._drawn = drawn(self.all_held_out, self.settings.seed)
         self.lessons_looked_at = len(self._drawn)
         self.look_at(self.all_held_out)
@@ -105,6 +102,8 @@ class Run:
             f"{sum(p.numel() for p in self.parameters):,} weights to learn; learning rate {self.settings.learning_rate:g}, "
             f"{counted(self.settings.epochs, 'epoch')}, {counted(self.settings.batch, 'lesson')} a step"
         )
+        if not self.sweeps.are_of_all:
+            say(f"order: every lesson once, then the {LEAST_KNOWN_PART:.0%} known least, again and again (there are many labels)")
         self.optimizer = Soap(self.parameters, self.settings.learning_rate)
         self.step, self.lessons_done, self.tokens, self.seconds = 0, 0, 0, 0.0
         self.step_looked = 0  # after which the last look was
@@ -140,7 +139,7 @@ class Run:
         )  # fmt: skip
         self.beginning = self.network.begin(prepared.all_samples[0].tokens[: self.prefix]) if self.prefix else None
         self.kept: dict[int, torch.Tensor] = {}  # what the frozen layers say about each lesson, by its identity
-        first_batches = self._batches(0) if self.plan.keeps_lower else []
+        first_batches = self.sweeps.first() if self.plan.keeps_lower else []
         self._read_with = {id(lesson): batch for batch in first_batches for lesson in batch}  # also by a resumed run: the same bits
         return self.network.parameters
 
@@ -190,13 +189,14 @@ class Run:
     NUMBERS = (
         "step", "step_looked", "lessons_done", "tokens", "seconds", "seconds_looking", "seconds_a_look", "losses_before",
         "right_before", "losses_after", "right_after", "history", "average", "best", "best_look", "learning_loss", "workers",
-        "lessons_looked_at", "last_losses", "least_known",
+        "lessons_looked_at",
     )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on exactly here."""
         return {
-            "learned": self.set_aside or self._learned(), "optimizer": self.optimizer.state_dict(), "way": asdict(self.plan),
+            "learned": self.set_aside or self._learned(), "optimizer": self.optimizer.state_dict(),
+            "sweeps": self.sweeps.state_dict(), "way": asdict(self.plan),
             "numbers": {name: getattr(self, name) for name in self.NUMBERS},
         }  # fmt: skip
 
@@ -204,6 +204,7 @@ class Run:
         """Go back to a saved state."""
         self._use(state["learned"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.sweeps.load_state_dict(state["sweeps"])
         for name, value in state["numbers"].items():
             setattr(self, name, value)
         self.look_at(self._held_out(0, self.lessons_looked_at))
@@ -232,13 +233,7 @@ class Run:
                 self._evaluate_and_compare()
             started, saved_at = time.perf_counter() - self.seconds, time.perf_counter()
             while (self.fraction < 1 or not self.step) and not self._has_stopped_learning():
-                sweep, within = self._sweep()
-                if not batches:  # so that a resumed run meets the same batches, in the middle of a sweep, too
-                    if sweep and not within:
-                        self.least_known = self._find_least_known()
-                    batches = self._batches(sweep)
-                    while batches and within > 0:
-                        within -= len(batches.pop(0))
+                batches = batches or self.sweeps.after(self.lessons_done)
                 loss = self._learn_with(learning, batches.pop(0))
                 self.seconds = time.perf_counter() - started
                 if on_progress:
@@ -443,37 +438,6 @@ class Run:
         reach = quantile * deviation / num_texts**0.5
         return [round(change + side * reach, 4) for side in (-1, 1)]
 
-    @property
-    def _num_least_known(self) -> int:
-        """So that no step is of a few."""
-        batch = self.settings.batch
-        return min(len(self.training), math.ceil(len(self.training) * LEAST_KNOWN_PART / batch) * batch)
-
-    def _sweep(self) -> tuple[int, int]:
-        """Which one it is, and how many of its lessons are done: first all lessons, then, each time, those the model knew least."""
-        later = self.lessons_done - len(self.training)
-        if later < 0:
-            return 0, self.lessons_done
-        number, within = divmod(later, self._num_least_known)
-        return 1 + number, within
-
-    def _find_least_known(self) -> list[int]:
-        """The places of the lessons with the highest losses when they were last met.
-
-        A lesson that was met early has a high one, and one that is left out keeps its own while those of the others fall: none is
-        left out for ever. Idea: Loshchilov & Hutter 2015, Online batch selection, arXiv:1511.06343.
-        """
-        return sorted(range(len(self.training)), key=lambda at: -self.last_losses[at])[: self._num_least_known]
-
-    def _batches(self, sweep: int) -> list[list[Sample]]:
-        """Batches of lessons of like length, in an order that depends on the seed and the sweep."""
-        shuffled = random.Random(f"{self.settings.seed}/{sweep}")
-        lessons = [self.training[at] for at in self.least_known] if sweep else self.training
-        lessons = shuffled.sample(lessons, len(lessons))
-        batches = batches_of(lessons, self.prefix, max_lessons=self.settings.batch)
-        shuffled.shuffle(batches)
-        return batches
-
     def _learn(self, batch: list[Sample]) -> float:
         """One step. Returns its loss. An interruption leaves the step undone, or comes when it is done and counted."""
         done = self.fraction
@@ -487,8 +451,7 @@ class Run:
             self.step += 1
             self._average()
             self.lessons_done += len(batch)
-            for lesson, loss in zip(batch, losses_B.tolist(), strict=True):
-                self.last_losses[self.places[id(lesson)]] = loss
+            self.sweeps.note(batch, losses_B.tolist())
             self.tokens += sum(map(len, batch))
             self.learning_loss = found if self.step == 1 else 0.95 * self.learning_loss + 0.05 * found
         return found
