@@ -58,7 +58,7 @@ def tune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what the data is like and what it will take, and stop.")] = False,
     data_licence: Annotated[str | None, typer.Option(help=DATA_LICENCE, show_default=False)] = None,
     minutes: Annotated[float | None, options.above_zero("Be done after this time, if the epochs take longer.")] = None,
-    epochs: Annotated[float | None, options.above_zero("How often each lesson is seen; by their number if not given.")] = None,
+    epochs: Annotated[float | None, options.above_zero("How often a lesson is seen, on average; by their number if not given.")] = None,
     rank: Annotated[int | None, typer.Option(min=1, help="Rank of the adapter; 16 if not given.")] = None,
     layers: Annotated[int | None, typer.Option(min=1, help="Upper layers that learn; half of them if not given.")] = None,
     learning_rate: Annotated[float | None, options.above_zero("Highest learning rate; by the model's width if not given.")] = None,
